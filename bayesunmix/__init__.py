@@ -1,0 +1,24 @@
+"""Generative models with posteriors for spectrum images.
+
+>>> import bayesunmix as bu
+>>> image = bu.load("scan.hspy")
+>>> fit = bu.fit(bu.models.LinearUnmixing(n_endmembers=4), image)
+>>> fit.latent(prob=0.9)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bayesunmix._contents import attach
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from bayesunmix import models as models
+
+attach(
+    __name__,
+    homes={},
+    modules=("models",),
+)
