@@ -1,0 +1,31 @@
+"""Fixtures for every test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Path]:
+    """A function from a name such as ``"eels_cuzn/CuZn_HAADF.hspy"`` to its path; skips where it is absent.
+
+    The measured data sets are too large, and some too unclear in their licence, to be kept in the repository.
+    They are looked for in ``../shared/data``, or in the folder that BAYESUNMIX_DATA names.
+    """
+    folder = Path(os.environ.get("BAYESUNMIX_DATA", ROOT.parent / "shared" / "data"))
+
+    def path(name: str) -> Path:
+        found = folder / name
+        if not found.exists():
+            pytest.skip(f"real data set {name!r} is not on this machine (set BAYESUNMIX_DATA to its folder)")
+        return found
+
+    return path
