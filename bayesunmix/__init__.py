@@ -17,8 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from bayesunmix import models as models
 
-attach(
-    __name__,
-    homes={},
-    modules=("models",),
-)
+_HOMES: dict[str, str] = {}
+_MODULES = ("models",)
+
+attach(__name__, _HOMES, _MODULES)

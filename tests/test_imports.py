@@ -29,7 +29,7 @@ ROWS = (
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 ENGINE = {"inference", "align", "fit", "predict", "uncertainty", "check", "compare", "_arviz"}
 
-# Methods of Fit that are only shorthand for a function further right: (importer, imported), inside a function.
+# Methods of Fit that are shorthand for a function further right: (importer, imported), inside a function.
 SHORTHANDS = {("fit", "_arviz")}
 
 

@@ -1,4 +1,4 @@
-"""The repository keeps its shape: the doorway to the models, links that lead somewhere, versions that agree."""
+"""The repository keeps its shape: the doorway to the models, links to files, versions that agree."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ PACKAGE = ROOT / "bayesunmix"
 
 def test_models_is_a_symlink_into_the_package() -> None:
     doorway = ROOT / "models"
-    assert doorway.is_symlink(), (
-        "models at the root must be a symlink, not a copy (git config core.symlinks true)"
-    )
+    assert doorway.is_symlink(), "models must be a symlink, not a copy (git config core.symlinks true)"
     assert doorway.readlink() == Path("bayesunmix/models")
     assert (doorway / "__init__.py").samefile(PACKAGE / "models" / "__init__.py")
 
@@ -37,11 +35,8 @@ def test_git_archive_keeps_the_symlink() -> None:
     assert members["models"].linkname == "bayesunmix/models"
 
 
-@pytest.mark.parametrize(
-    "document", ["README.md", "CHANGELOG.md", "docs/decisions.md", "docs/development.md"]
-)
-def test_links_lead_to_files(document: str) -> None:
-    path = ROOT / document
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], ids=lambda path: path.name)
+def test_links_lead_to_files(path: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text())
     local = [target for target in targets if not re.match(r"[a-z]+:", target)]
     missing = [target for target in local if not (path.parent / target).exists()]
