@@ -1,0 +1,266 @@
+"""The door of every fit: an image and a mask in, checked units (pixels) as a plain array out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayesunmix.data import checks
+from bayesunmix.data.axes import bare_dims
+
+_SLAB_BYTES = 2**26
+_EXACT_IN_FLOAT32 = 2**24
+_EXACT_IN_FLOAT64 = 2**53
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """The fitted units of an image, and what is needed to go back to it.
+
+    Attributes
+    ----------
+    values : numpy.ndarray
+        ``(unit, channel)``, float32 or float64, read-only: the kept pixels in C order of the pixel grid.
+    index : numpy.ndarray
+        ``(unit,)``, flat position of each unit in the pixel grid.
+    pixel_dims, pixel_shape, channel_dim
+        Names and sizes of the pixel dims; name of the last dim.
+    coords : dict of str to xarray.DataArray
+        Coordinates of the pixel and channel dims where the image has them, with their units in ``attrs``.
+    name, attrs
+        Of the image; the unit of the values is ``attrs["units"]`` where it is known.
+    """
+
+    values: np.ndarray
+    index: np.ndarray
+    pixel_dims: tuple[str, ...]
+    pixel_shape: tuple[int, ...]
+    channel_dim: str
+    coords: dict[str, xr.DataArray] = field(default_factory=dict)
+    name: str = ""
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_units(self) -> int:
+        """Number of kept pixels."""
+        return self.values.shape[0]
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels."""
+        return self.values.shape[1]
+
+    @property
+    def keep(self) -> xr.DataArray:
+        """Boolean over the pixel dims, True where a pixel is fitted."""
+        flat = np.zeros(int(np.prod(self.pixel_shape)), dtype=bool)
+        flat[self.index] = True
+        return self._image(flat, (), {})
+
+    def to_map(
+        self,
+        values: Any,
+        dims: Sequence[str] = (),
+        coords: Mapping[str, Any] | None = None,
+        fill: float = np.nan,
+        axis: int = 0,
+    ) -> xr.DataArray:
+        """Put values of the units back on the pixel grid.
+
+        Parameters
+        ----------
+        values : array
+            ``(unit, *rest)``, or with the unit at ``axis``.
+        dims : sequence of str
+            Names of ``rest``.
+        coords : mapping, optional
+            Coordinates of ``dims``; that of the channel dim is known already.
+        fill : float
+            Value of the pixels that were masked.
+        axis : int
+            Where the units are in ``values``.
+
+        Returns
+        -------
+        xarray.DataArray
+            Dims ``pixel_dims + dims``. Integers and booleans become floats where ``fill`` is NaN.
+
+        Raises
+        ------
+        ValueError
+            When the shape of ``values`` does not fit.
+        """
+        rows = np.moveaxis(np.asarray(values), axis, 0)
+        if rows.ndim != 1 + len(dims) or rows.shape[0] != self.n_units:
+            raise ValueError(
+                f"expected {self.n_units} units followed by axes {tuple(dims)}, got shape {rows.shape} "
+                f"(the unit axis moved first from {axis})"
+            )
+        shape = (int(np.prod(self.pixel_shape)), *rows.shape[1:])
+        flat = np.full(shape, fill, dtype=np.result_type(rows.dtype, fill))
+        flat[self.index] = rows
+        return self._image(flat, tuple(dims), coords or {})
+
+    def _image(self, flat: np.ndarray, dims: tuple[str, ...], coords: Mapping[str, Any]) -> xr.DataArray:
+        all_dims = self.pixel_dims + dims
+        known = {dim: coord for dim, coord in self.coords.items() if dim in all_dims}
+        return xr.DataArray(
+            flat.reshape(self.pixel_shape + flat.shape[1:]), dims=all_dims, coords={**known, **coords}
+        )
+
+
+def as_units(data: Any, *, mask: Any = None, likelihood: str = "normal") -> Units:
+    """Check an image and take out the pixels that are to be fitted. The image is not changed.
+
+    Parameters
+    ----------
+    data : xarray.DataArray or array
+        Real numbers with the spectral axis last. A bare array of 2, 3 or 4 axes gets the dims
+        ``(pixel, channel)``, ``(y, x, channel)`` or ``(frame, y, x, channel)``. Data in a file or of dask are
+        read a slab at a time.
+    mask : xarray.DataArray, array or "finite", optional
+        Boolean over the pixel dims, True = keep. ``"finite"`` keeps the pixels whose channels are all finite.
+    likelihood : str
+        With ``"poisson"`` the kept values must be counts.
+
+    Returns
+    -------
+    Units
+        Floats keep their precision (half becomes single); integers become float32 where it holds each of them
+        exactly, else float64; byte order becomes the machine's.
+
+    Raises
+    ------
+    TypeError
+        For values that are not real numbers.
+    ValueError
+        For data without a spectral axis of two or more channels, a mask that does not fit or keeps nothing,
+        NaN or infinity in a kept pixel, a constant image, and what is not a count under
+        ``likelihood="poisson"``.
+
+    Warns
+    -----
+    UserWarning
+        Once, with their number, where kept pixels are zero in every channel.
+    """
+    image = _as_image(data)
+    keep = _keep(image, mask)
+    values = _gather(image, keep)
+    index = np.flatnonzero(keep)
+    pixel_dims = tuple(map(str, image.dims[:-1]))
+    where = checks.Where(index, pixel_dims, keep.shape)
+    checks.finite(values, where)
+    checks.varied(values)
+    if likelihood == "poisson":
+        checks.counts(values, where)
+    checks.warn_of_zeros(values, where, str(image.dims[-1]))
+    values = _floating(values)
+    values.flags.writeable = False
+    return Units(
+        values=values,
+        index=index,
+        pixel_dims=pixel_dims,
+        pixel_shape=keep.shape,
+        channel_dim=str(image.dims[-1]),
+        coords=_plain_coords(image),
+        name=str(image.name or ""),
+        attrs=dict(image.attrs),
+    )
+
+
+def data_hash(units: Units) -> str:
+    """SHA-256 of what is fitted, 64 hexadecimal digits: shape, kept pixels, values as little-endian float64.
+
+    The same numbers give the same hash whatever their precision, byte order, names and machine.
+    """
+    digest = hashlib.sha256()
+    digest.update(repr((tuple(map(int, units.pixel_shape)), units.n_channels)).encode())
+    digest.update(units.index.astype("<i8").tobytes())
+    rows = max(1, _SLAB_BYTES // (8 * units.n_channels))
+    for start in range(0, units.n_units, rows):
+        digest.update(units.values[start : start + rows].astype("<f8").tobytes())
+    return digest.hexdigest()
+
+
+def _as_image(data: Any) -> xr.DataArray:
+    if isinstance(data, xr.Dataset):
+        raise TypeError(f"expected one image, got an xarray.Dataset; choose one of {list(data.data_vars)}")
+    if isinstance(data, np.ma.MaskedArray):
+        raise TypeError("expected an array without a mask of its own; pass data.data and mask=~data.mask")
+    if not isinstance(data, xr.DataArray):
+        if not hasattr(data, "__dask_graph__"):
+            data = np.asarray(data)
+        data = xr.DataArray(data, dims=("pixel", "channel") if data.ndim == 2 else bare_dims(data.ndim))
+    checks.real_numbers(data)
+    checks.dims(data)
+    return data
+
+
+def _plain_coords(image: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Coordinates named like their dim, but for multi-indices, whose entries are tuples."""
+    return {
+        str(dim): image.coords[dim].reset_coords(drop=True).copy(deep=True)
+        for dim in image.dims
+        if dim in image.coords and image.indexes[dim].nlevels == 1
+    }
+
+
+def _keep(image: xr.DataArray, mask: Any) -> np.ndarray:
+    """Boolean array over the pixel dims, True = keep."""
+    if mask is None:
+        return np.ones(image.shape[:-1], dtype=bool)
+    if not isinstance(mask, str):
+        keep = checks.fitting_mask(image, mask)
+        advice = "True means keep: if yours marks what to leave out, pass ~mask"
+    elif mask == "finite":
+        keep = np.concatenate([np.isfinite(block).all(axis=-1) for _, block in _slabs(image)])
+        advice = "every pixel holds NaN or infinity"
+    else:
+        raise ValueError(f"expected a boolean mask or mask='finite', got mask={mask!r}")
+    if not keep.any():
+        raise ValueError(f"the mask keeps none of the {keep.size} pixels; {advice}")
+    return keep
+
+
+def _slabs(image: xr.DataArray) -> Iterator[tuple[slice, np.ndarray]]:
+    """The image in pieces along its first dim, so that data in a file never are in memory twice."""
+    n = image.shape[0]
+    if image.chunks:
+        sizes = image.chunks[0]
+    else:
+        step = max(1, _SLAB_BYTES * n // max(1, image.nbytes))
+        sizes = tuple(min(step, n - start) for start in range(0, n, step))
+    start = 0
+    for size in sizes:
+        rows = slice(start, start + size)
+        yield rows, np.asarray(image[rows].values)
+        start += size
+
+
+def _gather(image: xr.DataArray, keep: np.ndarray) -> np.ndarray:
+    """A new array ``(unit, channel)`` of the kept pixels, of the image's type in native byte order."""
+    values = np.empty((np.count_nonzero(keep), image.shape[-1]), dtype=image.dtype.newbyteorder("="))
+    start = 0
+    for rows, block in _slabs(image):
+        kept = block[keep[rows]]
+        values[start : start + len(kept)] = kept
+        start += len(kept)
+    return values
+
+
+def _floating(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind == "f":
+        return values.astype(
+            {2: np.float32, 4: np.float32}.get(values.dtype.itemsize, np.float64), copy=False
+        )
+    largest = max(abs(int(values.min())), abs(int(values.max())))
+    if largest > _EXACT_IN_FLOAT64:
+        raise ValueError(
+            f"integers up to {largest} do not fit into double precision; divide them before fitting"
+        )
+    return values.astype(np.float32 if largest <= _EXACT_IN_FLOAT32 else np.float64)
