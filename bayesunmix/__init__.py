@@ -16,8 +16,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from bayesunmix import models as models
+    from bayesunmix import plot as plot
+    from bayesunmix.data import load as load
 
-_HOMES: dict[str, str] = {}
-_MODULES = ("models",)
+_HOMES = {
+    "load": "bayesunmix.data",
+}
+_MODULES = ("models", "plot")
 
 attach(__name__, _HOMES, _MODULES)
