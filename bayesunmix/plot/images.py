@@ -1,0 +1,202 @@
+"""One map on one axes: calibrated pixels, a scale bar, masked pixels in grey."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from .style import COLOURS, COLUMN, MASKED, PAGE, axis_label, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+
+_LENGTHS = {"m", "cm", "mm", "um", "µm", "μm", "nm", "pm", "Å", "A", "angstrom", "Angstrom"}
+
+
+def flatten(values: xr.DataArray, at: dict[str, int] | None = None) -> tuple[xr.DataArray, str]:
+    """The last two pixel dims of `values`, and a note that says where the others were cut.
+
+    `at` gives positions along the leading dims; the middle is taken where it is silent.
+    """
+    at = at or {}
+    unknown = set(at) - set(map(str, values.dims[:-2]))
+    if unknown:
+        known = list(values.dims[:-2])
+        raise ValueError(f"at= may name {known} (the dims before the last two), got {sorted(unknown)}")
+    notes = []
+    for dim in values.dims[:-2]:
+        position = at.get(str(dim), values.sizes[dim] // 2)
+        if not -values.sizes[dim] <= position < values.sizes[dim]:
+            raise ValueError(f"at= asks for position {position} of {dim!r}, which has {values.sizes[dim]}")
+        values = values.isel({dim: position})
+        notes.append(f"{dim} {position}")
+        if dim in values.coords:
+            where = values.coords[dim]
+            notes[-1] = f"{dim} = {where.item()} {where.attrs.get('units', '')}".strip()
+    return values, ", ".join(notes)
+
+
+def map_canvas(
+    values: xr.DataArray, rows: int, columns: int, below: Sequence[str] = ()
+) -> tuple[Figure, np.ndarray, dict[str, Axes]]:
+    """A figure with a grid of map panels shaped like the last two pixel dims, and named axes in a row below.
+
+    `below` names the owner of each equal share of that row, left to right; a name that repeats spans them.
+    """
+    import matplotlib.pyplot as plt
+
+    aspect = 0.7
+    if values.ndim > 1:
+        down, across = [d for d in values.dims if d != "endmember"][-2:]
+        if same_units(values, down, across):
+            height, width = (abs(float(np.subtract(*extent(centres(values, d))))) for d in (down, across))
+            aspect = float(np.clip(height / width, 0.3, 2.0))
+    width = COLUMN if columns <= 2 else min(PAGE, 55.0 * columns)
+    panel = (width - 5) / columns - 1.5
+    heights = [min((panel * aspect + 1.5) * rows + 13, 120.0 if below else 225.0)]
+    if below:
+        width, heights = max(width, PAGE), [*heights, 45.0]
+    figure = plt.figure(figsize=(width / 25.4, sum(heights) / 25.4), layout="constrained")
+    grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
+    panels = np.array(grid[0].subgridspec(rows, columns).subplots()).reshape(rows, columns)
+    lower = {}
+    if below:
+        shares = grid[1].subgridspec(1, len(below))
+        for name in dict.fromkeys(below):
+            owned = [i for i, owner in enumerate(below) if owner == name]
+            lower[name] = figure.add_subplot(shares[0, owned[0] : owned[-1] + 1])
+    return figure, panels, lower
+
+
+def draw(
+    ax: Axes, image: xr.DataArray, *, bar: bool = True, outer: bool = True, **look: Any
+) -> ScalarMappable:
+    """A 2-D map in calibrated pixels; lengths get a scale bar (if `bar`), other axes labels (if `outer`)."""
+    down, across = image.dims
+    rows, columns = centres(image, down), centres(image, across)
+    look["cmap"] = _with_grey(look.get("cmap", "viridis"))
+    mappable: ScalarMappable
+    if _even(rows) and _even(columns):
+        (top, bottom), (left, right) = extent(rows), extent(columns)
+        mappable = ax.imshow(image.values, extent=(left, right, bottom, top), **look)
+    else:
+        mappable = ax.pcolormesh(columns, rows, np.ma.masked_invalid(image.values), shading="nearest", **look)
+        ax.invert_yaxis()
+        ax.set_facecolor(MASKED)
+    alike = same_units(image, down, across)
+    ax.set_aspect("equal" if alike else "auto")
+    ax.spines[:].set_visible(False)
+    if alike and _units(image, across) in _LENGTHS:
+        ax.set(xticks=[], yticks=[])
+        if bar:
+            _scale_bar(ax, str(_units(image, across)))
+    elif outer:
+        ax.set(xlabel=dim_label(image, across), ylabel=dim_label(image, down))
+    else:
+        ax.tick_params(labelbottom=False, labelleft=False)
+    return mappable
+
+
+def profile(ax: Axes, values: xr.DataArray) -> None:
+    """A 1-D `values` against its calibrated position."""
+    ax.plot(centres(values, values.dims[0]), values, ".-", color=COLOURS[0], markersize=2.5, linewidth=0.7)
+    ax.set_xlabel(dim_label(values, values.dims[0]))
+    ax.margins(x=0.01)
+
+
+def colour_bar(mappable: ScalarMappable, panels: np.ndarray, label: str) -> None:
+    """A thin horizontal colour bar below `panels`."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure = panels.flat[0].figure
+    bar = figure.colorbar(mappable, ax=panels, location="bottom", aspect=20, shrink=0.9, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.locator = MaxNLocator(4)
+    bar.update_ticks()
+    bar.set_label(label, labelpad=2)
+
+
+def spread(values: xr.DataArray, upper: float = 99.5) -> tuple[float, float]:
+    """Colour limits that one stray pixel cannot stretch and that do not blow up an all but flat map."""
+    finite = values.values[np.isfinite(values.values)]
+    if finite.size == 0:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(finite, [100 - upper, upper]))
+    middle, half = (low + high) / 2, (high - low) / 2
+    half = max(half, 0.05 * abs(middle)) or 0.5
+    return middle - half, middle + half
+
+
+def centres(values: xr.DataArray, dim: Any) -> np.ndarray:
+    """Pixel centres along `dim`: its coordinate where it is a number, else the pixel's position."""
+    numeric = dim in values.coords and np.issubdtype(values.coords[dim].dtype, np.number)
+    return np.asarray(values.coords[dim].values if numeric else np.arange(values.sizes[dim]), float)
+
+
+def dim_label(values: xr.DataArray, dim: Any) -> str:
+    return axis_label(values.coords[dim], str(dim)) if dim in values.coords else plain(f"{dim} (pixels)")
+
+
+def same_units(values: xr.DataArray, down: Any, across: Any) -> bool:
+    return _units(values, down) == _units(values, across)
+
+
+def extent(centres: np.ndarray) -> tuple[float, float]:
+    """Outer edges of evenly spaced pixels."""
+    step = (centres[-1] - centres[0]) / (centres.size - 1) if centres.size > 1 else 1.0
+    return float(centres[0] - step / 2), float(centres[-1] + step / 2)
+
+
+def _units(values: xr.DataArray, dim: Any) -> Any:
+    return values.coords[dim].attrs.get("units") if dim in values.coords else None
+
+
+def _even(centres: np.ndarray) -> bool:
+    return centres.size < 3 or np.allclose(np.diff(centres), np.mean(np.diff(centres)), rtol=1e-3)
+
+
+def _with_grey(name: str) -> Any:
+    import matplotlib
+
+    return matplotlib.colormaps[name].with_extremes(bad=MASKED)
+
+
+def _scale_bar(ax: Axes, units: str) -> None:
+    """A bar of a round length, white with a dark rim so that it reads on any colour."""
+    from matplotlib import patheffects
+    from matplotlib.patches import Rectangle
+
+    left, right = ax.get_xlim()
+    bottom, top = ax.get_ylim()
+    width, height = abs(right - left), abs(top - bottom)
+    length = _round_length(0.3 * width)
+    across, up = math.copysign(1, right - left), math.copysign(1, top - bottom)
+    x = left + across * 0.06 * width
+    y = bottom + up * 0.06 * height
+    size = (across * length, up * 0.022 * height)
+    ax.add_patch(Rectangle((x, y), *size, facecolor="white", edgecolor="black", linewidth=0.4))
+    ax.text(
+        x + across * length / 2,
+        y + up * 0.04 * height,
+        f"{length:g} {_proper(units)}",
+        ha="center",
+        va="bottom",
+        color="white",
+        fontsize=6.5,
+        path_effects=[patheffects.withStroke(linewidth=1.2, foreground="black")],
+    )
+
+
+def _round_length(most: float) -> float:
+    power = 10.0 ** math.floor(math.log10(most))
+    return max(step * power for step in (1, 2, 5) if step * power <= most * (1 + 1e-9))
+
+
+def _proper(units: str) -> str:
+    return {"um": "µm", "A": "Å", "angstrom": "Å", "Angstrom": "Å"}.get(units, units)

@@ -1,0 +1,89 @@
+"""How every figure looks: journal widths, type sizes, colours that survive colour blindness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMN = 85.0  # mm, one column of a journal page
+PAGE = 170.0  # mm, both columns
+
+# Okabe and Ito's palette, its pale yellow left out because it vanishes on white.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")
+GREY = "#8a8a8a"
+MASKED = "#d9d9d9"
+
+RC: dict[Any, Any] = {
+    "font.size": 7.0,
+    "axes.titlesize": 7.0,
+    "figure.titlesize": 7.0,
+    "axes.labelsize": 7.0,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "legend.handlelength": 1.4,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 3.0,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.direction": "out",
+    "ytick.direction": "out",
+    "lines.linewidth": 1.0,
+    "patch.linewidth": 0.6,
+    "image.interpolation": "nearest",
+    "axes.formatter.limits": (-3, 4),
+    "axes.formatter.use_mathtext": True,
+    "savefig.dpi": 300,
+    "figure.dpi": 150,
+}
+
+
+def colour(position: int) -> str:
+    return COLOURS[position % len(COLOURS)]
+
+
+def canvas(width: float, height: float, rows: int = 1, **subplots: Any) -> tuple[Figure, list[Axes]]:
+    """A new figure of the given size in mm, and its axes from top to bottom."""
+    import matplotlib.pyplot as plt
+
+    size = (width / 25.4, height / 25.4)
+    figure, axes = plt.subplots(rows, 1, figsize=size, squeeze=False, layout="constrained", **subplots)
+    return figure, list(axes[:, 0])
+
+
+def one_axes(ax: Axes | None, panels: int, what: str) -> None:
+    """Complain when one axes is to hold several panels."""
+    if ax is not None and panels != 1:
+        raise ValueError(f"ax= holds one panel but {what} asks for {panels}: ask for one, or leave ax out")
+
+
+def axis_label(values: xr.DataArray, name: str | None = None) -> str:
+    """``long name (units)`` of a coordinate or a variable."""
+    text = str(values.attrs.get("long_name") or name or values.name or "value").replace("_", " ")
+    units = values.attrs.get("units")
+    return plain(f"{text} ({units})" if units not in (None, "", "1") else text)
+
+
+def plain(text: object) -> str:
+    """Text that matplotlib shows as it stands: a dollar sign from a file must not start mathematics."""
+    return str(text).replace("$", r"\$")
+
+
+def member_names(values: Sequence[object], truth: xr.DataArray | xr.Dataset | None = None) -> list[str]:
+    """``endmember 1`` for numbered ones, the name itself for named ones; the truth's name in brackets."""
+    names = [plain(v) if isinstance(v, str) else f"endmember {v}" for v in values]
+    if truth is None:
+        return names
+    return [f"{name} ({plain(true)})" for name, true in zip(names, truth["endmember"].values, strict=True)]
