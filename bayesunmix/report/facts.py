@@ -1,0 +1,125 @@
+"""Everything the page says about a fit, computed once through the fit's public face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayesunmix.check import check
+from bayesunmix.plot.truth import endmember_draws, matched
+from bayesunmix.uncertainty import uncertainty
+
+PROB = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """A fit with its derived results, and the truth in the fit's order where it is known."""
+
+    fit: Any
+    latent: xr.Dataset
+    checked: xr.Dataset
+    split: xr.Dataset
+    truth: xr.Dataset | None
+
+    @property
+    def abundance(self) -> xr.DataArray:
+        return self.latent["abundance"]
+
+    @property
+    def pixel_dims(self) -> list[Any]:
+        return [d for d in self.abundance.dims if d not in ("endmember", "statistic")]
+
+    @property
+    def endmembers_inferred(self) -> bool:
+        return "endmembers" in self.fit.posterior
+
+    @property
+    def misfit_share(self) -> float:
+        """Share of the fitted pixels whose predictive p-value is below .05; about .05 for a right model."""
+        p = finite(self.checked["p_value"])
+        return float(np.mean(p < 0.05))
+
+    @property
+    def chi2_per_channel(self) -> float:
+        return float(np.median(finite(self.checked["chi2"]))) / self.checked["residual"].shape[-1]
+
+    @property
+    def worst_channel(self) -> tuple[str, float]:
+        """Where the root mean square residual by channel is largest, and how large it is there."""
+        residual = self.checked["residual"]
+        channel = residual.dims[-1]
+        by_channel = (residual**2).mean(residual.dims[:-1]) ** 0.5
+        position = int(np.nanargmax(by_channel.values))
+        worst = by_channel.isel({channel: position})
+        if channel not in worst.coords:
+            return f"{channel} {position}", float(worst)
+        where = worst.coords[channel]
+        return f"{where.item():.5g} {where.attrs.get('units', '')}".strip(), float(worst)
+
+    @property
+    def epistemic_share(self) -> float:
+        """Share of the predictive variance, over the image, that is not noise."""
+        epistemic, total = (np.mean(finite(self.split[part]) ** 2) for part in ("epistemic", "total"))
+        return float(epistemic / total)
+
+    @property
+    def purest(self) -> list[float]:
+        """For each endmember the mean abundance that one pixel in a thousand exceeds."""
+        mean = self.abundance.sel(statistic="mean").transpose("endmember", ...)
+        return [float(np.quantile(finite(member), 0.999)) for member in mean]
+
+    @property
+    def neighbours_alike(self) -> float:
+        """Correlation of chi-square between adjacent pixels; about zero when the misfit has no structure."""
+        chi2 = self.checked["chi2"]
+        near, far = [], []
+        for dim in self.pixel_dims:
+            near.append(chi2.isel({dim: slice(None, -1)}).values.ravel())
+            far.append(chi2.isel({dim: slice(1, None)}).values.ravel())
+        a, b = np.concatenate(near), np.concatenate(far)
+        both = np.isfinite(a) & np.isfinite(b)
+        if both.sum() < 3 or np.ptp(a[both]) == 0 or np.ptp(b[both]) == 0:
+            return 0.0
+        return float(np.corrcoef(a[both], b[both])[0, 1])
+
+    @property
+    def abundance_coverage(self) -> float | None:
+        """Share of the true abundances inside their intervals; None without truth."""
+        if self.truth is None:
+            return None
+        order = (*self.pixel_dims, "endmember")
+        true = self.truth["abundance"].transpose(*order).values
+        low, high = (self.abundance.sel(statistic=s).transpose(*order).values for s in ("lower", "upper"))
+        kept = np.isfinite(low)
+        return float(np.mean(((low <= true) & (true <= high))[kept]))
+
+    @property
+    def endmember_coverage(self) -> float | None:
+        """Share of the true endmember channels inside their bands; None without truth or bands."""
+        if self.truth is None or not self.endmembers_inferred:
+            return None
+        draws = endmember_draws(self.fit).values
+        low, high = np.quantile(draws, [(1 - PROB) / 2, (1 + PROB) / 2], axis=0)
+        true = self.truth["endmembers"].transpose("endmember", ...).values
+        return float(np.mean((low <= true) & (true <= high)))
+
+
+def gather(fit: Any, truth: xr.Dataset | None) -> Facts:
+    """Do the work that the page needs, once."""
+    return Facts(
+        fit=fit,
+        latent=fit.latent(prob=PROB),
+        checked=check(fit),
+        split=uncertainty(fit),
+        truth=None if truth is None else matched(fit, truth),
+    )
+
+
+def finite(values: xr.DataArray) -> np.ndarray:
+    """The finite values, flat."""
+    array = np.asarray(values.values, float)
+    return array[np.isfinite(array)]

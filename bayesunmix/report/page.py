@@ -1,0 +1,145 @@
+"""From facts to one HTML page with its figures inside."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayesunmix import __version__, plot
+from bayesunmix.plot.style import member_names
+
+from . import words
+from .facts import PROB, Facts, finite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DPI = 200
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as a data URI, with its words."""
+
+    uri: str
+    alt: str
+    caption: str
+
+
+def render(facts: Facts, table: pd.DataFrame | None = None) -> str:
+    """The page as text. Every text from the data is escaped by the template engine."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    folder = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    fit = facts.fit
+    return environment.get_template("template.html").render(
+        title=str(fit.data.name or "spectrum image"),
+        subtitle=_subtitle(fit),
+        headline=words.headline(facts),
+        verdict=words.verdict(facts),
+        members=_members(facts),
+        maps=_maps(facts),
+        endmembers=_endmembers(facts),
+        residuals=_residuals(facts),
+        uncertainty=_uncertainty(facts),
+        trace=_trace(facts),
+        diagnostics=words.diagnostics_rows(fit.diagnostics),
+        comparison=None if table is None else _comparison(table),
+        priors=fit.model.describe().splitlines(),
+        doubts=words.doubts(facts),
+        provenance=words.provenance_rows(dict(fit.provenance)),
+        version=__version__,
+    )
+
+
+def _subtitle(fit: Any) -> str:
+    sizes = " × ".join(f"{n} {dim}" for dim, n in fit.data.sizes.items())
+    return f"{type(fit.model).__name__} fitted by {type(fit.method).__name__} to {sizes}"
+
+
+def _members(facts: Facts) -> list[tuple[str, str, str, str]]:
+    """Name, mean abundance over the image, largest abundance and median sd of each endmember."""
+    abundance = facts.abundance.transpose("endmember", "statistic", ...)
+    rows = []
+    names = member_names(abundance.coords["endmember"].values, facts.truth)
+    for name, member, purest in zip(names, abundance, facts.purest, strict=True):
+        mean, sd = finite(member.sel(statistic="mean")), finite(member.sel(statistic="sd"))
+        rows.append((name.replace("\\$", "$"), *map(words.size, (mean.mean(), purest, float(np.median(sd))))))
+    return rows
+
+
+def _maps(facts: Facts) -> Picture:
+    truth = facts.truth
+    beside = "mean and standard deviation" if truth is None else "truth, mean and standard deviation"
+    return _picture(
+        lambda: plot.maps(facts.fit, truth=truth),
+        f"Abundance maps of {facts.abundance.sizes['endmember']} endmembers: {beside} side by side.",
+        f"Abundances: {beside}. Grey pixels were masked."
+        if len(facts.pixel_dims) > 1
+        else f"Abundances along the scan with {words.percent(PROB)} intervals.",
+    )
+
+
+def _endmembers(facts: Facts) -> Picture:
+    known = "" if facts.truth is None else " Dotted lines are the truth; dots below are the actual errors."
+    band = "as given, held fixed"
+    if facts.endmembers_inferred:
+        band = f"mean and {words.percent(PROB)} credible band"
+    return _picture(
+        lambda: plot.endmembers(facts.fit, prob=PROB, truth=facts.truth),
+        f"Spectra of the endmembers, {band}, with the standard deviation by channel below.",
+        f"Endmember spectra: {band}.{known}",
+    )
+
+
+def _residuals(facts: Facts) -> Picture:
+    return _picture(
+        lambda: plot.residuals(facts.fit, checked=facts.checked),
+        f"Maps of residual, chi-square and p-value; {words.percent(facts.misfit_share)} of p-values are "
+        "below 0.05.",
+        "Residuals in units of the noise, chi-square and predictive p-value by pixel; below, residuals "
+        "by channel and the p-values, which fill the grey band evenly when the model is right.",
+    )
+
+
+def _uncertainty(facts: Facts) -> Picture:
+    return _picture(
+        lambda: plot.uncertainty(facts.fit, split=facts.split),
+        f"Epistemic, aleatoric and total sd; the epistemic part is {words.percent(facts.epistemic_share)} "
+        "of variance.",
+        "Predictive standard deviation of a pixel measured again: epistemic (not knowing the "
+        "parameters), aleatoric (noise) and total, by pixel above and by channel below.",
+    )
+
+
+def _trace(facts: Facts) -> Picture:
+    if "elbo" in facts.fit.diagnostics:
+        text = "The evidence lower bound against the optimiser's step."
+    else:
+        text = "Draws of the noise scale by chain; good chains overlap and do not wander."
+    return _picture(lambda: plot.trace(facts.fit), text, text)
+
+
+def _comparison(table: pd.DataFrame) -> Picture:
+    preferred = table.attrs.get("preferred")
+    text = "Expected log predictive density of each model against the best, with two standard errors."
+    chosen = f" Preferred: {preferred}, the smallest that is not clearly worse." if preferred else ""
+    return _picture(lambda: plot.comparison(table), text, text + chosen)
+
+
+def _picture(draw: Callable[[], Any], alt: str, caption: str) -> Picture:
+    import matplotlib.pyplot as plt
+
+    with plt.ioff():
+        figure = draw()
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
+        plt.close(figure)
+    return Picture("data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(), alt, caption)

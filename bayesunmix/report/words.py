@@ -1,0 +1,173 @@
+"""What the numbers say, in the words of the laboratory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayesunmix.plot.style import member_names
+
+from .facts import PROB, Facts, finite
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the verdict: `level` is ``good``, ``look`` or ``bad``."""
+
+    level: str
+    text: str
+
+
+def verdict(facts: Facts) -> list[Finding]:
+    """The first things to know, the gravest doubt first where there is one."""
+    fit = facts.fit
+    found = [Finding("good" if fit.converged else "bad", str(fit.diagnostics.attrs["verdict"]))]
+    if not fit.finished:
+        found.insert(0, Finding("bad", "The fit was stopped before its end: what follows is provisional."))
+    found.append(_fit_quality(facts))
+    found.append(_precision(facts))
+    if facts.abundance_coverage is not None:
+        found.append(_against_truth(facts))
+    return found
+
+
+def headline(facts: Facts) -> Finding:
+    """The verdict in one line."""
+    if not facts.fit.finished:
+        return Finding("bad", "Stopped early: do not use these numbers yet.")
+    if not facts.fit.converged:
+        return Finding("bad", "The fit failed its own diagnostics: do not use these numbers yet.")
+    if _fit_quality(facts).level != "good":
+        return Finding("look", "The fit converged, but the model misses part of the data.")
+    return Finding("good", "The fit converged and the model accounts for the data.")
+
+
+def doubts(facts: Facts) -> list[str]:
+    """What could be wrong: what these data show first, then what every such fit assumes."""
+    return [*_seen(facts), *_assumed(facts)]
+
+
+def size(value: float) -> str:
+    """A number with three digits."""
+    return f"{value:.3g}"
+
+
+def percent(share: float) -> str:
+    """A share in percent, with a no-break space."""
+    return f"{100 * share:.1f}\u00a0%" if 0 < share < 0.0995 else f"{100 * share:.0f}\u00a0%"
+
+
+def _fit_quality(facts: Facts) -> Finding:
+    share, chi2 = facts.misfit_share, facts.chi2_per_channel
+    n = finite(facts.checked["p_value"]).size
+    expected = 0.05 + 3 * np.sqrt(0.05 * 0.95 / n)
+    text = (
+        f"{percent(share)} of the pixels have a predictive p-value below 0.05 (5 % are expected of a "
+        f"model that is right); the median chi-square per channel is {size(chi2)}."
+    )
+    if share <= expected:
+        return Finding("good", f"The model accounts for the data: {text}")
+    place, rms = facts.worst_channel
+    where = f" The largest residuals are at {place} ({size(rms)} noise standard deviations)."
+    return Finding("look" if share < 0.25 else "bad", f"The model misses part of the data: {text}{where}")
+
+
+def _precision(facts: Facts) -> Finding:
+    sd = float(np.median(finite(facts.abundance.sel(statistic="sd"))))
+    return Finding(
+        "good",
+        f"The median standard deviation of an abundance is {size(sd)}. {percent(facts.epistemic_share)} "
+        "of the predictive variance is uncertainty that more data would reduce; the rest is noise.",
+    )
+
+
+def _against_truth(facts: Facts) -> Finding:
+    covered = [facts.abundance_coverage or 0.0]
+    text = f"The {percent(PROB)} intervals hold {percent(covered[0])} of the true abundances"
+    if facts.endmember_coverage is not None:
+        covered.append(facts.endmember_coverage)
+        text += f" and {percent(facts.endmember_coverage)} of the true endmember channels"
+    return Finding("good" if min(covered) >= 0.8 else "look", f"The truth is known here. {text}.")
+
+
+def _seen(facts: Facts) -> list[str]:
+    found = []
+    names = member_names(facts.abundance.coords["endmember"].values)
+    if facts.endmembers_inferred:
+        mixed = [f"{n} ({size(p)})" for n, p in zip(names, facts.purest, strict=True) if p < 0.9]
+        if mixed:
+            found.append(
+                f"No pixel is nearly pure in {', '.join(mixed)} (largest abundance in brackets): the "
+                "spectrum is an extrapolation beyond the data and depends on the priors; a reference "
+                "spectrum would settle it."
+            )
+    alike = facts.neighbours_alike
+    n = finite(facts.checked["chi2"]).size
+    if alike > max(0.1, 3 / np.sqrt(n)):
+        found.append(
+            f"Misfit is shared between neighbouring pixels (correlation {size(alike)}): look at the "
+            "chi-square map for a phase the model lacks, drift, or a change of thickness."
+        )
+    place, rms = facts.worst_channel
+    if rms > 1.3:
+        found.append(
+            f"Residuals around {place} are {size(rms)} times the noise. A missing edge or peak, an energy "
+            "shift or noise that grows with the signal would do this."
+        )
+    return found
+
+
+def _assumed(facts: Facts) -> list[str]:
+    model = facts.fit.model
+    found = ["The number of endmembers was chosen, not found. Fit one fewer and one more, and compare them."]
+    if facts.endmembers_inferred:
+        found.append(
+            "Endmembers and abundances trade against each other: a smaller mixing region with purer "
+            "pixels can describe the same data. The bands contain this only as far as the priors allow "
+            "it."
+        )
+    else:
+        found.append("The endmembers were given: if they are wrong, so are the abundances and their error bars.")
+    if not getattr(model, "brightness", False):
+        found.append(
+            "Abundances sum to one in every pixel. Changes of thickness or beam current between pixels "
+            "appear as misfit or as a false change of composition."
+        )
+    if getattr(model, "likelihood", "normal") == "normal":
+        found.append(
+            "The noise is taken as normal, independent between pixels and channels, and as strong in "
+            "bright pixels as in dark ones. Counts follow a Poisson law, and detectors correlate "
+            "neighbouring channels."
+        )
+    found.append("Error bars hold noise and the model's own uncertainty, not errors of calibration.")
+    return found
+
+
+def diagnostics_rows(diagnostics: xr.Dataset) -> list[tuple[str, str]]:
+    """Name and summary of each diagnostic: its value, or its range when it is an array."""
+    rows = []
+    for name, values in diagnostics.data_vars.items():
+        array = finite(values) if values.dtype.kind in "fiub" else np.array([])
+        if array.size == 1:
+            rows.append((str(name), size(float(array[0]))))
+        elif array.size > 1 and "step" in values.dims:
+            rows.append((str(name), f"{size(array[0])} at first, {size(array[-1])} at last"))
+        elif array.size > 1:
+            low, middle, high = np.quantile(array, [0, 0.5, 1])
+            rows.append((str(name), f"median {size(middle)}, from {size(low)} to {size(high)}"))
+    return rows
+
+
+def provenance_rows(provenance: dict[str, Any]) -> list[tuple[str, str]]:
+    """Provenance as name and text, one row a leaf."""
+    rows = []
+    for name, value in provenance.items():
+        if isinstance(value, dict):
+            rows += [(f"{name} {inner}", text) for inner, text in provenance_rows(value)]
+        else:
+            text = f"{value:.4g}" if isinstance(value, float) else str(value)
+            rows.append((str(name).replace("_", " "), text))
+    return rows
