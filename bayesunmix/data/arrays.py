@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from bayesunmix.data.axes import bare_dims, text
-from bayesunmix.data.entry import Entry, LoadError, not_a, without_ambiguity_of_vectors
+from bayesunmix.data.entry import Entry, LoadError, without_ambiguity_of_vectors
 from bayesunmix.data.lazy import Key, hdf5_array, on_demand
 
 _OBJECTS = (
@@ -26,35 +26,24 @@ _MATLAB_NUMBERS = ("int", "uint", "single", "double", "logical")
 def read_npy(path: Path) -> list[Entry]:
     """The array of an ``.npy`` file, memory-mapped; changing it does not change the file."""
     with path.open("rb") as file:
-        try:
-            shape, dtype = _npy_header(file)
-        except ValueError as error:
-            raise not_a(path, "a NumPy .npy array", f"NumPy says: {error}.") from error
+        shape, dtype = _npy_header(file)
     if dtype.hasobject:
         raise LoadError(f"{path}: {_OBJECTS}")
-    _numeric(path, dtype)
-    try:
-        array = np.load(path, mmap_mode="c", allow_pickle=False) if all(shape) else np.zeros(shape, dtype)
-    except (ValueError, OSError) as error:
-        raise not_a(path, f"an .npy array of {shape} values of type {dtype}", "It is cut short.") from error
+    if dtype.kind not in "biufc":
+        raise LoadError(f"{path}: expected an array of numbers, found type {dtype}.")
+    # An empty array cannot be mapped.
+    array = np.load(path, mmap_mode="c", allow_pickle=False) if all(shape) else np.zeros(shape, dtype)
     return [Entry(path.stem, _bare(array, path.stem))]
 
 
 def read_npz(path: Path) -> list[Entry]:
     """The numeric arrays of an ``.npz`` file with at least one dim."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise not_a(path, "a NumPy .npz archive (zip)", "It is cut short or not an .npz.") from error
     entries, objects = [], []
-    with archive:
+    with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
             name = member.removesuffix(".npy")
-            try:
-                with archive.open(member) as file:
-                    shape, dtype = _npy_header(file)
-            except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-                raise LoadError(f"{path}: expected an array in {member!r}, found none ({error}).") from error
+            with archive.open(member) as file:
+                shape, dtype = _npy_header(file)
             if dtype.hasobject:
                 objects.append(name)
             elif dtype.kind in "biufc" and shape:
@@ -72,12 +61,9 @@ def read_mat(path: Path) -> list[Entry]:
             return matlab_arrays(file, path)
     from scipy.io import loadmat, whosmat
 
-    try:
-        names = [name for name, _, kind in whosmat(path) if kind.startswith(_MATLAB_NUMBERS)]
-        # An empty list of names would be taken as "all of them", cells and structures included.
-        arrays = loadmat(path, variable_names=names, mat_dtype=True) if names else {}
-    except Exception as error:  # SciPy raises whatever its parser stumbles over
-        raise not_a(path, "a MATLAB .mat file", f"SciPy says: {error}.") from error
+    names = [name for name, _, kind in whosmat(path) if kind.startswith(_MATLAB_NUMBERS)]
+    # An empty list of names would be taken as "all of them", cells and structures included.
+    arrays = loadmat(path, variable_names=names, mat_dtype=True) if names else {}
     return _matlab_entries((name, xr.DataArray(arrays[name], dims=_dims(arrays[name]))) for name in names)
 
 
@@ -121,11 +107,6 @@ def _npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
 def _fetch_npz(path: Path, name: str, key: Key) -> np.ndarray:
     with np.load(path, allow_pickle=False) as archive:
         return archive[name][key]
-
-
-def _numeric(path: Path, dtype: np.dtype) -> None:
-    if dtype.kind not in "biufc":
-        raise LoadError(f"{path}: expected an array of numbers, found type {dtype}.")
 
 
 def _dims(array: Any) -> tuple[str, ...]:

@@ -13,13 +13,19 @@ import numpy as np
 from bayesunmix.data.axes import Axis, assemble, uniform
 from bayesunmix.data.entry import Entry, LoadError, content, not_a
 
-_TYPES = dict(
-    zip(
-        (1, 2, 3, 4, 5, 6, 9, 12, 13, 14, 15),
-        ("u1", "i2", "i4", "f4", "f8", "c8", "c16", "u2", "u4", "i8", "u8"),
-        strict=True,
-    )
-)
+_TYPES = {
+    1: "u1",
+    2: "i2",
+    3: "i4",
+    4: "f4",
+    5: "f8",
+    6: "c8",
+    9: "c16",
+    12: "u2",
+    13: "u4",
+    14: "i8",
+    15: "u8",
+}
 # Where (lines, samples, bands) stand in the binary file.
 _ORDERS = {"bip": (0, 1, 2), "bil": (0, 2, 1), "bsq": (2, 0, 1)}
 _BINARY_SUFFIXES = ("", ".img", ".dat", ".raw", ".bin", ".bsq", ".bil", ".bip", ".sli", ".lib")

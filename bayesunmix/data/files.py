@@ -14,18 +14,19 @@ from bayesunmix.data.entry import Entry, LoadError, not_a
 # Data up to this size are read at once, so that a damaged file is reported by `load` and not by a later step.
 EAGER_BYTES = 2**28
 
-_READERS: dict[str, Callable[[Path], list[Entry]]] = {
-    ".hspy": hspy.read,
-    ".zspy": hspy.read_zarr,
-    ".nc": netcdf.read,
-    ".nc4": netcdf.read,
-    ".cdf": netcdf.read,
-    ".npy": arrays.read_npy,
-    ".npz": arrays.read_npz,
-    ".mat": arrays.read_mat,
-    ".h5": hdf5.read,
-    ".hf5": hdf5.read,
-    ".hdf5": hdf5.read,
+_Reader = Callable[[Path], list[Entry]]
+_READERS: dict[str, tuple[str, _Reader]] = {
+    ".hspy": ("an HDF5 file written by HyperSpy", hspy.read),
+    ".zspy": ("a Zarr group written by HyperSpy", hspy.read_zarr),
+    ".nc": ("a netCDF file", netcdf.read),
+    ".nc4": ("a netCDF file", netcdf.read),
+    ".cdf": ("a netCDF file", netcdf.read),
+    ".npy": ("a NumPy .npy array", arrays.read_npy),
+    ".npz": ("a NumPy .npz archive", arrays.read_npz),
+    ".mat": ("a MATLAB .mat file", arrays.read_mat),
+    ".h5": ("an HDF5 file", hdf5.read),
+    ".hf5": ("an HDF5 file", hdf5.read),
+    ".hdf5": ("an HDF5 file", hdf5.read),
 }
 
 
@@ -122,9 +123,16 @@ def _existing(path: str | Path) -> Path:
 
 
 def _entries(path: Path) -> list[Entry]:
+    expected, read = _READERS.get(path.suffix.lower(), (f"a file of type {path.suffix!r}", rosetta.read))
     if envi.header_of(path):
-        return envi.read(path)
-    return _READERS.get(path.suffix.lower(), rosetta.read)(path)
+        expected, read = "an ENVI header and its binary file", envi.read
+    try:
+        return read(path)
+    except LoadError:
+        raise
+    except Exception as error:  # the libraries behind the readers fail in every way on damaged bytes
+        cause = f"{type(error).__name__}: {str(error).rstrip('.')}"
+        raise not_a(path, expected, f"Reading failed with {cause}. Copy the file again.") from error
 
 
 def _describe(entry: Entry) -> DatasetInfo:

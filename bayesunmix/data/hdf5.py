@@ -11,7 +11,7 @@ import numpy as np
 from bayesunmix.data import hspy, rosetta, usid
 from bayesunmix.data.arrays import matlab_arrays
 from bayesunmix.data.axes import Axis, assemble, bare_dims, text
-from bayesunmix.data.entry import Entry, LoadError, not_a, without_ambiguity_of_vectors
+from bayesunmix.data.entry import Entry, LoadError, without_ambiguity_of_vectors
 from bayesunmix.data.lazy import hdf5_array
 
 # NSID's words for axes along which a spectrum (not the scan) runs.
@@ -20,11 +20,7 @@ _SIGNAL_TYPES = ("spectral", "reciprocal", "frequency")
 
 def read(path: Path) -> list[Entry]:
     """Every data set of an HDF5 file, by the layout that its content shows."""
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise not_a(path, "an HDF5 file", f"HDF5 says: {error}.") from error
-    with file:
+    with h5py.File(path, "r") as file:
         if "Experiments" in file and text(file.attrs.get("file_format", "")).startswith("HyperSpy"):
             return hspy.experiments(file, path)
         if not _is_vendor_file(file):
@@ -39,8 +35,9 @@ def _is_vendor_file(file: h5py.File) -> bool:
 
 
 def _matlab(file: h5py.File, path: Path) -> list[Entry]:
-    classes = (text(node.attrs.get("MATLAB_class", "")) for node in file.values())
-    return matlab_arrays(file, path) if any(classes) else []
+    nodes = [node for node in file.values() if node is not None]  # None: a link that leads nowhere
+    is_matlab = any("MATLAB_class" in node.attrs for node in nodes)
+    return matlab_arrays(file, path) if is_matlab else []
 
 
 def _plain(file: h5py.File, path: Path) -> list[Entry]:

@@ -15,17 +15,13 @@ import h5py
 import numpy as np
 
 from bayesunmix.data.axes import Axis, assemble, quantity_and_units, text, uniform
-from bayesunmix.data.entry import Entry, LoadError, not_a
+from bayesunmix.data.entry import Entry, LoadError
 from bayesunmix.data.lazy import Key, hdf5_array, on_demand
 
 
 def read(path: Path) -> list[Entry]:
     """Every experiment of an ``.hspy`` file."""
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise not_a(path, "an HDF5 file written by HyperSpy", f"HDF5 says: {error}.") from error
-    with file:
+    with h5py.File(path, "r") as file:
         return experiments(file, path)
 
 
@@ -40,12 +36,8 @@ def read_zarr(path: Path) -> list[Entry]:
         import zarr
     except ImportError as error:
         raise LoadError(f"{path}: .zspy files need zarr: pip install 'bayesunmix[io]'") from error
-    try:
-        store = str(path) if path.is_dir() else zarr.storage.ZipStore(str(path), mode="r")
-        root = zarr.open_group(store, mode="r")
-    except Exception as error:  # zarr raises many types for what is no Zarr group
-        raise not_a(path, "a Zarr group written by HyperSpy", f"Zarr says: {error}.") from error
-    return _entries(root, path, partial(_zarr_array, path))
+    store = str(path) if path.is_dir() else zarr.storage.ZipStore(str(path), mode="r")
+    return _entries(zarr.open_group(store, mode="r"), path, partial(_zarr_array, path))
 
 
 def _zarr_array(path: Path, array: Any) -> Any:

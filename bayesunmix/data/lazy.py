@@ -6,8 +6,6 @@ transposing read nothing, and what was read once is kept.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,8 +19,6 @@ from xarray.core import indexing
 from bayesunmix.data.entry import LoadError
 
 Key = tuple[int | slice, ...]
-
-_DAMAGE = (OSError, ValueError, RuntimeError, EOFError, KeyError, zlib.error, zipfile.BadZipFile)
 
 
 class _FileArray(BackendArray):
@@ -39,7 +35,7 @@ class _FileArray(BackendArray):
     def _block(self, key: Key) -> np.ndarray:
         try:
             return np.asarray(self.fetch(key))
-        except _DAMAGE as error:
+        except Exception as error:  # HDF5, zip, Zarr and what decodes their blocks each have their own
             raise LoadError(
                 f"{self.source}: expected {self.shape} values of type {self.dtype}, "
                 f"found damaged or missing data ({error}). Copy the file again from its origin."

@@ -7,17 +7,14 @@ from pathlib import Path
 import h5py
 import xarray as xr
 
-from bayesunmix.data.entry import Entry, LoadError, not_a, without_ambiguity_of_vectors
+from bayesunmix.data.entry import Entry, LoadError, without_ambiguity_of_vectors
 
 
 def read(path: Path) -> list[Entry]:
     """The numeric variables of a netCDF file, version 3 or 4; values are read when they are used."""
     engine = "h5netcdf" if h5py.is_hdf5(path) else "scipy"
-    try:
-        # Times stay numbers with a unit, as in every other format.
-        dataset = xr.open_dataset(path, engine=engine, decode_times=False)
-    except Exception as error:  # each engine raises its own types for a damaged file
-        raise not_a(path, "a netCDF file", f"The reader says: {error}.") from error
+    # Times stay numbers with a unit, as in every other format.
+    dataset = xr.open_dataset(path, engine=engine, decode_times=False)
     variables = {str(name): data for name, data in dataset.data_vars.items() if data.ndim}
     entries = []
     for name, data in variables.items():
@@ -27,6 +24,6 @@ def read(path: Path) -> list[Entry]:
     if not entries:
         raise LoadError(
             f"{path}: expected variables with numbers at the top of the netCDF file, found "
-            f"{sorted(variables)}. Save one with image.to_netcdf(path); a fit is read with bayesunmix.load_fit."
+            f"{sorted(variables)}. Save an image with image.to_netcdf(path); load_fit reads a fit."
         )
     return without_ambiguity_of_vectors(entries)

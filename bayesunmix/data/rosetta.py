@@ -31,7 +31,8 @@ def read(path: Path) -> list[Entry]:
     readers = [p["api"] for p in IO_PLUGINS if suffix in {e.lower() for e in p["file_extensions"]}]
     if not readers:
         raise LoadError(
-            f"{path}: no reader knows the file type {kind!r}; it is {content(path)}. These are read: {_OWN}, and the formats listed at https://hyperspy.org/rosettasciio."
+            f"{path}: no reader knows the file type {kind!r}; it is {content(path)}. "
+            f"These are read: {_OWN}, and the formats listed at https://hyperspy.org/rosettasciio."
         )
     failures = []
     for api in readers:
