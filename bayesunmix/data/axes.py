@@ -55,7 +55,7 @@ def bare_dims(ndim: int) -> tuple[str, ...]:
     """Dims of an array without any: an image is ``(y, x)``, a spectrum image ``(y, x, channel)``."""
     if ndim == 2:
         return ("y", "x")
-    names = ("frame", "y", "x", "channel")[-ndim:]
+    names = ("frame", "y", "x", "channel")[max(0, 4 - ndim) :]
     return tuple(f"axis_{i}" for i in range(ndim - len(names))) + names
 
 
