@@ -23,6 +23,8 @@ ROWS = (
     ("plot",),
     ("report",),
     ("bayesunmix",),
+    ("recipe",),
+    ("folder",),
     ("cli",),
     ("__main__",),
 )

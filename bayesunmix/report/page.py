@@ -64,7 +64,7 @@ def _subtitle(fit: Any) -> str:
     return f"{type(fit.model).__name__} fitted by {type(fit.method).__name__} to {sizes}"
 
 
-def _members(facts: Facts) -> list[tuple[str, str, str, str]]:
+def _members(facts: Facts) -> list[tuple[str, ...]]:
     """Name, mean abundance over the image, largest abundance and median sd of each endmember."""
     abundance = facts.abundance.transpose("endmember", "statistic", ...)
     rows = []

@@ -130,7 +130,7 @@ def _assumed(facts: Facts) -> list[str]:
             "it."
         )
     else:
-        found.append("The endmembers were given: if they are wrong, so are the abundances and their error bars.")
+        found.append("The endmembers were given: where they are wrong, so are the abundances and their bars.")
     if not getattr(model, "brightness", False):
         found.append(
             "Abundances sum to one in every pixel. Changes of thickness or beam current between pixels "

@@ -1,0 +1,137 @@
+"""The folder a fit leaves behind: ``fit.nc``, ``report.html``, ``summary.json``, ``recipe.toml``."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayesunmix import recipe as recipes
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    from bayesunmix.report.facts import Facts
+
+FIT, REPORT, SUMMARY, RECIPE, TRUTH = "fit.nc", "report.html", "summary.json", "recipe.toml", "truth.nc"
+
+
+def write(
+    folder: Path,
+    fit: Any,
+    data: dict[str, Any],
+    *,
+    truth: xr.Dataset | None = None,
+    table: pd.DataFrame | None = None,
+) -> Facts:
+    """Write the folder, the fit itself first so that nothing later can lose it.
+
+    `data` says where the data came from, as :class:`bayesunmix.recipe.Recipe` keeps it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    fit.save(folder / FIT)
+    if truth is not None:
+        truth.to_netcdf(folder / TRUTH, engine="h5netcdf")
+    recipe = recipes.Recipe(
+        data={**data, "hash": fit.provenance["data_hash"]},
+        model=recipes.section(fit.model),
+        method=recipes.section(fit.method),
+        seed=fit.provenance["seed"],
+        versions=dict(fit.provenance["versions"]),
+        result={"posterior_hash": recipes.posterior_hash(fit.posterior), "converged": bool(fit.converged)},
+    )
+    recipes.write(recipe, folder / RECIPE)
+    return write_report(folder, fit, truth, table)
+
+
+def write_report(folder: Path, fit: Any, truth: xr.Dataset | None, table: pd.DataFrame | None) -> Facts:
+    """Write the report and the summary; what they say is computed once."""
+    from bayesunmix.report.facts import gather
+    from bayesunmix.report.page import render
+
+    facts = gather(fit, truth)
+    (folder / REPORT).write_text(render(facts, table), encoding="utf-8")
+    text = json.dumps(_clean(summary(facts, table)), indent=2, ensure_ascii=False)
+    (folder / SUMMARY).write_text(text + "\n", encoding="utf-8")
+    return facts
+
+
+def read(folder: Path) -> tuple[Any, xr.Dataset | None]:
+    """The fit in a folder, and the truth where its data were simulated.
+
+    Raises
+    ------
+    ValueError
+        When the folder holds no fit.
+    """
+    import xarray as xr
+
+    from bayesunmix.fit import load_fit
+
+    path = folder / FIT if folder.is_dir() else folder
+    if not path.is_file():
+        raise ValueError(f"{folder}: expected a folder that `bayesunmix fit -o` wrote, found no {FIT}")
+    truth = path.parent / TRUTH
+    return load_fit(path), xr.load_dataset(truth, engine="h5netcdf") if truth.is_file() else None
+
+
+def summary(facts: Facts, table: pd.DataFrame | None = None) -> dict[str, Any]:
+    """The numbers of a fit that a script would want, as plain values."""
+    from bayesunmix.report.words import headline
+
+    fit = facts.fit
+    mean = facts.abundance.sel(statistic="mean")
+    sd = facts.abundance.sel(statistic="sd")
+    members = [
+        {
+            "name": str(name),
+            "mean_abundance": float(mean.sel(endmember=name).mean()),
+            "largest_abundance": float(mean.sel(endmember=name).max()),
+            "median_sd": float(sd.sel(endmember=name).median()),
+        }
+        for name in mean.coords["endmember"].values
+    ]
+    found: dict[str, Any] = {
+        "headline": headline(facts).text,
+        "converged": bool(fit.converged),
+        "finished": bool(fit.finished),
+        "verdict": str(fit.diagnostics.attrs["verdict"]),
+        "model": type(fit.model).__name__,
+        "method": type(fit.method).__name__,
+        "seed": fit.provenance["seed"],
+        "seconds": fit.provenance.get("wall_s"),
+        "pixels": int(np.isfinite(facts.checked["p_value"].values).sum()),
+        "channels": int(facts.checked["residual"].shape[-1]),
+        "noise_scale": float(fit.posterior["noise_scale"].mean()) if "noise_scale" in fit.posterior else None,
+        "chi2_per_channel": facts.chi2_per_channel,
+        "misfit_share": facts.misfit_share,
+        "epistemic_share": facts.epistemic_share,
+        "endmembers": members,
+        "data_hash": fit.provenance["data_hash"],
+    }
+    if facts.truth is not None:
+        found["truth"] = {
+            "abundance_coverage_90": facts.abundance_coverage,
+            "endmember_coverage_90": facts.endmember_coverage,
+        }
+    if table is not None:
+        found["comparison"] = {
+            "preferred": table.attrs.get("preferred"),
+            "models": json.loads(table.to_json(orient="index")),
+        }
+    return found
+
+
+def _clean(value: Any) -> Any:
+    """JSON has no NaN: what is not a number becomes null."""
+    if isinstance(value, dict):
+        return {key: _clean(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_clean(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
