@@ -254,7 +254,8 @@ def _write_zspy(path: Path, data: np.ndarray) -> None:
     root = zarr.open_group(str(path), mode="w", zarr_format=2)
     root.attrs["file_format"] = "HyperSpy"
     experiment = root.create_group("Experiments").create_group("a")
-    experiment.create_array("data", data=data, chunks=(2, 2, 5))
+    array = experiment.create_array("data", shape=data.shape, dtype=data.dtype, chunks=(2, 2, 5))
+    array[...] = data
     for i, (name, units) in enumerate((("y", "nm"), ("x", "nm"), ("Energy loss", "eV"))):
         said = {"name": name, "units": units, "scale": 2.0, "offset": 1.0, "navigate": i < 2}
         experiment.create_group(f"axis-{i}").attrs.update({**said, "size": data.shape[i]})

@@ -258,7 +258,7 @@ def test_to_map_of_wrong_shape(image: xr.DataArray) -> None:
         (np.ones((3, 4, 5), dtype=bool), "got type bool"),
         (np.full((3, 4, 5), "a"), "expected numbers"),
         (np.empty((3, 4, 5), dtype=object), "expected numbers"),
-        (np.zeros((3, 4, 5), dtype="datetime64[s]"), "expected numbers"),
+        (np.zeros((3, 4, 5), dtype="datetime64[ns]"), "expected numbers"),
         (np.ma.masked_less(np.arange(60.0).reshape(3, 4, 5), 3), r"mask=~data\.mask"),
         (xr.Dataset({"a": ("x", [1.0])}), "choose one of"),
     ],
