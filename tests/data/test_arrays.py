@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -191,6 +192,22 @@ def test_mat_leaves_structures_and_text_alone(tmp_path: Path, cube: np.ndarray) 
     savemat(tmp_path / "b.mat", {"note": "text"})
     with pytest.raises(LoadError, match="at least one array of numbers"):
         load(tmp_path / "b.mat")
+
+
+def test_mat_with_doubles_stored_as_bytes(tmp_path: Path) -> None:
+    """MATLAB stores whole numbers in the smallest type; the type of the variable counts."""
+
+    def element(kind: int, content: bytes) -> bytes:
+        return struct.pack("<II", kind, len(content)) + content + b"\0" * (-len(content) % 8)
+
+    flags, shape, name = struct.pack("<II", 6, 0), struct.pack("<II", 2, 3), b"Y"
+    values = element(2, bytes([1, 2, 3, 4, 5, 255]))  # miUINT8, column by column
+    matrix = element(6, flags) + element(5, shape) + element(1, name) + values
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
+    (tmp_path / "a.mat").write_bytes(header + element(14, matrix))
+    image = load(tmp_path / "a.mat")
+    assert image.dtype == np.float64
+    assert image.values.tolist() == [[1, 3, 5], [2, 4, 255]]
 
 
 def write_mat73(path: Path, arrays: dict[str, np.ndarray]) -> Path:

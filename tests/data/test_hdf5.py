@@ -99,7 +99,9 @@ def test_nsid(tmp_path: Path, write_nsid: Write, cube: np.ndarray) -> None:
         ("$\\sqrt E$", "$(V/m)^{0.5}$", "SPECTRAL", field),
     ]
     attrs = {"quantity": "log J", "units": "A", "data_type": "SPECTRAL_IMAGE", "modality": "C-AFM"}
-    image = load(write_nsid(tmp_path / "a.hf5", cube, dims, attrs))
+    path = write_nsid(tmp_path / "a.hf5", cube, dims, attrs)
+    image = load(path)
+    assert [entry.name for entry in info(path)] == ["Measurement_000/Channel_000/Map/Map"]
     assert image.dims == ("x", "y", "sqrt_e")
     np.testing.assert_array_equal(image.values, cube)
     np.testing.assert_allclose(image["y"], np.arange(4) * 1e-9)

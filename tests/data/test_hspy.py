@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import sys
 from collections.abc import Callable
@@ -249,23 +250,47 @@ def test_real_files_agree_with_rosettasciio(real_data: Callable[[str], Path], na
         assert image[dim].attrs == {"units": axis["units"], "long_name": axis["name"]}
 
 
-def _write_zspy(path: Path, data: np.ndarray) -> None:
-    zarr = pytest.importorskip("zarr", minversion="3", reason="zarr is not installed")
-    root = zarr.open_group(str(path), mode="w", zarr_format=2)
-    root.attrs["file_format"] = "HyperSpy"
-    experiment = root.create_group("Experiments").create_group("a")
-    array = experiment.create_array("data", shape=data.shape, dtype=data.dtype, chunks=(2, 2, 5))
-    array[...] = data
+def _write_zspy(path: Path, data: np.ndarray, separator: str = "/", filters: Any = None) -> Path:
+    """The files of a Zarr 2 folder as HyperSpy leaves it, with one uncompressed chunk."""
+
+    def node(name: str, **files: dict[str, Any]) -> Path:
+        folder = path / name
+        folder.mkdir(parents=True)
+        for kind, content in files.items():
+            (folder / f".{kind}").write_text(json.dumps(content))
+        return folder
+
+    group = {"zarr_format": 2}
+    node(".", zgroup=group, zattrs={"file_format": "HyperSpy", "file_format_version": "3.3"})
+    for name in ("Experiments", "Experiments/a", "Experiments/a/metadata"):
+        node(name, zgroup=group)
     for i, (name, units) in enumerate((("y", "nm"), ("x", "nm"), ("Energy loss", "eV"))):
-        said = {"name": name, "units": units, "scale": 2.0, "offset": 1.0, "navigate": i < 2}
-        experiment.create_group(f"axis-{i}").attrs.update({**said, "size": data.shape[i]})
-    experiment.create_group("metadata").create_group("General").attrs["title"] = "zipped"
+        axis = {"name": name, "units": units, "scale": 2.0, "offset": 1.0, "navigate": i < 2}
+        node(f"Experiments/a/axis-{i}", zgroup=group, zattrs={**axis, "size": data.shape[i]})
+    node("Experiments/a/metadata/General", zgroup=group, zattrs={"title": "zipped"})
+    header = {
+        "zarr_format": 2,
+        "shape": data.shape,
+        "chunks": data.shape,
+        "dtype": data.dtype.str,
+        "compressor": None,
+        "fill_value": 0,
+        "order": "C",
+        "filters": filters,
+        "dimension_separator": separator,
+    }
+    chunk = node("Experiments/a/data", zarray=header) / separator.join("000")
+    chunk.parent.mkdir(parents=True, exist_ok=True)
+    chunk.write_bytes(pickle.dumps(data) if filters else data.tobytes())
+    return path
 
 
+@pytest.mark.parametrize("dtype", ["<i2", ">f4"])
+@pytest.mark.parametrize("separator", ["/", "."])
 @pytest.mark.parametrize("kind", ["folder", "zip"])
-def test_zspy(tmp_path: Path, cube: np.ndarray, kind: str) -> None:
-    path = tmp_path / "a.zspy"
-    _write_zspy(path, cube)
+def test_zspy(tmp_path: Path, cube: np.ndarray, dtype: str, separator: str, kind: str) -> None:
+    pytest.importorskip("zarr", reason="zarr is not installed")
+    path = _write_zspy(tmp_path / "a.zspy", cube.astype(dtype), separator)
     if kind == "zip":
         path = Path(shutil.make_archive(str(tmp_path / "zipped"), "zip", path)).rename(tmp_path / "b.zspy")
     image = load(path)
@@ -276,11 +301,12 @@ def test_zspy(tmp_path: Path, cube: np.ndarray, kind: str) -> None:
     assert image.name == "zipped"
 
 
-def test_zspy_with_a_pickle_codec_is_refused(tmp_path: Path, cube: np.ndarray) -> None:
-    path = tmp_path / "a.zspy"
-    _write_zspy(path, cube)
-    (header,) = path.rglob("data/.zarray")
-    header.write_text(json.dumps({**json.loads(header.read_text()), "filters": [{"id": "pickle"}]}))
+def test_zspy_with_a_pickle_codec_is_refused(
+    tmp_path: Path, cube: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("zarr", reason="zarr is not installed")
+    path = _write_zspy(tmp_path / "a.zspy", cube, filters=[{"id": "pickle", "protocol": 5}])
+    monkeypatch.setattr("numcodecs.pickles.pickle.loads", lambda *_: pytest.fail("a pickle was read"))
     with pytest.raises(LoadError, match="pickle"):
         load(path)
 
