@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import xarray as xr
 
@@ -14,6 +16,7 @@ from bayesunmix.data.entry import Entry, LoadError, not_a
 # Data up to this size are read at once, so that a damaged file is reported by `load` and not by a later step.
 EAGER_BYTES = 2**28
 
+_T = TypeVar("_T")
 _Reader = Callable[[Path], list[Entry]]
 _READERS: dict[str, tuple[str, _Reader]] = {
     ".hspy": ("an HDF5 file written by HyperSpy", hspy.read),
@@ -77,11 +80,12 @@ def load(path: str | Path, dataset: str | None = None) -> xr.DataArray:
         sets and ``dataset`` does not choose one of them.
     """
     path = _existing(path)
-    image = _choose(_entries(path), path, dataset).data
+    expected, read = _reader(path)
+    image = _choose(_guarded(partial(read, path), path, expected), path, dataset).data
     if image.size == 0:
         raise LoadError(f"{path}: data set {image.name!r} of shape {image.shape} holds no values.")
     image.attrs.setdefault("source", path.name)
-    return image.load() if image.nbytes <= EAGER_BYTES else image
+    return _guarded(image.load, path, expected) if image.nbytes <= EAGER_BYTES else image
 
 
 def info(path: str | Path) -> list[DatasetInfo]:
@@ -102,7 +106,9 @@ def info(path: str | Path) -> list[DatasetInfo]:
     LoadError
         As :func:`load`, but for the choice of a data set.
     """
-    return [_describe(entry) for entry in _entries(_existing(path))]
+    path = _existing(path)
+    expected, read = _reader(path)
+    return [_describe(entry) for entry in _guarded(partial(read, path), path, expected)]
 
 
 def _existing(path: str | Path) -> Path:
@@ -122,15 +128,20 @@ def _existing(path: str | Path) -> Path:
     return path
 
 
-def _entries(path: Path) -> list[Entry]:
-    expected, read = _READERS.get(path.suffix.lower(), (f"a file of type {path.suffix!r}", rosetta.read))
+def _reader(path: Path) -> tuple[str, _Reader]:
+    """What a file is expected to be, and what reads it."""
     if envi.header_of(path):
-        expected, read = "an ENVI header and its binary file", envi.read
+        return "an ENVI header and its binary file", envi.read
+    return _READERS.get(path.suffix.lower(), (f"a file of type {path.suffix!r}", rosetta.read))
+
+
+def _guarded(step: Callable[[], _T], path: Path, expected: str) -> _T:
+    """Do a step of reading; whatever the libraries behind it raise on damaged bytes becomes a LoadError."""
     try:
-        return read(path)
+        return step()
     except LoadError:
         raise
-    except Exception as error:  # the libraries behind the readers fail in every way on damaged bytes
+    except Exception as error:
         cause = f"{type(error).__name__}: {str(error).rstrip('.')}"
         raise not_a(path, expected, f"Reading failed with {cause}. Copy the file again.") from error
 

@@ -260,6 +260,19 @@ def test_netcdf_round_trip(tmp_path: Path, cube: np.ndarray, engine: Any) -> Non
     assert (entry.units, entry.value_units) == ({"energy": "eV"}, "e")
 
 
+def test_netcdf_with_damage_in_its_values(tmp_path: Path) -> None:
+    path = tmp_path / "a.nc"
+    values = np.random.default_rng(0).normal(size=(50, 50))
+    xr.DataArray(values, name="a").to_netcdf(path, engine="h5netcdf", encoding={"a": {"fletcher32": True}})
+    with h5py.File(path, "r") as file:
+        offset = file["a"].id.get_chunk_info(0).byte_offset
+    raw = bytearray(path.read_bytes())
+    raw[offset + 10] ^= 255
+    path.write_bytes(raw)
+    with pytest.raises(LoadError, match=r"expected a netCDF file.*Copy the file again"):
+        load(path)
+
+
 def test_netcdf_with_several_variables(tmp_path: Path, cube: np.ndarray) -> None:
     variables = {
         "a": (("y", "x", "channel"), cube),

@@ -130,6 +130,22 @@ def test_large_signals_stay_lazy(
     assert asked == [True, True]
 
 
+def test_damage_that_shows_when_values_are_read(
+    tmp_path: Path, rsciio: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dask_array = pytest.importorskip("dask.array")
+
+    def broken(block: np.ndarray) -> np.ndarray:
+        raise ArithmeticError("checksum")
+
+    values = dask_array.ones((3, 4, 5), chunks=2).map_blocks(broken, dtype=float, meta=np.ones((0, 0, 0)))
+    monkeypatch.setattr("rsciio.emd.file_reader", lambda path, lazy: [_signal("EDS", values)])
+    path = tmp_path / "a.emd"
+    path.write_bytes(b"anything")
+    with pytest.raises(LoadError, match=r"ArithmeticError: checksum\. Copy the file again"):
+        load(path)
+
+
 def test_without_rosettasciio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rsciio", None)
     (tmp_path / "a.dm4").write_bytes(b"\x00\x00\x00\x04")
