@@ -1,0 +1,24 @@
+"""Seeds: an integer or a JAX key, the same way in every function that draws."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def as_key(seed: int | jax.Array) -> jax.Array:
+    """A JAX key from an integer seed or from a key.
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+    """
+    if isinstance(seed, jax.Array) and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
+        return seed
+    if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
+        return jax.random.key(int(seed))
+    if isinstance(seed, jax.Array) and seed.dtype == jnp.uint32 and seed.shape == (2,):
+        return jax.random.wrap_key_data(seed)
+    raise TypeError(f"seed: expected an integer or a JAX key, got {seed!r}")

@@ -1,0 +1,71 @@
+"""The purest pixels of an image: vertices of the largest simplex among the data."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def principal_plane(values: np.ndarray, dimension: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean (channel,), axes (dimension, channel) of the best affine plane, and squared distances per channel.
+
+    The last array is the variance per channel that the plane leaves, shape (channel,).
+    """
+    values = np.asarray(values, dtype=np.float64)
+    mean = values.mean(0)
+    covariance = np.cov(values, rowvar=False, bias=True).reshape(mean.size, mean.size)
+    _, vectors = np.linalg.eigh(covariance)
+    axes = vectors[:, ::-1][:, :dimension].T
+    beyond = np.eye(mean.size) - axes.T @ axes
+    left = np.einsum("pq,qr,pr->p", beyond, covariance, beyond, optimize=True)
+    return mean, axes, np.maximum(left, 0.0)
+
+
+def purest_pixels(values: np.ndarray, n_endmembers: int, *, seed: int = 0, restarts: int = 8) -> np.ndarray:
+    """Endmember estimates (n_endmembers, channel): pixels that span the largest simplex (N-FINDR).
+
+    The search runs in the principal plane of ``n_endmembers - 1`` dimensions, and the vertices come back
+    projected on it, so that a pixel's own noise is not taken for its spectrum.
+
+    References
+    ----------
+    Winter, "N-FINDR: an algorithm for fast autonomous spectral end-member determination in hyperspectral data",
+    Proc. SPIE 3753, 266 (1999).
+    """
+    mean, axes, _ = principal_plane(values, n_endmembers - 1)
+    if n_endmembers == 1:
+        return mean[None]
+    scores = (np.asarray(values, dtype=np.float64) - mean) @ axes.T
+    lifted = np.vstack([np.ones(len(scores)), scores.T])
+    rng = np.random.default_rng(seed)
+    best, best_volume = None, -np.inf
+    for _ in range(restarts):
+        vertices = _grow(lifted, rng)
+        volume = abs(np.linalg.det(lifted[:, vertices]))
+        if volume > best_volume:
+            best, best_volume = vertices, volume
+    assert best is not None
+    return mean + scores[best] @ axes
+
+
+def _grow(lifted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Swap vertices, each for the pixel that enlarges the simplex most, until none does."""
+    size, n_units = lifted.shape
+    # A start in general position: the extremes along random directions, each orthogonal to those found.
+    vertices, basis = [], np.zeros((size, 0))
+    for _ in range(size):
+        direction = rng.normal(size=size)
+        direction -= basis @ (basis.T @ direction)
+        vertices.append(int(np.argmax(np.abs(direction @ lifted))))
+        basis, _ = np.linalg.qr(lifted[:, vertices])
+    chosen = np.array(vertices)
+    for _ in range(50 * size):
+        if abs(np.linalg.det(lifted[:, chosen])) < 1e-300:
+            chosen = rng.choice(n_units, size, replace=n_units < size)
+            continue
+        # Replacing vertex k by pixel n multiplies the volume by |barycentric coordinate k of pixel n|.
+        gain = np.abs(np.linalg.solve(lifted[:, chosen], lifted))
+        k, n = np.unravel_index(np.argmax(gain), gain.shape)
+        if gain[k, n] < 1.0 + 1e-9:
+            break
+        chosen[k] = n
+    return chosen

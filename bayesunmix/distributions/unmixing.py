@@ -1,0 +1,337 @@
+"""Marginal likelihood of a linear mixture with normal noise: abundances on the simplex, integrated out.
+
+    a_n ~ Dirichlet(alpha)                        abundances of unit n, K parts
+    y_np ~ Normal(sum_k a_nk W_kp, sigma_p)       channel p
+
+The integral over ``a_n`` is taken by importance sampling around its mode with points of the unit's own
+(:mod:`bayesunmix.distributions.simplex`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.scipy.special import digamma, polygamma
+from numpyro.distributions import constraints
+
+from bayesunmix.distributions import simplex
+
+_LOG_2PI = 1.8378770664093453
+
+
+class Rule(NamedTuple):
+    """Units ready for evaluation: a frozen quadrature rule and the data centred on a reference fit.
+
+    All sums are taken on ``residual = y - centre' reference``, so that nothing large cancels in float32.
+    """
+
+    proposal: simplex.Proposal
+    nodes: simplex.Nodes
+    centre: jax.Array  # (K, units)
+    residual: jax.Array  # (units, channel)
+    reference: jax.Array  # (K, channel): endmembers the residual was taken with
+
+
+class NormalUnmixing(dist.Distribution):
+    """Normal linear mixture with the abundances integrated over the simplex.
+
+    Parameters
+    ----------
+    endmembers : (K, channel)
+    concentration : (K,)
+        Dirichlet concentration of the abundances.
+    noise_scale : scalar or (channel,)
+        Standard deviation of the noise, in the units of the data.
+    n_points : int, optional
+        Integration points per unit; :func:`simplex.default_points` of K when not given.
+    """
+
+    arg_constraints = {  # noqa: RUF012 (the name and type are NumPyro's)
+        "endmembers": constraints.independent(constraints.real, 2),
+        "concentration": constraints.independent(constraints.positive, 1),
+        "noise_scale": constraints.positive,
+    }
+    support = constraints.real_vector
+    pytree_data_fields = ("endmembers", "concentration", "noise_scale")
+    pytree_aux_fields = ("n_points",)
+
+    def __init__(self, endmembers, concentration, noise_scale, *, n_points=None, validate_args=None):
+        self.endmembers = jnp.asarray(endmembers)
+        self.concentration = jnp.asarray(concentration)
+        self.noise_scale = jnp.asarray(noise_scale)
+        self.n_points = n_points or simplex.default_points(self.endmembers.shape[0])
+        super().__init__((), self.endmembers.shape[-1:], validate_args=False)
+
+    def expand(self, batch_shape):
+        """Same distribution for every unit of ``batch_shape``; the parameters stay shared."""
+        new = NormalUnmixing(self.endmembers, self.concentration, self.noise_scale, n_points=self.n_points)
+        new._batch_shape = tuple(batch_shape)
+        return new
+
+    # ------------------------------------------------------------------ the marginal likelihood
+
+    def log_prob(self, value, intermediates=None):
+        """Log marginal density of every unit, shape ``value.shape[:-1]``; differentiable in all parameters."""
+        units = value.reshape((-1, value.shape[-1]))
+        rule = self.rule(units, jax.random.key(0), jnp.arange(units.shape[0]))
+        return self.log_prob_on(rule).reshape(value.shape[:-1])
+
+    def rule(self, value, key, index, *, n_points=None) -> Rule:
+        """Integration rule of every unit at these parameters.
+
+        ``value`` (units, channel); ``key`` and ``index`` (units,) pick the unit's own points.
+        """
+        n_points = n_points or self.n_points
+        frozen = jax.lax.stop_gradient
+        gram, linear = self._natural(value)
+        centre = simplex.mode(frozen(gram), frozen(linear), frozen(self.concentration))
+        reference = frozen(self.endmembers)
+        residual = value - centre.T @ reference
+        _, linear = self._natural(value - centre.T @ self.endmembers)
+        uniforms = simplex.shifted_points(key, index, centre.shape[0], n_points, centre.dtype)
+        proposal = simplex.propose(gram, linear, self.concentration, centre, uniforms)
+        return Rule(proposal, simplex.place(proposal, uniforms), centre, residual, reference)
+
+    @staticmethod
+    def redraw(rule: Rule, key, index) -> Rule:
+        """The same rule with fresh points, as many as before."""
+        n_points = rule.nodes.log_weight.shape[0]
+        uniforms = simplex.shifted_points(key, index, rule.centre.shape[0], n_points, rule.centre.dtype)
+        return rule._replace(nodes=simplex.place(rule.proposal, uniforms))
+
+    def log_prob_on(self, rule: Rule):
+        """Log marginal density of the units of ``rule`` (made at nearby parameters), shape (units,)."""
+        exponent, at_centre = self._integrand(rule)
+        return at_centre + jax.nn.logsumexp(exponent, axis=0)
+
+    def _natural(self, value):
+        """What the integrand takes from a unit: gram (K, K), and linear (K, units) about ``value``'s origin."""
+        weighted = self.endmembers / self.noise_scale**2
+        return weighted @ self.endmembers.T, weighted @ value.T
+
+    def _integrand(self, rule: Rule):
+        """Log integrand over proposal at the nodes (points, units), relative to the centre's log density (units,)."""
+        precision = jnp.broadcast_to(self.noise_scale**-2.0, self.event_shape)
+        weighted = self.endmembers * precision
+        gram = weighted @ self.endmembers.T
+        moved = self.endmembers - rule.reference
+        # residual at these parameters is rule.residual - centre' moved; it enters through three small products.
+        pull = weighted @ rule.residual.T - (weighted @ moved.T) @ rule.centre
+        chi2 = rule.residual**2 @ precision
+        cross = (moved * precision) @ rule.residual.T
+        chi2 = chi2 - 2.0 * (rule.centre * cross).sum(0)
+        chi2 = chi2 + (rule.centre * (((moved * precision) @ moved.T) @ rule.centre)).sum(0)
+        at_centre = (
+            0.5 * jnp.log(precision).sum()
+            - 0.5 * self.event_shape[0] * _LOG_2PI
+            - 0.5 * chi2
+            + simplex.log_dirichlet_constant(self.concentration)
+        )
+        points, log_points, log_weight = rule.nodes
+        away = points - rule.centre[:, None]
+        bent = jnp.einsum("kl,lsn->ksn", gram, away)
+        exponent = (away * (pull[:, None] - 0.5 * bent)).sum(0)
+        exponent = exponent + ((self.concentration - 1.0)[:, None, None] * log_points).sum(0)
+        n_points = log_weight.shape[0]
+        return exponent + log_weight - jnp.log(jnp.asarray(n_points, exponent.dtype)), at_centre
+
+    # ------------------------------------------------------------------ the latent
+
+    def conditional(self, value, key=None, index=None, *, n_points=None):
+        """Distribution of the abundances given the data, p(a | y, parameters), on points of its own."""
+        key = jax.random.key(1) if key is None else key
+        index = jnp.arange(value.shape[0]) if index is None else index
+        return self.conditional_on(self.rule(value, key, index, n_points=n_points))
+
+    def conditional_on(self, rule: Rule) -> WeightedSimplex:
+        """The same, on the nodes of a rule made at nearby parameters."""
+        exponent, _ = self._integrand(rule)
+        return WeightedSimplex(rule.nodes.points, jax.nn.softmax(exponent, axis=0))
+
+    def emission(self, latent):
+        """p(y | abundances, parameters) for ``latent`` (..., K): a normal, channels as event."""
+        return dist.Normal(latent @ self.endmembers, self.noise_scale).to_event(1)
+
+    def latent_prior(self):
+        """Prior of one unit's abundances."""
+        return dist.Dirichlet(self.concentration)
+
+    def sample(self, key, sample_shape=()):
+        """Draw abundances, then data."""
+        return self.sample_with_latent(key, sample_shape)[0]
+
+    def sample_with_latent(self, key, sample_shape=()):
+        """Data and the abundances that made them."""
+        key_latent, key_data = jax.random.split(key)
+        latent = self.latent_prior().sample(key_latent, tuple(sample_shape) + self.batch_shape)
+        return self.emission(latent).sample(key_data), latent
+
+    @property
+    def mean(self):
+        share = self.concentration / self.concentration.sum()
+        return jnp.broadcast_to(share @ self.endmembers, self.batch_shape + self.event_shape)
+
+    @property
+    def variance(self):
+        total = self.concentration.sum()
+        share = self.concentration / total
+        spread = share @ self.endmembers**2 - (share @ self.endmembers) ** 2
+        return jnp.broadcast_to(spread / (total + 1.0) + self.noise_scale**2, self.batch_shape + self.event_shape)
+
+    # ------------------------------------------------------------------ curvature
+
+    def curvature_on(self, rule: Rule):
+        """Gradient and Hessian of ``log_prob_on(rule).sum()`` in (endmembers, concentration, noise_scale).
+
+        Louis's identity (Louis 1982): the observed Hessian is the mean of the complete-data Hessian plus the covariance
+        of the complete-data score over the latent. Both are moments of the nodes, so the cost is a handful of matrix
+        products, whatever the number of parameters.
+        Returns ``(gradient, hessian)``: a dict of arrays and a dict of dicts of arrays (leading axes: row parameter).
+        """
+        n_parts, n_channels = self.endmembers.shape
+        noise = jnp.broadcast_to(self.noise_scale, (n_channels,))
+        precision = noise**-2.0
+        value = rule.residual + rule.centre.T @ rule.reference
+        weights = jax.nn.softmax(self._integrand(rule)[0], axis=0)
+        points = rule.nodes.points
+        pairs = [(k, m) for k in range(n_parts) for m in range(k, n_parts)]
+        products = jnp.stack([points[k] * points[m] for k, m in pairs])
+        features = jnp.concatenate([points, products, rule.nodes.log_points])  # (M, points, units)
+        mean = (features * weights).sum(1)
+        centred = (features - mean[:, None]) * jnp.sqrt(weights)
+        covariance = jnp.einsum("isn,jsn->nij", centred, centred)
+
+        # Complete-data score, linear in the features: coefficient = y_np * from_linear + from_quadratic.
+        product_of = {pair: n_parts + j for j, pair in enumerate(pairs)}
+        n_features = features.shape[0]
+        eye = jnp.eye(n_parts, dtype=points.dtype)
+        # Rows: K blocks "endmember k" and one block "log noise"; each is a (channel, feature) matrix.
+        by_value = jnp.zeros((n_parts + 1, n_channels, n_features), points.dtype)
+        constant = jnp.zeros_like(by_value)
+        by_value = by_value.at[:n_parts, :, :n_parts].set(precision[None, :, None] * eye[:, None, :])
+        by_value = by_value.at[n_parts, :, :n_parts].set(-2.0 * precision[:, None] * self.endmembers.T)
+        for k in range(n_parts):
+            for m in range(n_parts):
+                column = product_of[min(k, m), max(k, m)]
+                constant = constant.at[k, :, column].add(-precision * self.endmembers[m])
+                constant = constant.at[n_parts, :, column].add(
+                    precision * self.endmembers[k] * self.endmembers[m]
+                )
+        total = covariance.sum(0)
+        by_channel = jnp.einsum("np,nij->pij", value, covariance)
+        n_rows = (n_parts + 1) * n_channels
+        mixed = jnp.einsum("api,pij,bqj->apbq", by_value, by_channel, constant, optimize="optimal")
+        hessian = mixed + jnp.transpose(mixed, (2, 3, 0, 1))
+        hessian = hessian + jnp.einsum("api,ij,bqj->apbq", constant, total, constant, optimize="optimal")
+        second = {}
+        for k, m in pairs:
+            second[k, m] = second[m, k] = (value * covariance[:, k, m][:, None]).T @ value
+        weight = by_value[:, :, :n_parts]
+        for k in range(n_parts):
+            for m in range(n_parts):
+                hessian = hessian + jnp.einsum("ap,bq,pq->apbq", weight[:, :, k], weight[:, :, m], second[k, m])
+        rows = hessian.reshape(n_rows, n_rows)
+
+        # Means: first moments of the fit's residual.
+        first = mean[:n_parts].T  # (units, K)
+        quadratic = jnp.zeros((n_parts, n_parts), points.dtype)
+        for (k, m), column in product_of.items():
+            both = mean[column].sum()
+            quadratic = quadratic.at[k, m].set(both).at[m, k].set(both)
+        aligned = first.T @ value - quadratic @ self.endmembers  # sum_n E[a_k e_p]
+        squared = (
+            (value**2).sum(0)
+            - 2.0 * (self.endmembers * (first.T @ value)).sum(0)
+            + (self.endmembers * (quadratic @ self.endmembers)).sum(0)
+        )
+        n_units = value.shape[0]
+        rows = rows.reshape(n_parts + 1, n_channels, n_parts + 1, n_channels)
+        every = jnp.arange(n_channels)
+        for k in range(n_parts):
+            for m in range(n_parts):
+                rows = rows.at[k, every, m, every].add(-quadratic[k, m] * precision)
+            rows = rows.at[k, every, n_parts, every].add(-2.0 * aligned[k] * precision)
+            rows = rows.at[n_parts, every, k, every].add(-2.0 * aligned[k] * precision)
+        log_noise_gradient = squared * precision - n_units
+        rows = rows.at[n_parts, every, n_parts, every].add(-2.0 * squared * precision)
+
+        # log noise -> noise_scale, then the sum over channels when one scale serves all.
+        to_scale = jnp.ones(n_parts + 1, points.dtype)[:, None] * jnp.ones(n_channels, points.dtype)
+        to_scale = to_scale.at[n_parts].set(1.0 / noise)
+        rows = rows * to_scale[:, :, None, None] * to_scale[None, None]
+        rows = rows.at[n_parts, every, n_parts, every].add(-log_noise_gradient / noise**2)
+        noise_gradient = log_noise_gradient / noise
+
+        # Concentration: its complete-data score is log a_k, up to a constant.
+        logs = slice(n_features - n_parts, n_features)
+        with_logs = jnp.einsum("api,pij->apj", by_value, by_channel[:, :, logs]) + jnp.einsum(
+            "api,ij->apj", constant, total[:, logs]
+        )
+        with_logs = with_logs * to_scale[:, :, None]
+        alpha = self.concentration
+        prior = n_units * (polygamma(1, alpha.sum()) - jnp.diag(polygamma(1, alpha)))
+        gradient = {
+            "endmembers": precision * aligned,
+            "concentration": mean[logs].sum(1) + n_units * (digamma(alpha.sum()) - digamma(alpha)),
+            "noise_scale": noise_gradient,
+        }
+        hessian = {
+            "endmembers": {
+                "endmembers": rows[:n_parts, :, :n_parts, :],
+                "concentration": with_logs[:n_parts],
+                "noise_scale": rows[:n_parts, :, n_parts, :],
+            },
+            "concentration": {
+                "endmembers": jnp.moveaxis(with_logs[:n_parts], -1, 0),
+                "concentration": total[logs, logs] + prior,
+                "noise_scale": with_logs[n_parts].T,
+            },
+            "noise_scale": {
+                "endmembers": rows[n_parts, :, :n_parts, :],
+                "concentration": with_logs[n_parts],
+                "noise_scale": rows[n_parts, :, n_parts, :],
+            },
+        }
+        if self.noise_scale.ndim == 0:
+            gradient["noise_scale"] = noise_gradient.sum()
+            hessian["endmembers"]["noise_scale"] = hessian["endmembers"]["noise_scale"].sum(-1)
+            hessian["concentration"]["noise_scale"] = hessian["concentration"]["noise_scale"].sum(-1)
+            hessian["noise_scale"]["endmembers"] = hessian["noise_scale"]["endmembers"].sum(0)
+            hessian["noise_scale"]["concentration"] = hessian["noise_scale"]["concentration"].sum(0)
+            hessian["noise_scale"]["noise_scale"] = hessian["noise_scale"]["noise_scale"].sum()
+        return gradient, hessian
+
+
+class WeightedSimplex(NamedTuple):
+    """Distribution of abundances per unit on weighted points: ``points`` (K, points, units), ``weights`` (points, units)."""
+
+    points: jax.Array
+    weights: jax.Array
+
+    @property
+    def mean(self):
+        """(units, K)"""
+        return (self.points * self.weights).sum(1).T
+
+    @property
+    def variance(self):
+        """(units, K)"""
+        away = self.points - self.mean.T[:, None]
+        return (away**2 * self.weights).sum(1).T
+
+    @property
+    def effective_points(self):
+        """Kish effective number of points, (units,)."""
+        return 1.0 / (self.weights**2).sum(0)
+
+    def sample(self, key, sample_shape=()):
+        """Draws by resampling, ``sample_shape + (units, K)``."""
+        uniform = jax.random.uniform(key, (*sample_shape, self.weights.shape[1]), self.weights.dtype)
+        cumulative = jnp.cumsum(self.weights, axis=0)
+        rank = (uniform[..., None, :] * cumulative[-1] >= cumulative).sum(-2)
+        rank = jnp.minimum(rank, self.weights.shape[0] - 1)
+        unit = jnp.arange(self.weights.shape[1])
+        return jnp.moveaxis(self.points[:, rank, unit], 0, -1)

@@ -1,0 +1,296 @@
+"""One verb, one result: ``fit`` takes a model and data, and returns a ``Fit``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from bayesunmix._keys import as_key
+from bayesunmix.data.units import Units, as_units
+from bayesunmix.inference import NUTS, SVI
+from bayesunmix.inference.precision import native_precision
+from bayesunmix.inference.program import compile_model
+from bayesunmix.inference.progress import Progress
+from bayesunmix.inference.run import infer, settings_as_dict
+from bayesunmix.inference.units import Draws, chunks, latent_pass
+from bayesunmix.provenance import describe_run
+
+_LATENT_DRAWS = 200  # draws of the globals behind maps of the latent
+_PER_DRAW = 2
+
+
+def fit(
+    model: Any,
+    data: Any,
+    method: SVI | NUTS = SVI(),
+    *,
+    mask: Any = None,
+    seed: int | jax.Array = 0,
+    progress: bool = True,
+    **covariates: Any,
+) -> Fit:
+    """Fit a model to an image.
+
+    Parameters
+    ----------
+    model
+        A model of :mod:`bayesunmix.models`, or any NumPyro program ``model(y=None, *, n_units)`` with an observed site
+        "y" inside ``numpyro.plate("unit", n_units)``.
+    data : xarray.DataArray or array
+        Spectral axis last; see :func:`bayesunmix.data.units.as_units` for what is accepted.
+    method : SVI or NUTS
+    mask : boolean DataArray or array over the pixel dims, or "finite"
+        True = keep.
+    seed : int or JAX key
+    progress : bool
+        Show a bar on a terminal or in a notebook.
+    **covariates
+        Handed to the model.
+
+    Returns
+    -------
+    Fit
+        Check ``fit.converged`` and read ``fit.diagnostics.attrs["verdict"]`` before using it. After Ctrl-C during
+        sampling it holds what there is and ``fit.finished`` is False.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For data that cannot be fitted (NaN, complex, constant, ...) and models without an observed site.
+    """
+    if not isinstance(method, SVI | NUTS):
+        raise TypeError(f"method: expected bu.SVI(...) or bu.NUTS(...), got {method!r}")
+    units = as_units(data, mask=mask, likelihood=getattr(model, "likelihood", "normal"))
+    bound = model.bind(units.values) if hasattr(model, "bind") and not getattr(model, "bound", False) else model
+    started = time.perf_counter()
+    with native_precision(), Progress(progress) as bar:
+        result = infer(bound, units.values, covariates, method, as_key(seed), bar)
+    wall = time.perf_counter() - started
+    posterior = _posterior(bound, result.values, units)
+    return Fit(
+        model=bound,
+        method=method,
+        units=units,
+        posterior=posterior,
+        diagnostics=_diagnostics(result.diagnostics, posterior),
+        finished=result.finished,
+        provenance=describe_run(units, settings_as_dict(method), seed, wall, name=_name(model)),
+        covariates=covariates,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A model, the data it was fitted to, and the posterior.
+
+    Attributes
+    ----------
+    model
+        The bound model: every prior is a number.
+    method : SVI or NUTS
+    units : Units
+        The fitted pixels.
+    posterior : xarray.Dataset
+        Globals, dims (chain, draw, ...), labels in canonical order.
+    diagnostics : xarray.Dataset
+        With ``attrs["converged"]`` and ``attrs["verdict"]``.
+    finished : bool
+        Ran to its end.
+    provenance : dict
+        Seed, versions, hash of the data, method, time.
+    """
+
+    model: Any
+    method: SVI | NUTS
+    units: Units
+    posterior: xr.Dataset
+    diagnostics: xr.Dataset
+    finished: bool
+    provenance: dict[str, Any]
+    covariates: dict[str, Any] = field(default_factory=dict)
+    truth: xr.Dataset | None = None
+
+    @property
+    def converged(self) -> bool:
+        """Whether the fit passed its own diagnostics and ran to its end."""
+        return bool(self.diagnostics.attrs["converged"]) and self.finished
+
+    @cached_property
+    def data(self) -> xr.DataArray:
+        """The fitted data on their own coordinates, NaN where pixels were masked."""
+        image = self.units.to_map(self.units.values, (self.units.channel_dim,))
+        image.name = self.units.name or None
+        image.attrs.update(self.units.attrs)
+        return image
+
+    def latent(self, prob: float = 0.9, *, draws: int = _LATENT_DRAWS, seed: int | jax.Array = 0) -> xr.Dataset:
+        """Local latents of every pixel with their uncertainty.
+
+        Parameters
+        ----------
+        prob : float
+            Mass of the equal-tailed interval ``lower`` to ``upper``.
+        draws : int
+            Draws of the globals to average over.
+        seed : int or JAX key
+
+        Returns
+        -------
+        xarray.Dataset
+            On the pixel dims plus the latent's own and ``statistic``: mean, sd, lower, upper, sd_noise (what noise leaves
+            open, root of E Var(latent | y, globals)), sd_model (what unknown globals leave open, root of
+            Var E(latent | y, globals)); sd_noise**2 + sd_model**2 = sd**2.
+
+        Raises
+        ------
+        TypeError
+            When the model's likelihood has no latent that it integrates out.
+        """
+        if not 0 < prob < 1:
+            raise ValueError(f"prob: expected a number between 0 and 1, got {prob}")
+        tails = [(1 - prob) / 2, (1 + prob) / 2]
+        parts = []
+        for chosen, chunk, key in self._latent_chunks(draws, seed):
+            found = latent_pass(*chosen, chunk, key, _PER_DRAW)
+            mean, noise, spread = (np.asarray(a) for a in (found.mean, found.variance_noise, found.variance_model))
+            lower, upper = np.quantile(np.asarray(found.draws), tails, axis=0)
+            sds = np.sqrt([noise + spread, noise, spread])
+            parts.append(np.stack([mean, sds[0], lower, upper, sds[1], sds[2]], axis=-1))
+        return self._latent_dataset(np.concatenate(parts), ("statistic",), {"statistic": list(_STATISTICS)}, prob=prob)
+
+    def sample_latent(
+        self, draws: int = 100, seed: int | jax.Array = 0, *, max_bytes: int = 2**31
+    ) -> xr.Dataset:
+        """Draws of the local latents from the posterior, globals and latents drawn together.
+
+        Returns
+        -------
+        xarray.Dataset
+            Dims (draw, pixel dims, the latent's own).
+
+        Raises
+        ------
+        MemoryError
+            When the draws would take more than ``max_bytes``.
+        """
+        parts, needed = [], 0
+        for chosen, chunk, key in self._latent_chunks(draws, seed):
+            found = np.asarray(latent_pass(*chosen, chunk, key, 1).draws, dtype=np.float32)
+            needed = needed or found[:, :1].nbytes * self.units.n_units
+            if needed > max_bytes:
+                raise MemoryError(
+                    f"{draws} draws of the latents need {needed / 2**30:.1f} GiB, more than max_bytes={max_bytes / 2**30:.1f} GiB: "
+                    "ask for fewer draws or a larger limit"
+                )
+            parts.append(np.moveaxis(found, 0, -1))
+        return self._latent_dataset(np.concatenate(parts), ("draw",), {}).transpose("draw", ...)
+
+    def to_arviz(self, *, log_likelihood: bool = False) -> Any:
+        """InferenceData (ArviZ 0.23) or DataTree (ArviZ 1.x) of the posterior, the data and the diagnostics."""
+        from bayesunmix._arviz import to_arviz
+
+        return to_arviz(self, log_likelihood=log_likelihood)
+
+    def save(self, path: Any) -> None:
+        """Write everything to one netCDF file, which :func:`load_fit` reads back."""
+        from bayesunmix.storage import save_fit
+
+        save_fit(self, path)
+
+    def draws(self, most: int | None = None) -> Draws:
+        """Posterior draws of the globals for the engine, thinned evenly to ``most``; call in ``native_precision()``."""
+        flat = self.posterior.stack(sample=("chain", "draw")).transpose("sample", ...)
+        count = flat.sizes["sample"]
+        take = np.arange(count) if most is None or most >= count else np.linspace(0, count - 1, most).round().astype(int)
+        program, numbers = compile_model(self.model, jnp.asarray(self.units.values[:1]), self.covariates)
+        dtype = jnp.result_type(float)
+        values = {str(n): jnp.asarray(flat[n].values[take], dtype) for n in flat.data_vars}
+        return Draws(program, tuple(jnp.asarray(n, dtype) for n in numbers), values)
+
+    def _latent_chunks(self, draws: int, seed: int | jax.Array):
+        if getattr(self.model, "latent", None) is None:
+            raise TypeError(
+                "this model has no latent that its likelihood integrates out; latents that are ordinary sample sites "
+                "are in fit.posterior"
+            )
+        with native_precision():
+            chosen = self.draws(draws)
+            key_points, key_draws = jax.random.split(as_key(seed))
+            for part, chunk in chunks(chosen, self.units.values, self.covariates, key_points):
+                yield chosen, chunk, jax.random.fold_in(key_draws, part.start)
+
+    def _latent_dataset(self, values: np.ndarray, extra: tuple[str, ...], coords: dict[str, Any], **attrs: Any):
+        name = self.model.latent
+        own = self.model.dims[name]
+        label = {dim: np.arange(size) for dim, size in zip(own, values.shape[1 : 1 + len(own)], strict=True)}
+        array = self.units.to_map(values, (*own, *extra), {**label, **coords})
+        return xr.Dataset({name: array}, attrs=attrs)
+
+    def __repr__(self) -> str:
+        state = "" if self.finished else " (interrupted)"
+        sizes = dict(self.posterior.sizes)
+        return (
+            f"<Fit of {_name(self.model)} by {type(self.method).__name__} to {self.units.n_units} pixels x "
+            f"{self.units.n_channels} channels{state}: {self.diagnostics.attrs['verdict']} "
+            f"Draws: {sizes.get('chain', 1)} x {sizes.get('draw', 0)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        mark = "&#10003;" if self.converged else "&#9888;"
+        summary = escape(repr(self)[1:-1])
+        priors = escape(self.model.describe()).replace("\n", "<br>") if hasattr(self.model, "describe") else ""
+        return f"<div><b>{mark} {summary}</b><p>{priors}</p>{self.posterior._repr_html_()}</div>"
+
+
+_STATISTICS = ("mean", "sd", "lower", "upper", "sd_noise", "sd_model")
+
+
+def load_fit(path: Any, model: Any = None) -> Fit:
+    """Read what :meth:`Fit.save` wrote; ``model`` is needed only for a model that is not part of the package."""
+    from bayesunmix.storage import read_fit
+
+    return read_fit(path, model)
+
+
+def _name(model: Any) -> str:
+    return getattr(model, "__name__", type(model).__name__)
+
+
+def _posterior(model: Any, values: dict[str, np.ndarray], units: Units) -> xr.Dataset:
+    """Named draws: dims from the model, the channel coordinate from the data."""
+    dims = getattr(model, "dims", {})
+    arrays = {}
+    for name, value in values.items():
+        own = dims.get(name) or tuple(f"{name}_dim_{i}" for i in range(value.ndim - 2))
+        own = tuple(units.channel_dim if d == "channel" else d for d in own)
+        coords = {d: np.arange(n) for d, n in zip(own, value.shape[2:], strict=True) if d != units.channel_dim}
+        if units.channel_dim in own and units.channel_dim in units.coords:
+            coords[units.channel_dim] = units.coords[units.channel_dim]
+        arrays[name] = xr.DataArray(value, dims=("chain", "draw", *own), coords=coords)
+    chains, draws = next(iter(values.values())).shape[:2]
+    return xr.Dataset(arrays, coords={"chain": np.arange(chains), "draw": np.arange(draws)})
+
+
+def _diagnostics(found: Any, posterior: xr.Dataset) -> xr.Dataset:
+    arrays = {name: xr.DataArray(value, dims=dims) for name, (dims, value) in found.arrays.items()}
+    for kind, by_name in found.per_parameter.items():
+        for name, value in by_name.items():
+            dims = posterior[name].dims[2:]
+            arrays[f"{kind}_{name}"] = xr.DataArray(value, dims=dims, coords={d: posterior[d] for d in dims})
+    attrs = {"converged": int(found.converged), "verdict": found.verdict}
+    for kind, by_name in found.per_parameter.items():
+        if by_name:
+            extreme = np.nanmax if kind == "rhat" else np.nanmin
+            arrays[kind] = xr.DataArray(
+                [float(extreme(v)) for v in by_name.values()], dims="site", coords={"site": list(by_name)}
+            )
+    return xr.Dataset(arrays, attrs=attrs)

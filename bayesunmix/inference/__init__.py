@@ -1,0 +1,5 @@
+"""From a model and data to draws of the posterior."""
+
+from bayesunmix.inference.settings import NUTS, SVI
+
+__all__ = ["NUTS", "SVI"]

@@ -1,0 +1,128 @@
+"""The posterior mode of the globals, and the curvature there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+import scipy.optimize
+
+from bayesunmix.inference.program import Program
+from bayesunmix.inference.target import Data, fresh_gradient, hessian, value_and_grad, with_rules
+
+_ROUNDS = 12
+_ITERATIONS_A_ROUND = 12
+_DECREMENT = 1e-2  # squared length of the Newton step, in posterior sds, at which the mode is found
+_STALLED = 3  # rounds without halving the decrement: what is left is integration error, which the tilt takes up
+MC_SHIFT_LIMIT = 0.25
+_MOST_REDRAWS = 64
+
+
+class Mode(NamedTuple):
+    """Mode, square root of the covariance there, and the numerical state it was found with."""
+
+    z: np.ndarray  # (size,)
+    factor: np.ndarray  # (size, size), covariance = factor factor'
+    data: Data  # rules frozen at the mode, tilt measured
+    mc_shift: np.ndarray  # (size,) numerical shift of the posterior, in posterior sds; empty without sampling
+    found: bool  # Newton's decrement fell below its tolerance
+    evaluations: int
+
+
+def find_mode(
+    program: Program,
+    data: Data,
+    start: np.ndarray,
+    index: jax.Array,
+    key: jax.Array,
+    relabel: Callable[[np.ndarray, Data], np.ndarray] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Mode:
+    """Climb from ``start`` to the mode, and measure what the integration error does there.
+
+    Every round freezes the integration rules at its start, so that the value, gradient and curvature it sees belong to
+    one smooth function, and runs L-BFGS in coordinates whitened by the curvature. At the end the slope at the mode is
+    measured again with fresh points, batch after batch, until two halves of the batches agree; what the frozen rules
+    missed is kept as a tilt. ``relabel`` puts exchangeable labels in order before that.
+    """
+    z, count, decrements = np.asarray(start), 0, []
+    for round_ in range(_ROUNDS):
+        frozen, gradient, factor, definite = _freeze(program, z, data, key, index)
+        decrement = float(((factor.T @ gradient) ** 2).sum())
+        decrements.append(decrement if definite else np.inf)
+        tell(f"mode: round {round_ + 1}, {count} evaluations, {decrement:.2g} to go")
+        stalled = len(decrements) > _STALLED and decrement > 0.5 * min(decrements[:-_STALLED])
+        if definite and (decrement < _DECREMENT or stalled):
+            break
+        z, more = _climb(program, z, factor, frozen)
+        count += more
+    if relabel is not None and not np.array_equal(ordered := relabel(z, frozen), z):
+        z = ordered
+        frozen, gradient, factor, definite = _freeze(program, z, data, key, index)
+    if not frozen.rules:
+        return Mode(z, factor, frozen, np.zeros(0), definite and decrement < _DECREMENT, count)
+    tilt, shift = _measure_slope(program, frozen, index, key, factor, gradient, tell)
+    step = factor.T @ (gradient + tilt)
+    return Mode(
+        z + factor @ step, factor, frozen._replace(tilt=jnp.asarray(tilt)), shift, definite, count
+    )
+
+
+def _freeze(program, z, data, key, index) -> tuple[Data, np.ndarray, np.ndarray, bool]:
+    frozen = with_rules(program, jnp.asarray(z), data, key, index)
+    return frozen, *_curvature(program, z, frozen)
+
+
+def _curvature(program: Program, z: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray, bool]:
+    gradient, matrix = (np.asarray(a, dtype=np.float64) for a in hessian(program, jnp.asarray(z), data))
+    return gradient, *_inverse_root(-matrix)
+
+
+def _climb(program: Program, z: np.ndarray, factor: np.ndarray, data: Data) -> tuple[np.ndarray, int]:
+    """A round of L-BFGS in ``x``, where ``z + factor x`` is the point."""
+
+    def objective(x):
+        value, gradient = value_and_grad(program, jnp.asarray(z + factor @ x), data)
+        if not np.isfinite(value):
+            return 1e300, np.zeros_like(x)
+        return -float(value), -(factor.T @ np.asarray(gradient, dtype=np.float64))
+
+    options = {"maxiter": _ITERATIONS_A_ROUND, "maxcor": 20, "ftol": 1e-13}
+    result = scipy.optimize.minimize(objective, np.zeros_like(z), jac=True, method="L-BFGS-B", options=options)
+    return z + factor @ result.x, result.nfev
+
+
+def _measure_slope(program, data, index, key, factor, gradient, tell) -> tuple[np.ndarray, np.ndarray]:
+    """Slope missed by the frozen rules, and how far its own error moves the posterior (in posterior sds)."""
+    width = np.sqrt((factor**2).sum(1))
+    halves = [np.zeros_like(gradient), np.zeros_like(gradient)]
+    for batch in range(_MOST_REDRAWS):
+        fresh = fresh_gradient(program, data, jax.random.fold_in(key, batch + 1), index)
+        halves[batch % 2] += np.asarray(fresh, dtype=np.float64)
+        if batch % 2 == 0:
+            continue
+        pairs = (batch + 1) // 2
+        shift = factor @ (factor.T @ (halves[0] - halves[1]) / pairs) / width
+        # Half the limit: the tilt is the mean of both halves and the limit holds for each alone.
+        if np.abs(shift).max() < 0.8 * MC_SHIFT_LIMIT:
+            break
+    tell(f"integration error: {np.abs(shift).max():.2g} posterior sd with {batch + 1} sets of points")
+    return (halves[0] + halves[1]) / (2 * pairs) - gradient, shift
+
+
+def _inverse_root(precision: np.ndarray) -> tuple[np.ndarray, bool]:
+    """A factor of the inverse, and whether ``precision`` was positive definite as it came."""
+    ridge, scale = 0.0, np.diag(precision).clip(1e-12)
+    for _ in range(40):
+        try:
+            upper = scipy.linalg.cholesky(precision + np.diag(ridge * scale), lower=False)
+        except (np.linalg.LinAlgError, ValueError):
+            ridge = max(10 * ridge, 1e-6)
+            continue
+        # precision = U'U, so its inverse is (U^-1)(U^-1)'.
+        return scipy.linalg.solve_triangular(upper, np.eye(len(upper))), ridge == 0.0
+    raise FloatingPointError("the curvature of the log posterior is not finite: check the data for extreme values")

@@ -1,0 +1,159 @@
+"""A model as pure functions of one flat vector of unconstrained globals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from numpyro import handlers
+from numpyro.distributions import biject_to
+
+
+class Evaluation(NamedTuple):
+    """One run of a model's program at given unconstrained values."""
+
+    values: dict[str, jax.Array]  # sites that were sampled, and deterministic ones
+    log_prior: jax.Array  # in the unconstrained coordinates, Jacobian included
+    observed: dict[str, tuple[Any, jax.Array]]  # name -> (distribution, data)
+
+
+class _Identity:
+    """A value compared by identity, for what cannot be hashed."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is static of a model under compilation: its structure, without its numbers.
+
+    Two fits whose programs are equal, on data of one shape, share their compiled functions.
+    """
+
+    treedef: Any
+    constants: tuple[Any, ...]
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]  # unconstrained shape of every latent site, in order
+
+    @property
+    def size(self) -> int:
+        """Number of unconstrained globals."""
+        return sum(int(np.prod(shape)) for _, shape in self.shapes)
+
+    def model(self, numbers: tuple[Any, ...]) -> Callable[..., None]:
+        """The model with its numbers put back."""
+        stream = iter(numbers)
+        leaves = [next(stream) if c is _NUMBER else c.value for c in self.constants]
+        return jax.tree_util.tree_unflatten(self.treedef, leaves)
+
+    def split(self, z: jax.Array) -> dict[str, jax.Array]:
+        """A flat vector as the unconstrained value of every site."""
+        parts, start = {}, 0
+        for name, shape in self.shapes:
+            size = int(np.prod(shape))
+            parts[name] = z[start : start + size].reshape(shape)
+            start += size
+        return parts
+
+    def evaluate(self, numbers: tuple[Any, ...], z: jax.Array, y: jax.Array, covariates: dict) -> Evaluation:
+        """Run the model's program with its globals at unconstrained ``z``."""
+        unconstrained = self.split(z)
+        log_prior = jnp.zeros((), z.dtype)
+        values: dict[str, jax.Array] = {}
+
+        def fill(site):
+            nonlocal log_prior
+            if site["type"] != "sample" or site["is_observed"]:
+                return None
+            transform = biject_to(site["fn"].support)
+            u = unconstrained[site["name"]]
+            x = transform(u)
+            log_prior = log_prior + transform.log_abs_det_jacobian(u, x).sum() + site["fn"].log_prob(x).sum()
+            values[site["name"]] = x
+            return x
+
+        with handlers.trace() as trace, handlers.substitute(substitute_fn=fill):
+            self.model(numbers)(y, n_units=y.shape[0], **covariates)
+        observed: dict[str, tuple[Any, jax.Array]] = {}
+        for name, site in trace.items():
+            if site["type"] == "sample" and site["is_observed"]:
+                observed[name] = (site["fn"], site["value"])
+            elif site["type"] == "deterministic":
+                values[name] = site["value"]
+        return Evaluation(values, log_prior, observed)
+
+    def likelihood(self, numbers: tuple[Any, ...], values: dict[str, jax.Array], y: jax.Array, covariates: dict) -> Any:
+        """Distribution of the site "y" with the other sites at ``values``."""
+        with handlers.trace() as trace, handlers.substitute(data=values):
+            self.model(numbers)(y, n_units=y.shape[0], **covariates)
+        return trace["y"]["fn"]
+
+
+_NUMBER = _Identity("a number of the model")
+
+
+def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> tuple[Program, tuple[Any, ...]]:
+    """Split a model into its static program and its numbers, and check that it can be fitted.
+
+    Raises
+    ------
+    ValueError
+        When the model has no observed site named "y", has a likelihood put in by ``numpyro.factor``, or samples
+        discrete latents.
+    """
+    leaves, treedef = jax.tree_util.tree_flatten(model)
+    is_number = [isinstance(leaf, float | np.ndarray | np.floating | jax.Array) for leaf in leaves]
+    constants = tuple(_NUMBER if n else _Identity(leaf) for n, leaf in zip(is_number, leaves, strict=True))
+    numbers = tuple(jnp.asarray(leaf) for n, leaf in zip(is_number, leaves, strict=True) if n)
+    with handlers.trace() as trace, handlers.seed(rng_seed=0):
+        model(y, n_units=y.shape[0], **(covariates or {}))
+    shapes = []
+    for name, site in trace.items():
+        if site["type"] != "sample":
+            continue
+        if not site["is_observed"]:
+            if site["fn"].support.is_discrete:
+                raise ValueError(f"the latent site {name!r} is discrete: sum it out inside a distribution")
+            transform = biject_to(site["fn"].support)
+            shapes.append((name, tuple(transform.inverse_shape(jnp.shape(site["value"])))))
+        elif type(site["fn"]).__name__ == "Unit":
+            raise ValueError(
+                f"the site {name!r} is a numpyro.factor: a bare factor has no distribution that can be predicted from or "
+                'checked; put the likelihood into an observed site, numpyro.sample("y", distribution, obs=y)'
+            )
+    observed = [name for name, site in trace.items() if site["type"] == "sample" and site["is_observed"]]
+    if "y" not in observed:
+        raise ValueError(f'expected an observed site named "y" in the plate "unit", got observed sites {observed}')
+    return Program(treedef, constants, tuple(shapes)), numbers
+
+
+def unconstrain(program: Program, model: Any, values: dict[str, Any], y: jax.Array, covariates: dict) -> jax.Array:
+    """Flat unconstrained vector of given site values; a site that is not given sits at 0."""
+    found: dict[str, jax.Array] = {}
+
+    def fill(site):
+        if site["type"] != "sample" or site["is_observed"]:
+            return None
+        transform = biject_to(site["fn"].support)
+        if site["name"] in values:
+            x = jnp.asarray(values[site["name"]], y.dtype)
+            found[site["name"]] = transform.inv(x)
+            return x
+        shape = dict(program.shapes)[site["name"]]
+        found[site["name"]] = jnp.zeros(shape, y.dtype)
+        return transform(found[site["name"]])
+
+    with handlers.trace(), handlers.substitute(substitute_fn=fill):
+        model(y, n_units=y.shape[0], **covariates)
+    return ravel_pytree([found[name] for name, _ in program.shapes])[0]

@@ -1,0 +1,108 @@
+"""From a bound model and data to posterior draws: mode, then guide or sampler, then the diagnostics."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesunmix.inference import diagnostics, guide, sampler
+from bayesunmix.inference.mode import Mode, find_mode
+from bayesunmix.inference.program import Program, compile_model, unconstrain
+from bayesunmix.inference.progress import Progress
+from bayesunmix.inference.settings import NUTS, SVI
+from bayesunmix.inference.target import Data, as_device_data, constrain
+
+_MOST_GLOBALS = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Draws of the globals, named, and how they came about."""
+
+    values: dict[str, np.ndarray]  # (chain, draw, ...)
+    diagnostics: diagnostics.Diagnostics
+    finished: bool
+
+
+def infer(
+    model: Any,
+    y: np.ndarray,
+    covariates: dict[str, Any],
+    method: SVI | NUTS,
+    key: jax.Array,
+    progress: Progress,
+) -> Result:
+    """Run ``method`` on a bound model; call inside ``native_precision()``.
+
+    Raises
+    ------
+    ValueError
+        When the model has more globals than a dense covariance can hold.
+    """
+    program, numbers = compile_model(model, jnp.asarray(y), covariates)
+    if program.size > _MOST_GLOBALS:
+        raise ValueError(
+            f"expected at most {_MOST_GLOBALS} unknown globals, got {program.size}: integrate the latents of every unit out "
+            "of the likelihood (docs/own_model.md), or crop or bin the channels"
+        )
+    data = as_device_data(program, numbers, y, covariates)
+    key_mode, key_method, key_check = jax.random.split(key, 3)
+    start = model.initial(y) if hasattr(model, "initial") else {}
+    z = np.asarray(unconstrain(program, model, start, data.y, data.covariates))
+    index = jnp.arange(len(y))
+    mode = find_mode(program, data, z, index, key_mode, _relabel(program, model), progress.note)
+    if isinstance(method, SVI):
+        return _by_guide(program, mode, method, key_method, key_check, progress)
+    return _by_sampler(program, mode, method, key_method, progress)
+
+
+def _by_guide(program: Program, mode: Mode, method: SVI, key, key_check, progress: Progress) -> Result:
+    fitted, elbo, settled = guide.fit_guide(program, mode, method, key, progress.step)
+    checked = guide.check_guide(program, fitted, mode.data, key_check)
+    white = jax.random.normal(jax.random.fold_in(key, 2**20), (method.draws, program.size), fitted.location.dtype)
+    values = _named(program, np.asarray(fitted.place(white))[None], mode.data)
+    return Result(values, diagnostics.of_guide(program, mode, elbo, settled, checked), True)
+
+
+def _by_sampler(program: Program, mode: Mode, method: NUTS, key, progress: Progress) -> Result:
+    draws, statistics, finished = sampler.sample(program, mode, method, key, progress.step)
+    values = _named(program, draws, mode.data)
+    return Result(values, diagnostics.of_sampler(mode, values, statistics, method), finished)
+
+
+def _named(program: Program, draws: np.ndarray, data: Data) -> dict[str, np.ndarray]:
+    chains, n_draws, size = draws.shape
+    values = constrain(program, jnp.asarray(draws.reshape(-1, size)), data)
+    return {name: np.asarray(v).reshape(chains, n_draws, *v.shape[1:]) for name, v in values.items()}
+
+
+def _relabel(program: Program, model: Any):
+    """How to put the labels of a mode in canonical order; None for a model whose labels mean something."""
+    label = getattr(model, "label", None)
+    if label is None:
+        return None
+
+    def relabel(z: np.ndarray, data: Data) -> np.ndarray:
+        run = program.evaluate(data.numbers, jnp.asarray(z), data.y, data.covariates)
+        fn = run.observed["y"][0]
+        latent = np.asarray(fn.conditional_on(data.rules["y"]).mean).mean(0)
+        order = model.order({model.latent: latent})
+        values = {
+            name: np.take(np.asarray(value), order, axis=model.dims[name].index(label))
+            if label in model.dims.get(name, ())
+            else value
+            for name, value in run.values.items()
+        }
+        return np.asarray(unconstrain(program, program.model(data.numbers), values, data.y, data.covariates))
+
+    return relabel
+
+
+def settings_as_dict(method: SVI | NUTS) -> dict[str, Any]:
+    """Settings with the name of the method, for provenance."""
+    return {"name": type(method).__name__, **dataclasses.asdict(method)}

@@ -1,0 +1,67 @@
+"""Settings of the two methods of inference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class SVI:
+    """Variational inference with a Gaussian guide that keeps every correlation of the globals.
+
+    The guide starts at the mode and its curvature; its location and marginal widths then follow the gradient of the ELBO.
+
+    Parameters
+    ----------
+    draws : int
+        Posterior draws to keep.
+    steps : int
+        Most gradient steps on the ELBO; it stops earlier when the ELBO no longer rises.
+    samples : int
+        Guide samples a step, taken in antithetic pairs (even).
+    learning_rate : float
+        Of Adam, in units of posterior standard deviations.
+    """
+
+    draws: int = 1000
+    steps: int = 200
+    samples: int = 4
+    learning_rate: float = 0.03
+
+    def __post_init__(self) -> None:
+        _check_positive(self)
+        if self.samples % 2:
+            raise ValueError(f"samples: expected an even number (antithetic pairs), got {self.samples}")
+
+
+@dataclass(frozen=True)
+class NUTS:
+    """No-U-turn sampling of the globals, whitened by the curvature at the mode.
+
+    Parameters
+    ----------
+    draws, warmup : int
+        Per chain.
+    chains : int
+    target_accept : float
+        Acceptance the step size is tuned to.
+    max_tree_depth : int
+    """
+
+    draws: int = 500
+    warmup: int = 500
+    chains: int = 2
+    target_accept: float = 0.8
+    max_tree_depth: int = 10
+
+    def __post_init__(self) -> None:
+        _check_positive(self)
+        if not self.target_accept < 1:
+            raise ValueError(f"target_accept: expected a number between 0 and 1, got {self.target_accept}")
+
+
+def _check_positive(settings) -> None:
+    for entry in fields(settings):
+        value = getattr(settings, entry.name)
+        if not value > 0:
+            raise ValueError(f"{entry.name}: expected a positive number, got {value!r}")
