@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from scipy.ndimage import gaussian_filter
 
 # Particles of the scene: centre (y, x), outer radius and core radius, as fractions of the shorter image side.
-# The two large ones are wider than the section is thick, which cuts through them; the others lie inside it.
+# The first is wider than the section is thick, which cuts through it; the others lie inside.
 _PARTICLES = (
-    (0.36, 0.35, 0.29, 0.21),
-    (0.74, 0.72, 0.22, 0.15),
-    (0.20, 0.80, 0.15, 0.09),
-    (0.80, 0.22, 0.16, 0.14),
+    (0.345, 0.345, 0.335, 0.24),
+    (0.77, 0.745, 0.225, 0.15),
+    (0.17, 0.83, 0.165, 0.09),
+    (0.83, 0.22, 0.165, 0.14),
+    (0.5, 0.9, 0.08, 0.0),
+    (0.98, 0.46, 0.11, 0.08),
+    (0.03, 0.6, 0.075, 0.0),
+    (0.04, 0.04, 0.09, 0.06),
+    (0.66, 0.02, 0.09, 0.0),
 )
 _THICKNESS = 0.30
+_DISPERSED = 0.30  # share of the path through a fine dispersion of the phases
 _PHASES = ("film", "shell", "core")
 
 
@@ -28,10 +35,11 @@ def core_shell(
     """Core-loss EELS of core-shell nanoparticles in a thin section, with the truth that made it.
 
     Iron cores in titanium oxide shells are embedded in a silicon nitride section of even thickness. A
-    pixel's abundances are the fractions of the beam's path spent in each phase, so they sum to one, and
-    wherever a shell covers a core no pixel is pure core. Each phase is a power-law background with its
-    ionisation edges (N K 401, Ti L 456, O K 532, Fe L 708 eV), blurred to 4 eV. The noise is normal and the
-    same everywhere. Edge heights are of a realistic size but are not computed from cross-sections.
+    pixel's abundances are the fractions of the beam's path spent in each phase, so they sum to one. Part of
+    the path goes through a fine dispersion of all three, whose composition wanders smoothly, and shells cover
+    cores: no pixel is pure core. Each phase is a power-law background with its ionisation edges (N K 401,
+    Ti L 456, O K 532, Fe L 708 eV), blurred to 4 eV. The noise is normal and the same everywhere. Edge
+    heights are of a realistic size but are not computed from cross-sections.
 
     Parameters
     ----------
@@ -93,16 +101,31 @@ def _path_fractions(shape: tuple[int, int], oversample: int = 4) -> np.ndarray:
     """Fractions of the path through the section, ``(y, x, phase)``, averaged over each pixel."""
     side = min(shape)
     fine = [(np.arange(n * oversample) + 0.5) / oversample / side - (n / side - 1) / 2 for n in shape]
-    fine_y, fine_x = fine
-    shell_or_core = np.zeros((fine_y.size, fine_x.size))
+    shell_or_core = np.zeros((fine[0].size, fine[1].size))
     core = np.zeros_like(shell_or_core)
     for centre_y, centre_x, outer, inner in _PARTICLES:
-        distance2 = (fine_y[:, None] - centre_y) ** 2 + (fine_x[None, :] - centre_x) ** 2
+        distance2 = (fine[0][:, None] - centre_y) ** 2 + (fine[1][None, :] - centre_x) ** 2
         shell_or_core += _chord(distance2, outer)
         core += _chord(distance2, inner)
     fractions = np.stack([_THICKNESS - shell_or_core, shell_or_core - core, core], axis=-1) / _THICKNESS
-    binned = fractions.reshape(shape[0], oversample, shape[1], oversample, len(_PHASES))
-    return binned.mean(axis=(1, 3))
+    binned = fractions.reshape(shape[0], oversample, shape[1], oversample, len(_PHASES)).mean(axis=(1, 3))
+    return (1 - _DISPERSED) * binned + _DISPERSED * _dispersion(shape)
+
+
+def _dispersion(shape: tuple[int, int]) -> np.ndarray:
+    """Smooth composition ``(y, x, phase)`` of the fine dispersion, every mixture as common as any other."""
+    first, second = (_smooth_ranks(shape, seed) for seed in (5, 6))
+    film = 1 - np.sqrt(1 - first)
+    return np.stack([film, (1 - film) * second, (1 - film) * (1 - second)], axis=-1)
+
+
+def _smooth_ranks(shape: tuple[int, int], seed: int, size: int = 96, correlation: float = 0.03) -> np.ndarray:
+    """A smooth random field with values spread evenly over [0, 1], the same scene at every resolution."""
+    noise = np.random.default_rng(seed).normal(size=(size, size))
+    smooth = gaussian_filter(noise, correlation * size, mode="wrap")
+    ranks = smooth.ravel().argsort().argsort().reshape(size, size) / (size**2 - 1)
+    rows, columns = (((np.arange(n) + 0.5) / min(shape) * size).astype(int) % size for n in shape)
+    return ranks[np.ix_(rows, columns)]
 
 
 def _chord(distance2: np.ndarray, radius: float) -> np.ndarray:
