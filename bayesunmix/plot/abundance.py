@@ -31,6 +31,7 @@ def maps(
     endmembers: Sequence[int] | None = None,
     threshold: float = 0.5,
     truth: xr.Dataset | None = None,
+    latent: xr.Dataset | None = None,
     at: dict[str, int] | None = None,
     ax: Axes | None = None,
 ) -> Figure | Axes:
@@ -51,6 +52,8 @@ def maps(
         For ``"exceedance"``.
     truth : xarray.Dataset, optional
         A simulator's truth: its endmembers are matched to the fitted ones and their maps come first.
+    latent : xarray.Dataset, optional
+        ``fit.latent()`` when it is already there, to spare the work.
     at : dict, optional
         Positions along the dims before the last two (``{"time": 3}``); the middle when left out.
     ax : matplotlib Axes, optional
@@ -67,7 +70,7 @@ def maps(
     """
     import matplotlib
 
-    abundance = fit.latent()["abundance"]
+    abundance = (fit.latent() if latent is None else latent)["abundance"]
     pixel_dims = [d for d in abundance.dims if d not in ("endmember", "statistic")]
     members = list(range(abundance.sizes["endmember"])) if endmembers is None else list(endmembers)
     true = None if truth is None else matched(fit, truth)["abundance"]
@@ -119,7 +122,8 @@ def _quantity(fit: Any, abundance: xr.DataArray, name: str, threshold: float) ->
 def _looks(name: str, values: xr.DataArray) -> dict[str, Any]:
     """Colour map and limits: shared down a column, so that endmembers can be compared."""
     if name.startswith("sd"):
-        return {"cmap": "cividis", "vmin": 0.0, "vmax": spread(values)[1]}
+        low, high = spread(values)
+        return {"cmap": "cividis", "vmin": low, "vmax": high}
     return {"cmap": "viridis", "vmin": 0.0, "vmax": 1.0}
 
 

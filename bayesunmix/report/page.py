@@ -79,7 +79,7 @@ def _maps(facts: Facts) -> Picture:
     truth = facts.truth
     beside = "mean and standard deviation" if truth is None else "truth, mean and standard deviation"
     return _picture(
-        lambda: plot.maps(facts.fit, truth=truth),
+        lambda: plot.maps(facts.fit, truth=truth, latent=facts.latent),
         f"Abundance maps of {facts.abundance.sizes['endmember']} endmembers: {beside} side by side.",
         f"Abundances: {beside}. Grey pixels were masked."
         if len(facts.pixel_dims) > 1
