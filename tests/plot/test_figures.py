@@ -13,11 +13,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bayesunmix import plot
+import bayesunmix.plot
 from bayesunmix.plot.truth import matched
+
+plot: Any = bayesunmix.plot  # tests look inside figures, where matplotlib's types are wide unions
 
 ALL = {
     "maps": lambda fit, **more: plot.maps(fit, **more),
@@ -26,7 +27,7 @@ ALL = {
     "uncertainty": lambda fit, **more: plot.uncertainty(fit, split=fit.split, **more),
     "trace": lambda fit, **more: plot.trace(fit, **more),
 }
-ONE_PANEL = {
+ONE_PANEL: dict[str, dict[str, Any]] = {
     "maps": {"endmembers": [0], "show": ["mean"]},
     "residuals": {"show": ["chi2"]},
     "uncertainty": {"show": ["total"]},
@@ -39,7 +40,7 @@ FITS: dict[str, dict[str, Any]] = {
 }
 
 
-def _maps_of(figure: Any) -> list[Axes]:
+def _maps_of(figure: Any) -> list[Any]:
     return [ax for ax in figure.axes if ax.images]
 
 
