@@ -130,13 +130,8 @@ class NormalUnmixing(dist.Distribution):
             - 0.5 * chi2
             + simplex.log_dirichlet_constant(self.concentration)
         )
-        points, log_points, log_weight = rule.nodes
-        away = points - rule.centre[:, None]
-        bent = jnp.einsum("kl,lsn->ksn", gram, away)
-        exponent = (away * (pull[:, None] - 0.5 * bent)).sum(0)
-        exponent = exponent + ((self.concentration - 1.0)[:, None, None] * log_points).sum(0)
-        n_points = log_weight.shape[0]
-        return exponent + log_weight - jnp.log(jnp.asarray(n_points, exponent.dtype)), at_centre
+        exponent = simplex.exponent(gram, pull, self.concentration, rule.centre, rule.nodes)
+        return exponent - jnp.log(jnp.asarray(len(exponent), exponent.dtype)), at_centre
 
     # ------------------------------------------------------------------ the latent
 

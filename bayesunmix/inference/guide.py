@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import scipy.linalg
 
 from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.program import Program
@@ -17,8 +18,8 @@ from bayesunmix.inference.settings import SVI
 from bayesunmix.inference.target import Data, log_density
 
 _CHUNK = 10  # steps between looks at the ELBO
-_PATIENCE = 2  # chunks without a rise
-_CHECK_DRAWS = 32
+_PATIENCE = 3  # chunks without a rise
+_CHECK_DRAWS = 64
 _RANDOM_DIRECTIONS = 32
 
 
@@ -40,21 +41,26 @@ class _State(NamedTuple):
     optimiser: optax.OptState
 
 
-@partial(jax.jit, static_argnames=("program", "steps", "samples", "learning_rate"))
-def _chunk(program: Program, state: _State, location, factor, data: Data, key, steps, samples, learning_rate):
-    """Some steps of Adam; returns the state, the ELBO of every step and the mean of the parameters over the steps."""
-    adam = optax.adam(learning_rate, b1=0.9, b2=0.99)
+def _optimiser(settings: SVI) -> optax.GradientTransformation:
+    """Plain descent: in whitened and scaled coordinates the curvature of the ELBO is about one everywhere."""
+    return optax.sgd(settings.learning_rate)
+
+
+@partial(jax.jit, static_argnames=("program", "settings"))
+def _chunk(program: Program, state: _State, location, factor, stiffness, data: Data, key, settings: SVI):
+    """Some steps on the ELBO; returns the state, the ELBO of every step and the mean of the parameters over the steps."""
+    optimiser = _optimiser(settings)
 
     def loss(parameters, key):
         shift, log_stretch = parameters
         guide = Guide(location + factor @ shift, jnp.exp(log_stretch), factor)
-        half = jax.random.normal(key, (samples // 2, location.size), location.dtype)
+        half = jax.random.normal(key, (settings.samples // 2, location.size), location.dtype)
         white = jnp.concatenate([half, -half])
+        # Path derivative only (Roeder et al. 2017): the noise of the gradient vanishes as the guide becomes exact.
+        frozen = jax.tree_util.tree_map(jax.lax.stop_gradient, guide)
 
         def one(w):
             z = guide.place(w)
-            # Path derivative only (Roeder et al. 2017): the noise of the gradient vanishes as the guide becomes exact.
-            frozen = jax.tree_util.tree_map(jax.lax.stop_gradient, guide)
             back = jax.scipy.linalg.solve_triangular(factor, (z - frozen.location) / frozen.stretch, lower=False)
             log_q = -0.5 * (back**2).sum() - jnp.log(frozen.stretch).sum()
             return log_density(program, z, data) - log_q
@@ -64,11 +70,11 @@ def _chunk(program: Program, state: _State, location, factor, data: Data, key, s
 
     def step(carry, key):
         gradient, elbo = jax.grad(loss, has_aux=True)((carry.shift, carry.log_stretch), key)
-        update, optimiser = adam.update(gradient, carry.optimiser)
+        update, inner = optimiser.update((gradient[0], gradient[1] / stiffness), carry.optimiser)
         shift, log_stretch = optax.apply_updates((carry.shift, carry.log_stretch), update)
-        return _State(shift, log_stretch, optimiser), (elbo, shift, log_stretch)
+        return _State(shift, log_stretch, inner), (elbo, shift, log_stretch)
 
-    state, (elbo, shifts, log_stretches) = jax.lax.scan(step, state, jax.random.split(key, steps))
+    state, (elbo, shifts, log_stretches) = jax.lax.scan(step, state, jax.random.split(key, _CHUNK))
     return state, elbo, shifts.mean(0), log_stretches.mean(0)
 
 
@@ -79,28 +85,31 @@ def fit_guide(
     key: jax.Array,
     tell: Callable[[int, int, str], None] = lambda *_: None,
 ) -> tuple[Guide, np.ndarray, bool]:
-    """Guide, ELBO of every step, and whether the ELBO had stopped rising (False after the last step or Ctrl-C)."""
+    """Guide, ELBO of every step, and whether the ELBO had stopped rising (False when the steps ran out)."""
     location, factor = jnp.asarray(mode.z), jnp.asarray(mode.factor)
+    # Second derivative of the ELBO in a log stretch: one, plus marginal variance times conditional precision.
+    inverse = scipy.linalg.solve_triangular(mode.factor, np.eye(len(mode.z)))
+    stiffness = jnp.asarray(1.0 + (mode.factor**2).sum(1) * (inverse**2).sum(0))
     zero = jnp.zeros_like(location)
-    adam = optax.adam(settings.learning_rate, b1=0.9, b2=0.99)
-    state = _State(zero, zero, adam.init((zero, zero)))
-    best, best_elbo, waited, trace, settled = (zero, zero), -np.inf, 0, [], False
+    state = _State(zero, zero, _optimiser(settings).init((zero, zero)))
+    trace: list[np.ndarray] = []
+    recent: list[tuple[jax.Array, jax.Array]] = []
+    best, waited, settled = -np.inf, 0, False
     for done in range(0, settings.steps, _CHUNK):
-        state, elbo, shift, log_stretch = _chunk(
-            program, state, location, factor, mode.data, jax.random.fold_in(key, done), _CHUNK, settings.samples,
-            settings.learning_rate,
-        )  # fmt: skip
-        trace.append(np.asarray(elbo))
-        mean, error = trace[-1].mean(), trace[-1].std(ddof=1) / np.sqrt(_CHUNK)
-        tell(done + _CHUNK, settings.steps, f"ELBO {mean:.6g}")
-        if mean > best_elbo + error:
-            best, best_elbo, waited = (shift, log_stretch), mean, 0
-        else:
-            best, waited = (shift, log_stretch), waited + 1
+        here = jax.random.fold_in(key, done)
+        state, elbo, *means = _chunk(program, state, location, factor, stiffness, mode.data, here, settings)
+        trace.append(np.asarray(elbo, dtype=np.float64))
+        recent = [*recent, tuple(means)][-_PATIENCE:]
+        average, error = trace[-1].mean(), trace[-1].std(ddof=1) / np.sqrt(_CHUNK)
+        tell(done + _CHUNK, settings.steps, f"ELBO {average:.6g}")
+        waited = 0 if average > best + error else waited + 1
+        best = max(best, average)
         if waited == _PATIENCE:
             settled = True
             break
-    guide = Guide(location + factor @ best[0], jnp.exp(best[1]), factor)
+    # The mean over the last chunks, in which the ELBO no longer rose, is less noisy than the last point.
+    shift, log_stretch = (sum(parts) / len(recent) for parts in zip(*recent, strict=True))
+    guide = Guide(location + factor @ shift, jnp.exp(log_stretch), factor)
     return guide, np.concatenate(trace), settled
 
 

@@ -12,7 +12,7 @@ import scipy.linalg
 import scipy.optimize
 
 from bayesunmix.inference.program import Program
-from bayesunmix.inference.target import Data, fresh_gradient, hessian, value_and_grad, with_rules
+from bayesunmix.inference.target import Data, hessian, value_and_grad, with_fresh_points, with_rules
 
 _ROUNDS = 12
 _ITERATIONS_A_ROUND = 12
@@ -20,6 +20,7 @@ _DECREMENT = 1e-2  # squared length of the Newton step, in posterior sds, at whi
 _STALLED = 3  # rounds without halving the decrement: what is left is integration error, which the tilt takes up
 MC_SHIFT_LIMIT = 0.25
 _MOST_REDRAWS = 64
+_CURVED_REDRAWS = 8  # of them, how many also measure the curvature
 
 
 class Mode(NamedTuple):
@@ -46,8 +47,8 @@ def find_mode(
 
     Every round freezes the integration rules at its start, so that the value, gradient and curvature it sees belong to
     one smooth function, and runs L-BFGS in coordinates whitened by the curvature. At the end the slope at the mode is
-    measured again with fresh points, batch after batch, until two halves of the batches agree; what the frozen rules
-    missed is kept as a tilt. ``relabel`` puts exchangeable labels in order before that.
+    and its curvature are measured again with fresh points, batch after batch, until two halves of the batches agree; what
+    the frozen rules missed is kept as a linear and a quadratic correction. ``relabel`` puts exchangeable labels in order before that.
     """
     z, count, decrements = np.asarray(start), 0, []
     for round_ in range(_ROUNDS):
@@ -65,11 +66,9 @@ def find_mode(
         frozen, gradient, factor, definite = _freeze(program, z, data, key, index)
     if not frozen.rules:
         return Mode(z, factor, frozen, np.zeros(0), definite and decrement < _DECREMENT, count)
-    tilt, shift = _measure_slope(program, frozen, index, key, factor, gradient, tell)
-    step = factor.T @ (gradient + tilt)
-    return Mode(
-        z + factor @ step, factor, frozen._replace(tilt=jnp.asarray(tilt)), shift, definite, count
-    )
+    frozen, factor, shift, definite = _correct(program, frozen, index, key, factor, tell)
+    step = factor.T @ np.asarray(value_and_grad(program, jnp.asarray(z), frozen)[1], dtype=np.float64)
+    return Mode(z + factor @ step, factor, frozen, shift, definite, count)
 
 
 def _freeze(program, z, data, key, index) -> tuple[Data, np.ndarray, np.ndarray, bool]:
@@ -96,22 +95,33 @@ def _climb(program: Program, z: np.ndarray, factor: np.ndarray, data: Data) -> t
     return z + factor @ result.x, result.nfev
 
 
-def _measure_slope(program, data, index, key, factor, gradient, tell) -> tuple[np.ndarray, np.ndarray]:
-    """Slope missed by the frozen rules, and how far its own error moves the posterior (in posterior sds)."""
-    width = np.sqrt((factor**2).sum(1))
-    halves = [np.zeros_like(gradient), np.zeros_like(gradient)]
+def _correct(program, data, index, key, factor, tell) -> tuple[Data, np.ndarray, np.ndarray, bool]:
+    """Data corrected for the slope and curvature that the frozen rules miss, the factor of the corrected curvature, how
+    far the slope's remaining error moves the posterior (in posterior sds), and whether the curvature is definite."""
+    gradient, matrix = (np.asarray(a, dtype=np.float64) for a in hessian(program, data.anchor, data))
+    slopes, curvature = [np.zeros_like(gradient), np.zeros_like(gradient)], matrix.copy()
+    definite = True
     for batch in range(_MOST_REDRAWS):
-        fresh = fresh_gradient(program, data, jax.random.fold_in(key, batch + 1), index)
-        halves[batch % 2] += np.asarray(fresh, dtype=np.float64)
-        if batch % 2 == 0:
+        fresh = with_fresh_points(program, data, jax.random.fold_in(key, batch + 1), index)
+        if batch < _CURVED_REDRAWS:
+            slope, curve = hessian(program, data.anchor, fresh)
+            curvature += np.asarray(curve, dtype=np.float64)
+        else:
+            _, slope = value_and_grad(program, data.anchor, fresh)
+        slopes[batch % 2] += np.asarray(slope, dtype=np.float64)
+        if batch + 1 == _CURVED_REDRAWS:
+            curvature /= _CURVED_REDRAWS + 1
+            factor, definite = _inverse_root(-curvature)
+        if batch + 1 < _CURVED_REDRAWS or batch % 2 == 0:
             continue
         pairs = (batch + 1) // 2
-        shift = factor @ (factor.T @ (halves[0] - halves[1]) / pairs) / width
-        # Half the limit: the tilt is the mean of both halves and the limit holds for each alone.
+        shift = factor @ (factor.T @ (slopes[0] - slopes[1]) / pairs) / np.sqrt((factor**2).sum(1))
         if np.abs(shift).max() < 0.8 * MC_SHIFT_LIMIT:
             break
     tell(f"integration error: {np.abs(shift).max():.2g} posterior sd with {batch + 1} sets of points")
-    return (halves[0] + halves[1]) / (2 * pairs) - gradient, shift
+    tilt = (slopes[0] + slopes[1]) / (2 * pairs) - gradient
+    corrected = data._replace(tilt=jnp.asarray(tilt), bend=jnp.asarray(curvature - matrix))
+    return corrected, factor, shift, definite
 
 
 def _inverse_root(precision: np.ndarray) -> tuple[np.ndarray, bool]:

@@ -20,13 +20,13 @@ class SVI:
     samples : int
         Guide samples a step, taken in antithetic pairs (even).
     learning_rate : float
-        Of Adam, in units of posterior standard deviations.
+        Of gradient descent in whitened coordinates, where 1 would be Newton's step.
     """
 
     draws: int = 1000
     steps: int = 200
     samples: int = 4
-    learning_rate: float = 0.03
+    learning_rate: float = 0.3
 
     def __post_init__(self) -> None:
         _check_positive(self)

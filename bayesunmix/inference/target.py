@@ -22,7 +22,8 @@ class Data(NamedTuple):
     covariates: dict[str, jax.Array]
     rules: dict[str, Any]  # frozen integration rules of the observed sites that have one
     anchor: jax.Array  # where the rules were made
-    tilt: jax.Array  # slope there that the rules' few points miss (0 unless measured with many)
+    tilt: jax.Array  # (size,) slope there that the rules' few points miss (0 unless measured with many)
+    bend: jax.Array  # (size, size) likewise the curvature; (0, 0) unless measured
 
 
 def _log_parts(program: Program, z: jax.Array, data: Data):
@@ -39,7 +40,13 @@ def _log_parts(program: Program, z: jax.Array, data: Data):
 def log_density(program: Program, z: jax.Array, data: Data) -> jax.Array:
     """Log joint density of data and unconstrained globals."""
     prior, likelihood = _log_parts(program, z, data)
-    return prior + likelihood + data.tilt @ (z - data.anchor)
+    return prior + likelihood + _correction(z, data)
+
+
+def _correction(z: jax.Array, data: Data) -> jax.Array:
+    away = z - data.anchor
+    bent = data.bend @ away if data.bend.size else jnp.zeros_like(away)
+    return (data.tilt + 0.5 * bent) @ away
 
 
 @partial(jax.jit, static_argnames="program")
@@ -57,16 +64,15 @@ def with_rules(program: Program, z: jax.Array, data: Data, key: jax.Array, index
         for name, (distribution, value) in run.observed.items()
         if hasattr(distribution, "rule")
     }
-    return data._replace(rules=rules, anchor=z, tilt=jnp.zeros_like(z))
+    return data._replace(rules=rules, anchor=z, tilt=jnp.zeros_like(z), bend=jnp.zeros((0, 0), z.dtype))
 
 
 @partial(jax.jit, static_argnames="program")
-def fresh_gradient(program: Program, data: Data, key: jax.Array, index: jax.Array) -> jax.Array:
-    """Gradient at the anchor, with points that the frozen rules did not use."""
+def with_fresh_points(program: Program, data: Data, key: jax.Array, index: jax.Array) -> Data:
+    """The same data and proposals with points that the frozen rules did not use, uncorrected."""
     run = program.evaluate(data.numbers, data.anchor, data.y, data.covariates)
     rules = {name: run.observed[name][0].redraw(rule, key, index) for name, rule in data.rules.items()}
-    fresh = data._replace(rules=rules, tilt=jnp.zeros_like(data.tilt))
-    return jax.grad(lambda v: log_density(program, v, fresh))(data.anchor)
+    return data._replace(rules=rules, tilt=jnp.zeros_like(data.tilt), bend=jnp.zeros((0, 0), data.tilt.dtype))
 
 
 @partial(jax.jit, static_argnames="program")
@@ -81,9 +87,9 @@ def hessian(program: Program, z: jax.Array, data: Data):
         """What automatic differentiation sees: the prior, and observed sites without a curvature of their own."""
         run = program.evaluate(data.numbers, v, data.y, data.covariates)
         rest = [fn.log_prob(value).sum() for name, (fn, value) in run.observed.items() if name not in data.rules]
-        return run.log_prior + sum(rest, start=jnp.zeros((), v.dtype))
+        return run.log_prior + sum(rest, start=_correction(v, data))
 
-    gradient, matrix = jax.grad(smooth)(z) + data.tilt, _dense_hessian(smooth, z)
+    gradient, matrix = jax.grad(smooth)(z), _dense_hessian(smooth, z)
     for name, rule in data.rules.items():
 
         def parameters(v, name=name):
@@ -131,4 +137,5 @@ def as_device_data(program: Program, numbers: tuple[Any, ...], y: np.ndarray, co
         {},
         nowhere,
         nowhere,
+        jnp.zeros((0, 0), dtype),
     )

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro import handlers
 
 from bayesunmix.inference.program import Program
 
@@ -44,33 +45,67 @@ class Chunk(NamedTuple):
     index: jax.Array
     rule: Any  # None where the likelihood has no rule
     covariates: dict[str, jax.Array]
+    local: dict[str, jax.Array]  # draws of the latents that are sample sites in the plate, (draw, unit, ...)
 
 
-def chunks(draws: Draws, y: np.ndarray, covariates: dict[str, Any], key: jax.Array) -> Iterator[tuple[slice, Chunk]]:
-    """Slices of the units with their chunk. All but the last are of one size, so two programs are compiled at most."""
+def chunks(
+    draws: Draws, y: np.ndarray, covariates: dict[str, Any], key: jax.Array, held: int = 0
+) -> Iterator[tuple[slice, Chunk]]:
+    """Slices of the units with their chunk. All but the last are of one size, so two programs are compiled at most.
+
+    ``held`` is the number of values that the pass keeps of every unit.
+    """
     n_units = len(y)
-    size = _units_a_chunk(draws, y)
+    one = {name: of_units(value, slice(0, 1), n_units) for name, value in covariates.items()}
+    local = local_sites(draws.program, draws.numbers, y.shape[1], one)
+    size = _units_a_chunk(draws, y, one, local, held)
     for start in range(0, n_units, size):
         part = slice(start, min(start + size, n_units))
         index = jnp.arange(part.start, part.stop)
         values = jnp.asarray(y[part], jnp.result_type(float))
-        own = {name: _of_units(value, part, n_units) for name, value in covariates.items()}
-        rule = _rule(draws.program, draws.numbers, draws.centre, values, own, key, index)
-        yield part, Chunk(values, index, rule, own)
+        own = {name: of_units(value, part, n_units) for name, value in covariates.items()}
+        here = {name: draws.values[name][:, part] for name in local}
+        centre = {**draws.centre, **{name: value.mean(0) for name, value in here.items()}}
+        rule = _rule(draws.program, draws.numbers, centre, values, own, key, index)
+        yield part, Chunk(values, index, rule, own, here)
 
 
-def _of_units(value: Any, part: slice, n_units: int) -> Any:
+def of_units(value: Any, part: Any, n_units: int) -> Any:
+    """The entries at ``part`` of a covariate that has one per unit; any other covariate as it is."""
     return value[part] if np.ndim(value) and len(value) == n_units else value
 
 
-def _units_a_chunk(draws: Draws, y: np.ndarray) -> int:
+def local_sites(program: Program, numbers, n_channels: int, one: dict[str, Any]) -> tuple[str, ...]:
+    """Latents that are ordinary sample sites inside the plate "unit"; ``one`` are the covariates of one unit."""
+    names = []
+
+    def run() -> None:
+        with handlers.trace() as trace, handlers.seed(rng_seed=0):
+            program.model(numbers)(jnp.zeros((1, n_channels)), n_units=1, **one)
+        names.extend(n for n, site in trace.items() if site["type"] == "sample" and is_local(site))
+
+    jax.eval_shape(run)
+    return tuple(names)
+
+
+def is_local(site: dict[str, Any]) -> bool:
+    """Whether an unobserved site of a trace has one value per unit."""
+    return not site.get("is_observed") and any(frame.name == "unit" for frame in site["cond_indep_stack"])
+
+
+def _units_a_chunk(draws: Draws, y: np.ndarray, one: dict[str, Any], local: tuple[str, ...], held: int) -> int:
     shape = jax.ShapeDtypeStruct((1, y.shape[1]), jnp.result_type(float))
-    centre = draws.centre
+    centre = {name: value[:1] if name in local else value for name, value in draws.centre.items()}
     probe = jax.eval_shape(
-        lambda v: _make_rule(draws.program, draws.numbers, centre, v, {}, jax.random.key(0), jnp.arange(1)), shape
+        lambda v: _make_rule(draws.program, draws.numbers, centre, v, one, jax.random.key(0), jnp.arange(1)), shape
     )
-    per_unit = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree_util.tree_leaves(probe)) + 8 * 8 * y.shape[1]
-    return max(256, int(_CHUNK_BYTES // per_unit))
+    rule = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree_util.tree_leaves(probe))
+    return max(256, int(_CHUNK_BYTES // (rule + 8 * 8 * y.shape[1] + 8 * held)))
+
+
+def _inputs(program: Program, values: dict[str, jax.Array], chunk: Chunk) -> dict[str, jax.Array]:
+    """What a scan over draws reads: sampled sites, those of the plate restricted to the chunk's units."""
+    return {name: chunk.local.get(name, values.get(name)) for name, _ in program.shapes}
 
 
 def _make_rule(program, numbers, centre, y, covariates, key, index):
@@ -116,6 +151,7 @@ def latent_pass(program: Program, numbers, values, chunk: Chunk, key, per_draw: 
         carry = (count, centre, spread + moved * (mean - centre), noise + (variance - noise) / count)
         return carry, conditional.sample(key_draw, (per_draw,))
 
+    values = _inputs(program, values, chunk)
     shape = jax.eval_shape(lambda: one_mean(program, numbers, values, chunk, key))
     zero = jnp.zeros(shape.shape, shape.dtype)
     n_draws = len(next(iter(values.values())))
@@ -130,32 +166,121 @@ def one_mean(program, numbers, values, chunk, key):
 
 
 class PredictionPass(NamedTuple):
-    """Moments of what is predicted for the units that were fitted, each (units, channel)."""
+    """What is predicted for the units that were fitted."""
 
-    mean: jax.Array
-    variance_mean: jax.Array  # Var E(y | latent, globals)
-    mean_variance: jax.Array  # E Var(y | latent, globals)
+    mean: jax.Array  # (units, channel)
+    variance_mean: jax.Array  # Var E(y | latent, globals), (units, channel), ddof 1
+    mean_variance: jax.Array  # E Var(y | latent, globals), (units, channel)
+    exceeded: jax.Array  # share of draws whose replicate is more discrepant than the data (ties half), (units,)
 
 
-@partial(jax.jit, static_argnames="program")
-def prediction_pass(program: Program, numbers, values, chunk: Chunk, key) -> PredictionPass:
-    """Law of total variance over joint draws of globals and latent."""
+@partial(jax.jit, static_argnames=("program", "replicate"))
+def prediction_pass(program: Program, numbers, values, chunk: Chunk, key, replicate: bool = False) -> PredictionPass:
+    """Law of total variance over joint draws of globals and latent; with ``replicate`` also a replicate each."""
 
     def one(carry, inputs):
         value, key = inputs
-        emission = _emission(program, numbers, value, chunk, key)
+        key_emission, key_replicate = jax.random.split(key)
+        emission = _emission(program, numbers, value, chunk, key_emission)
         mean = jnp.broadcast_to(emission.mean, chunk.y.shape)
-        count, centre, spread, noise = carry
+        count, centre, spread, noise, exceeded = carry
         count = count + 1.0
         moved = mean - centre
         centre = centre + moved / count
-        return (count, centre, spread + moved * (mean - centre), noise + (emission.variance - noise) / count), None
+        noise = noise + (emission.variance - noise) / count
+        if replicate:
+            found = chi_square(chunk.y, emission)
+            again = chi_square(_sample(emission, key_replicate, chunk.y.shape), emission)
+            exceeded = exceeded + (again > found) + 0.5 * (again == found)
+        return (count, centre, spread + moved * (mean - centre), noise, exceeded), None
 
+    values = _inputs(program, values, chunk)
     zero = jnp.zeros_like(chunk.y)
     n_draws = len(next(iter(values.values())))
-    start = (jnp.zeros((), chunk.y.dtype), zero, zero, zero)
-    (count, mean, spread, noise), _ = jax.lax.scan(one, start, (values, jax.random.split(key, n_draws)))
-    return PredictionPass(mean, spread / count, noise)
+    start = (jnp.zeros((), chunk.y.dtype), zero, zero, zero, zero[:, 0])
+    (count, mean, spread, noise, exceeded), _ = jax.lax.scan(one, start, (values, jax.random.split(key, n_draws)))
+    return PredictionPass(mean, spread / jnp.maximum(count - 1.0, 1.0), noise, exceeded / count)
+
+
+def chi_square(y, emission):
+    """Discrepancy of every unit: squared deviations in standard deviations, summed over channels."""
+    return ((y - emission.mean) ** 2 / emission.variance).sum(-1)
+
+
+def _sample(distribution, key, shape):
+    """One replicate of the units, whether or not the distribution was spread over them."""
+    missing = len(shape) - len(distribution.batch_shape) - len(distribution.event_shape)
+    return distribution.sample(key, shape[:missing])
+
+
+@partial(jax.jit, static_argnames="program")
+def replicate_pass(program: Program, numbers, values, chunk: Chunk, key) -> jax.Array:
+    """These units measured again, one replicate a draw: (draws, units, channel)."""
+
+    def one(inputs):
+        value, key = inputs
+        key_emission, key_data = jax.random.split(key)
+        return _sample(_emission(program, numbers, value, chunk, key_emission), key_data, chunk.y.shape)
+
+    values = _inputs(program, values, chunk)
+    return jax.lax.map(one, (values, jax.random.split(key, len(next(iter(values.values()))))))
+
+
+class DiscrepancyPass(NamedTuple):
+    """Chi-square at one draw of globals and latent per unit, and its rank among replicates, each (units,)."""
+
+    chi2: jax.Array
+    p_value: jax.Array  # Pr(T_rep > T), uniform under the model
+
+
+def discrepancy_pass(draws: Draws, chunk: Chunk, key: jax.Array, replicates: int) -> DiscrepancyPass:
+    """Discrepancy of every unit at a draw of its own.
+
+    The units are dealt at random into groups, and each group gets one draw of the globals: a unit's draw is then a
+    posterior draw, and few units share one.
+    """
+    n_units = len(chunk.y)
+    key_units, key_draws, key_pass = jax.random.split(key, 3)
+    size = -(-n_units // draws.size)
+    groups = -(-n_units // size)
+    # The last group is filled up with units of the first; only first appearances are kept.
+    dealt = jnp.resize(jax.random.permutation(key_units, n_units), (groups, size))
+    chosen = jax.random.permutation(key_draws, draws.size)[:groups]
+    values = {
+        name: chunk.local[name][chosen[:, None], dealt] if name in chunk.local else draws.values[name][chosen]
+        for name, _ in draws.program.shapes
+    }
+    of_group = {n: v[dealt] for n, v in chunk.covariates.items() if np.ndim(v) and len(v) == n_units}
+    shared = {n: v for n, v in chunk.covariates.items() if n not in of_group}
+    keys = jax.random.split(key_pass, groups)
+    inputs = (values, chunk.y[dealt], chunk.index[dealt], of_group, keys)
+    chi2, p_value = _by_group(draws.program, draws.numbers, shared, inputs, replicates)
+    where = dealt.reshape(-1)[:n_units]
+    put = lambda found: jnp.zeros(n_units, found.dtype).at[where].set(found.reshape(-1)[:n_units])  # noqa: E731
+    return DiscrepancyPass(put(chi2), put(p_value))
+
+
+@partial(jax.jit, static_argnames=("program", "replicates"))
+def _by_group(program: Program, numbers, shared, inputs, replicates: int):
+    def one(group):
+        value, y, index, covariates, key = group
+        key_points, key_latent, key_data, key_rank = jax.random.split(key, 4)
+        covariates = {**shared, **covariates}
+        chunk = Chunk(y, index, _make_rule(program, numbers, value, y, covariates, key_points, index), covariates, {})
+        emission = _emission(program, numbers, value, chunk, key_latent)
+        found = chi_square(y, emission)
+
+        def again(counts, key):
+            other = chi_square(_sample(emission, key, y.shape), emission)
+            return (counts[0] + (other > found), counts[1] + (other == found)), None
+
+        none = jnp.zeros(found.shape, found.dtype)
+        (above, ties), _ = jax.lax.scan(again, (none, none), jax.random.split(key_data, replicates))
+        # A rank among replicates, ties and the step between ranks broken at random, is exactly uniform.
+        rank = above + jax.random.uniform(key_rank, found.shape, found.dtype) * (ties + 1.0)
+        return found, rank / (replicates + 1.0)
+
+    return jax.lax.map(one, inputs)
 
 
 def _emission(program, numbers, value, chunk, key):
@@ -169,7 +294,7 @@ class LikelihoodPass(NamedTuple):
     """Marginal log-likelihood of every unit over the draws, each (units,), in a stream."""
 
     log_mean: jax.Array  # log of the mean over draws
-    variance: jax.Array  # of the log over draws, ddof 1
+    variance: jax.Array  # of the log over draws, ddof 0
     pointwise: jax.Array  # (draws, units) or (0, units)
 
 
@@ -191,6 +316,6 @@ def likelihood_pass(program: Program, numbers, values, chunk: Chunk, keep: bool)
     dtype = chunk.y.dtype
     zero = jnp.zeros(chunk.y.shape[0], dtype)
     start = (jnp.full_like(zero, -jnp.inf), zero, jnp.zeros((), dtype), zero, zero)
-    (top, total, count, _, spread), kept = jax.lax.scan(one, start, values)
+    (top, total, count, _, spread), kept = jax.lax.scan(one, start, _inputs(program, values, chunk))
     none = jnp.zeros((0, zero.size), dtype)
-    return LikelihoodPass(top + jnp.log(total / count), spread / (count - 1.0), kept if keep else none)
+    return LikelihoodPass(top + jnp.log(total / count), spread / count, kept if keep else none)
