@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import platform
@@ -67,7 +68,8 @@ def demo(out: Path, quick: bool) -> None:
     table = bu.compare(fits)
     _say("compare", f"the data prefer {table.attrs['preferred']}")
     click.echo(_table(table))
-    _finish(fits["n_endmembers=3"], out, {"path": str(path.absolute())}, truth=truth, table=table)
+    fit = dataclasses.replace(fits["n_endmembers=3"], truth=truth)
+    _finish(fit, out, {"path": str(path.absolute())}, table=table)
 
 
 @main.command()
@@ -142,7 +144,7 @@ def compare(folders: tuple[Path, ...], criterion: str) -> None:
 
         if len(set(folders)) < 2:
             raise ValueError("expected two different folders or more to compare")
-        fits = {str(path): folder.read(path)[0] for path in folders}
+        fits = {str(path): folder.read(path) for path in folders}
         table = bu.compare(fits, criterion=criterion)
     click.echo(_table(table))
     preferred = table.attrs.get("preferred")
@@ -156,8 +158,8 @@ def report(folder: Path) -> None:
     with _errors():
         from bayesunmix import folder as folders
 
-        fit, truth = folders.read(folder)
-    facts = folders.write_report(folder, fit, truth, None)
+        fit = folders.read(folder)
+    facts = folders.write_report(folder, fit)
     _verdict(facts)
     _say("written", str(folder / folders.REPORT))
 
@@ -197,7 +199,6 @@ def run(recipe: Path, out: Path | None) -> None:
 @main.command(name="models")
 def list_models() -> None:
     """List the models and their settings."""
-    import dataclasses
     import inspect
 
     for name, cls in _models().items():
@@ -222,8 +223,6 @@ def _methods() -> dict[str, type]:
 
 
 def _model(name: str, size: int | None, settings: dict[str, Any]) -> Any:
-    import dataclasses
-
     from bayesunmix.recipe import build
 
     classes = _models()
@@ -262,11 +261,11 @@ def _fit(model: Any, image: xr.DataArray, method: Any, seed: int = 0, mask: Any 
     return fit
 
 
-def _finish(fit: Any, out: Path, data: dict[str, Any], **shown: Any) -> None:
+def _finish(fit: Any, out: Path, data: dict[str, Any], table: Any = None) -> None:
     """Write the folder, say what was found, and exit by the fit's own diagnostics."""
     from bayesunmix import folder
 
-    facts = folder.write(out, fit, data, **shown)
+    facts = folder.write(out, fit, data, table=table)
     _verdict(facts)
     _say("written", f"{out / folder.REPORT} (open it in a browser)")
     _say("", f"{folder.FIT}, {folder.SUMMARY} and {folder.RECIPE} beside it")

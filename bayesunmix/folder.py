@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -13,7 +14,6 @@ from bayesunmix import recipe as recipes
 
 if TYPE_CHECKING:
     import pandas as pd
-    import xarray as xr
 
     from bayesunmix.report.facts import Facts
 
@@ -25,7 +25,6 @@ def write(
     fit: Any,
     data: dict[str, Any],
     *,
-    truth: xr.Dataset | None = None,
     table: pd.DataFrame | None = None,
 ) -> Facts:
     """Write the folder, the fit itself first so that nothing later can lose it.
@@ -34,8 +33,8 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     fit.save(folder / FIT)
-    if truth is not None:
-        truth.to_netcdf(folder / TRUTH, engine="h5netcdf")
+    if fit.truth is not None:
+        fit.truth.to_netcdf(folder / TRUTH, engine="h5netcdf")
     recipe = recipes.Recipe(
         data={**data, "hash": fit.provenance["data_hash"]},
         model=recipes.section(fit.model),
@@ -45,23 +44,23 @@ def write(
         result={"posterior_hash": recipes.posterior_hash(fit.posterior), "converged": bool(fit.converged)},
     )
     recipes.write(recipe, folder / RECIPE)
-    return write_report(folder, fit, truth, table)
+    return write_report(folder, fit, table)
 
 
-def write_report(folder: Path, fit: Any, truth: xr.Dataset | None, table: pd.DataFrame | None) -> Facts:
+def write_report(folder: Path, fit: Any, table: pd.DataFrame | None = None) -> Facts:
     """Write the report and the summary; what they say is computed once."""
     from bayesunmix.report.facts import gather
     from bayesunmix.report.page import render
 
-    facts = gather(fit, truth)
+    facts = gather(fit, fit.truth)
     (folder / REPORT).write_text(render(facts, table), encoding="utf-8")
     text = json.dumps(_clean(summary(facts, table)), indent=2, ensure_ascii=False)
     (folder / SUMMARY).write_text(text + "\n", encoding="utf-8")
     return facts
 
 
-def read(folder: Path) -> tuple[Any, xr.Dataset | None]:
-    """The fit in a folder, and the truth where its data were simulated.
+def read(folder: Path) -> Any:
+    """The fit in a folder, with the truth where its data were simulated.
 
     Raises
     ------
@@ -75,8 +74,10 @@ def read(folder: Path) -> tuple[Any, xr.Dataset | None]:
     path = folder / FIT if folder.is_dir() else folder
     if not path.is_file():
         raise ValueError(f"{folder}: expected a folder that `bayesunmix fit -o` wrote, found no {FIT}")
-    truth = path.parent / TRUTH
-    return load_fit(path), xr.load_dataset(truth, engine="h5netcdf") if truth.is_file() else None
+    fit, truth = load_fit(path), path.parent / TRUTH
+    if not truth.is_file():
+        return fit
+    return dataclasses.replace(fit, truth=xr.load_dataset(truth, engine="h5netcdf"))
 
 
 def summary(facts: Facts, table: pd.DataFrame | None = None) -> dict[str, Any]:

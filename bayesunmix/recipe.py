@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+_MISSING = (dataclasses.MISSING, dataclasses.MISSING)
 HEADER = "# Written by bayesunmix. `bayesunmix run` on this file repeats the fit.\n\n"
 
 
@@ -97,7 +98,7 @@ def build(values: Mapping[str, Any], classes: Mapping[str, type]) -> Any:
     Raises
     ------
     ValueError
-        For an unknown name or an unknown setting.
+        For an unknown name, an unknown setting, or one that is missing.
     """
     settings = dict(values)
     name = settings.pop("name")
@@ -108,6 +109,13 @@ def build(values: Mapping[str, Any], classes: Mapping[str, type]) -> Any:
     unknown = [setting for setting in settings if setting not in known]
     if unknown:
         raise ValueError(f"{name} has no setting {', '.join(unknown)}; it has {', '.join(known)}")
+    missing = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.name not in settings and (field.default, field.default_factory) == _MISSING
+    ]
+    if missing:
+        raise ValueError(f"{name} needs {', '.join(missing)}")
     return cls(**{key: np.asarray(v) if isinstance(v, list) else v for key, v in settings.items()})
 
 

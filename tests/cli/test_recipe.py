@@ -88,6 +88,7 @@ def test_settings_are_read_as_toml_and_else_as_text() -> None:
     ("section", "message"),
     [
         ({"name": "toy-modl"}, "there is no 'toy-modl'; there are toy-model"),
+        ({"name": "toy-model", "scale": 1.0}, "toy-model needs n_states"),
         ({"name": "toy-model", "n_states": 2, "size": 3}, "has no setting size; it has n_states, scale"),
     ],
 )
