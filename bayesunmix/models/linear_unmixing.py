@@ -26,7 +26,7 @@ class LinearUnmixing:
 
         W_kp      ~ HalfNormal(scale_p)          endmember_support="nonnegative"
                     Normal(0, scale_p)           endmember_support="real"
-        sigma     ~ LogNormal(log level, 1)      one for all channels, or one each (noise="diagonal")
+        sigma     ~ LogNormal(log level, 1/2)     one for all channels, or one each (noise="diagonal")
         a_n       ~ Dirichlet(alpha, ..., alpha) abundances: non-negative, sum to one
         y_np      ~ Normal(sum_k a_nk W_kp, sigma_p)
 
@@ -123,7 +123,7 @@ class LinearUnmixing:
             else:
                 prior = dist.Normal(jnp.zeros_like(full), full)
             endmembers = numpyro.sample("endmembers", prior.to_event(2))
-        noise = dist.LogNormal(jnp.log(level), 1.0)
+        noise = dist.LogNormal(jnp.log(level), 0.5)
         if self.noise == "diagonal":
             noise = noise.to_event(1)
         return endmembers, numpyro.sample("noise_scale", noise)
@@ -224,7 +224,7 @@ class LinearUnmixing:
         if self.bound:
             level = float(np.sqrt(np.mean(np.square(self.noise_level))))
             kind = "one standard deviation for all channels" if self.noise == "isotropic" else "a standard deviation per channel"
-            lines.append(f"Noise: normal, {kind}, expected near {level:.3g}, within a factor of 7 (95 %).")
+            lines.append(f"Noise: normal, {kind}, expected near {level:.3g}, within a factor of 2.7 (95 %).")
         return "\n".join(lines)
 
 
