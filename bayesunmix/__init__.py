@@ -17,10 +17,40 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from bayesunmix import models as models
     from bayesunmix import plot as plot
+    from bayesunmix.check import check as check
+    from bayesunmix.compare import Elpd as Elpd
+    from bayesunmix.compare import compare as compare
+    from bayesunmix.compare import waic as waic
     from bayesunmix.data import load as load
+    from bayesunmix.fit import Fit as Fit
+    from bayesunmix.fit import fit as fit
+    from bayesunmix.fit import load_fit as load_fit
+    from bayesunmix.inference import NUTS as NUTS
+    from bayesunmix.inference import SVI as SVI
+    from bayesunmix.predict import log_likelihood as log_likelihood
+    from bayesunmix.predict import posterior_predictive as posterior_predictive
+    from bayesunmix.predict import prior_predictive as prior_predictive
+    from bayesunmix.predict import simulate as simulate
+    from bayesunmix.report import report as report
+    from bayesunmix.uncertainty import uncertainty as uncertainty
 
 _HOMES = {
+    "check": "bayesunmix.check",
+    "compare": "bayesunmix.compare",
+    "Elpd": "bayesunmix.compare",
+    "waic": "bayesunmix.compare",
     "load": "bayesunmix.data",
+    "Fit": "bayesunmix.fit",
+    "fit": "bayesunmix.fit",
+    "load_fit": "bayesunmix.fit",
+    "NUTS": "bayesunmix.inference",
+    "SVI": "bayesunmix.inference",
+    "log_likelihood": "bayesunmix.predict",
+    "posterior_predictive": "bayesunmix.predict",
+    "prior_predictive": "bayesunmix.predict",
+    "simulate": "bayesunmix.predict",
+    "report": "bayesunmix.report",
+    "uncertainty": "bayesunmix.uncertainty",
 }
 _MODULES = ("models", "plot")
 

@@ -13,11 +13,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "bayesunmix"
 # What stands in a row may be imported by every row below it and by no row above.
 # A later row of the table is further right in the flow that the architecture draws.
 ROWS = (
-    ("_contents",),
+    ("_contents", "_keys"),
     ("data", "distributions"),
+    ("provenance",),
     ("descriptors", "models", "inference", "align"),
     ("fit",),
-    ("predict",),
+    ("predict", "storage"),
     ("uncertainty", "check", "compare"),
     ("_arviz",),
     ("plot",),
@@ -29,10 +30,10 @@ ROWS = (
     ("__main__",),
 )
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
-ENGINE = {"inference", "align", "fit", "predict", "uncertainty", "check", "compare", "_arviz"}
+ENGINE = {"inference", "align", "fit", "storage", "predict", "uncertainty", "check", "compare", "_arviz"}
 
 # Methods of Fit that are shorthand for a function further right: (importer, imported), inside a function.
-SHORTHANDS = {("fit", "_arviz")}
+SHORTHANDS = {("fit", "_arviz"), ("fit", "storage")}
 
 
 def _sources() -> list[Path]:

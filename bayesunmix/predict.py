@@ -1,0 +1,344 @@
+"""What a model expects to see: before the data, after them, and how probable it finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from numpyro import handlers
+
+from bayesunmix._keys import as_key
+from bayesunmix.data.axes import bare_dims
+from bayesunmix.data.units import Units, as_units
+from bayesunmix.fit import Fit
+from bayesunmix.inference.precision import native_precision
+from bayesunmix.inference.program import Program, compile_model
+from bayesunmix.inference.units import (
+    Chunk,
+    Draws,
+    chunks,
+    is_local,
+    likelihood_pass,
+    local_sites,
+    of_units,
+    replicate_pass,
+)
+
+_MAX_BYTES = 2**31
+POINTS = 20240607  # seed of the integration points that criticism uses: not those of the fit
+
+
+def simulate(
+    model: Any, like: Any, seed: int | jax.Array = 0, **covariates: Any
+) -> tuple[xr.DataArray, xr.Dataset]:
+    """One image from the prior, with the truth that made it.
+
+    Parameters
+    ----------
+    model
+        A model whose priors are not bound to data yet is bound to ``like``, once; a bound model is used as it is.
+    like : xarray.DataArray or array
+        Gives dims, sizes, coordinates and, where the model needs them, the scales of its priors. An image that is zero
+        everywhere, or holds no finite pixel, serves as an empty template: priors of unit scale.
+    seed : int or JAX key
+    **covariates
+        Handed to the model.
+
+    Returns
+    -------
+    data : xarray.DataArray
+        On the dims and coordinates of ``like``.
+    truth : xarray.Dataset
+        Globals with their named dims, latents on the pixel dims; exchangeable labels are in the model's canonical order.
+    """
+    image = _template(like)
+    bound = _bind(model, image)
+    n_units, n_channels = int(np.prod(image.shape[:-1])), image.shape[-1]
+    with native_precision():
+        key = as_key(seed)
+        program, numbers = compile_model(bound, jnp.zeros((n_units, n_channels)), covariates)
+        y, globals_, latents = _generate(
+            program, numbers, {}, key, n_units, getattr(bound, "latent", None), covariates
+        )
+    data = image.copy(data=np.asarray(y).reshape(image.shape))
+    return data, _truth(bound, globals_, latents, image)
+
+
+def prior_predictive(
+    model: Any,
+    like: Any,
+    draws: int = 50,
+    seed: int | jax.Array = 0,
+    *,
+    max_bytes: int = _MAX_BYTES,
+    **covariates: Any,
+) -> xr.DataArray:
+    """Images that the model expects before it has seen any, each from its own draw of the priors.
+
+    Parameters are those of :func:`simulate`, and ``draws``.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims (draw, dims of ``like``).
+
+    Raises
+    ------
+    MemoryError
+        When the images would take more than ``max_bytes``.
+    """
+    image = _template(like)
+    bound = _bind(model, image)
+    _check_size(draws * image.size * 8, max_bytes, draws)
+    n_units, n_channels = int(np.prod(image.shape[:-1])), image.shape[-1]
+    images = np.empty((draws, *image.shape))
+    with native_precision():
+        program, numbers = compile_model(bound, jnp.zeros((n_units, n_channels)), covariates)
+        for i, key in enumerate(jax.random.split(as_key(seed), draws)):
+            y, _, _ = _generate(
+                program, numbers, {}, key, n_units, getattr(bound, "latent", None), covariates
+            )
+            images[i] = np.asarray(y).reshape(image.shape)
+    return _images(images, image)
+
+
+def posterior_predictive(
+    fit: Fit, draws: int = 50, seed: int | jax.Array = 0, unit: str = "same", *, max_bytes: int = _MAX_BYTES
+) -> xr.DataArray:
+    """Images that the fitted model expects to see next.
+
+    Parameters
+    ----------
+    fit : Fit
+    draws : int
+        Images, each from one posterior draw of the globals.
+    seed : int or JAX key
+    unit : "same" or "new"
+        "same": every pixel measured again, its latent as inferred. "new": other pixels, their latents from the fitted
+        population.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims (draw, dims of the data), in the units and precision of the data, NaN where pixels were masked.
+
+    Raises
+    ------
+    MemoryError
+        When the images would take more than ``max_bytes``.
+    """
+    check_unit(unit)
+    units = fit.units
+    dtype = units.values.dtype
+    _check_size(draws * int(np.prod(units.pixel_shape)) * units.n_channels * dtype.itemsize, max_bytes, draws)
+    with native_precision():
+        key_points, key_draws = jax.random.split(as_key(seed))
+        chosen = fit.draws(draws)
+        found = np.empty((units.n_units, chosen.size, units.n_channels), dtype)
+        if unit == "same":
+            parts = chunks(
+                chosen, units.values, fit.covariates, key_points, held=chosen.size * units.n_channels
+            )
+            for part, chunk in parts:
+                again = replicate_pass(*chosen, chunk, jax.random.fold_in(key_draws, part.start))
+                found[part] = np.moveaxis(np.asarray(again), 0, 1)
+        else:
+            known = set(chosen.values) - set(local_latents(fit))
+            for i, key in enumerate(jax.random.split(key_draws, chosen.size)):
+                values = {name: chosen.values[name][i] for name in known}
+                y, _, _ = _generate(
+                    chosen.program, chosen.numbers, values, key, units.n_units, None, fit.covariates
+                )
+                found[:, i] = np.asarray(y)
+    image = units.to_map(found, ("draw", units.channel_dim)).transpose("draw", ...)
+    image.attrs.update(units.attrs)
+    image.name = units.name or None
+    return image
+
+
+def log_likelihood(
+    fit: Fit,
+    data: Any = None,
+    *,
+    mask: Any = None,
+    seed: int | jax.Array = POINTS,
+    max_bytes: int = _MAX_BYTES,
+) -> xr.DataArray:
+    """Log density of every pixel at every stored draw of the globals, the pixel's own latent integrated out.
+
+    Parameters
+    ----------
+    fit : Fit
+    data : xarray.DataArray or array, optional
+        Fresh data with the channels of the fitted; the fitted data when left out.
+    mask : optional
+        Pixels of ``data`` to keep, as in :func:`bayesunmix.fit`.
+    seed : int or JAX key
+        Picks the integration points where the likelihood is sampled.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims (chain, draw, pixel dims), in nats for densities in the units of the data; NaN where pixels were masked.
+        Of a model with latents that are sample sites it is the density given those latents, and
+        ``attrs["conditional"]`` is 1.
+
+    Raises
+    ------
+    ValueError
+        When ``data`` have other channels, or the model is tied to the fitted pixels.
+    MemoryError
+        When the answer would take more than ``max_bytes``.
+    """
+    units = fit.units if data is None else fresh_units(fit, data, mask)
+    sizes = tuple(fit.posterior.sizes[d] for d in ("chain", "draw"))
+    _check_size(int(np.prod(sizes)) * units.n_units * 8, max_bytes, int(np.prod(sizes)))
+    found = np.empty((units.n_units, int(np.prod(sizes))))
+    with native_precision():
+        chosen = fit.draws()
+        for part, chunk, key in likelihood_chunks(chosen, units, fit.covariates, as_key(seed)):
+            found[part] = np.asarray(likelihood_pass(*chosen, chunk, key, True).pointwise).T
+        conditional = bool(local_latents(fit))
+    coords = {dim: fit.posterior[dim] for dim in ("chain", "draw")}
+    image = units.to_map(found.reshape(-1, *sizes), ("chain", "draw"), coords).transpose("chain", "draw", ...)
+    image.name = "log_likelihood"
+    return image.assign_attrs(units="nats", conditional=int(conditional))
+
+
+def likelihood_chunks(
+    draws: Draws, units: Units, covariates: dict[str, Any], key: jax.Array
+) -> Iterator[tuple[slice, Chunk, jax.Array]]:
+    """Chunks of units for :func:`~bayesunmix.inference.units.likelihood_pass`, the same wherever it is called from."""
+    key_points, key_sets = jax.random.split(key)
+    for part, chunk in chunks(draws, units.values, covariates, key_points, held=draws.size):
+        yield part, chunk, jax.random.fold_in(key_sets, part.start)
+
+
+def fresh_units(fit: Fit, data: Any, mask: Any = None) -> Units:
+    """Other data through the door of the fit, checked to be of the same kind.
+
+    Raises
+    ------
+    ValueError
+        When the channels differ, or the model holds latents or covariates of the fitted pixels.
+    """
+    units = as_units(data, mask=mask, likelihood=getattr(fit.model, "likelihood", "normal"))
+    if units.n_channels != fit.units.n_channels:
+        raise ValueError(
+            f"data: expected the {fit.units.n_channels} channels of the fit, got {units.n_channels}"
+        )
+    ours, theirs = (u.coords.get(u.channel_dim) for u in (fit.units, units))
+    if ours is not None and theirs is not None and not np.array_equal(ours.values, theirs.values):
+        raise ValueError(
+            f"data: their {units.channel_dim} axis is not that of the fit: interpolate them onto it"
+        )
+    if per_unit_covariates(fit) or local_latents(fit):
+        raise ValueError(
+            "the model has latents or covariates of the fitted pixels: it says nothing about others"
+        )
+    return units
+
+
+def per_unit_covariates(fit: Fit) -> list[str]:
+    """Names of the covariates with one entry per fitted pixel."""
+    n_units = fit.units.n_units
+    return [n for n, v in fit.covariates.items() if np.ndim(v) and len(v) == n_units]
+
+
+def check_unit(unit: str) -> None:
+    """Refuse anything but "same" and "new"."""
+    if unit not in ("same", "new"):
+        raise ValueError(f'unit: expected "same" (this pixel again) or "new" (another pixel), got {unit!r}')
+
+
+def local_latents(fit: Fit) -> tuple[str, ...]:
+    """Latents of the model that are sample sites, one per pixel."""
+    n_units = fit.units.n_units
+    one = {name: of_units(value, slice(0, 1), n_units) for name, value in fit.covariates.items()}
+    with native_precision():
+        chosen = fit.draws(1)
+        return local_sites(chosen.program, chosen.numbers, fit.units.n_channels, one)
+
+
+@partial(jax.jit, static_argnames=("program", "n_units", "latent"))
+def _generate(program: Program, numbers, values, key, n_units: int, latent: str | None, covariates):
+    """Run a program forward with the sites in ``values`` given: data, globals, and latents of the units."""
+    key_program, key_data = jax.random.split(key)
+    with handlers.trace() as trace, handlers.seed(rng_seed=key_program), handlers.substitute(data=values):
+        program.model(numbers)(None, n_units=n_units, **covariates)
+    found: dict[str, Any] = {}
+    latents: dict[str, Any] = {}
+    for name, site in trace.items():
+        if name == "y" or site["type"] not in ("sample", "deterministic"):
+            continue
+        (latents if is_local(site) else found)[name] = site["value"]
+    fn, y = trace["y"]["fn"], trace["y"]["value"]
+    if latent is not None and hasattr(fn, "sample_with_latent"):
+        y, latents[latent] = fn.sample_with_latent(key_data)
+    return y, found, latents
+
+
+def _template(like: Any) -> xr.DataArray:
+    """An image to imitate, in float64."""
+    image = (
+        like if isinstance(like, xr.DataArray) else xr.DataArray(np.asarray(like), dims=_dims(np.ndim(like)))
+    )
+    if image.ndim < 2 or image.dtype.kind not in "fiub":
+        raise ValueError(
+            f"like: expected an image of real numbers with the spectral axis last, got dims {image.dims} "
+            f"of type {image.dtype}"
+        )
+    return image.astype(np.float64)
+
+
+def _dims(ndim: int) -> tuple[str, ...]:
+    return ("pixel", "channel") if ndim == 2 else bare_dims(ndim)
+
+
+def _bind(model: Any, image: xr.DataArray) -> Any:
+    if not hasattr(model, "bind") or getattr(model, "bound", False):
+        return model
+    values = image.values.reshape(-1, image.shape[-1])
+    values = values[np.isfinite(values).all(axis=1)]
+    return model.bind(values if len(values) else np.zeros((1, image.shape[-1])))
+
+
+def _truth(model: Any, found: dict[str, Any], latents: dict[str, Any], image: xr.DataArray) -> xr.Dataset:
+    dims = getattr(model, "dims", {})
+    pixel_dims, channel_dim = image.dims[:-1], image.dims[-1]
+    arrays: dict[str, xr.DataArray] = {}
+    for name, value in {**found, **latents}.items():
+        values = np.asarray(value)
+        outer = pixel_dims if name in latents else ()
+        values = values.reshape((*image.shape[: len(outer)], *values.shape[bool(outer) :]))
+        own = dims.get(name) or tuple(f"{name}_dim_{i}" for i in range(values.ndim - len(outer)))
+        own = tuple(channel_dim if d == "channel" else d for d in own)
+        labels = {
+            d: np.arange(n) for d, n in zip(own, values.shape[len(outer) :], strict=True) if d != channel_dim
+        }
+        arrays[name] = xr.DataArray(values, dims=(*outer, *own), coords=labels)
+    coords = {d: image.coords[d] for d in image.dims if d in image.coords}
+    truth = xr.Dataset(arrays).assign_coords(coords)
+    label, latent = getattr(model, "label", None), getattr(model, "latent", None)
+    if label is not None and latent in truth:
+        order = model.order({latent: truth[latent].mean(pixel_dims).values})
+        truth = truth.isel({label: order}).assign_coords({label: truth[label]})
+    return truth
+
+
+def _images(values: np.ndarray, image: xr.DataArray) -> xr.DataArray:
+    coords = {d: image.coords[d] for d in image.dims if d in image.coords}
+    return xr.DataArray(values, dims=("draw", *image.dims), coords=coords, attrs=image.attrs, name=image.name)
+
+
+def _check_size(n_bytes: int, most: int, draws: int) -> None:
+    if n_bytes > most:
+        raise MemoryError(
+            f"{draws} draws need {n_bytes / 2**30:.2g} GiB, more than max_bytes={most / 2**30:.2g} GiB: "
+            "ask for fewer draws or a larger limit"
+        )

@@ -1,0 +1,111 @@
+"""How uncertain a prediction is, and how much of that more data would remove."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from bayesunmix._keys import as_key
+from bayesunmix.fit import Fit
+from bayesunmix.inference.precision import native_precision
+from bayesunmix.inference.units import chunks, prediction_pass
+from bayesunmix.predict import check_unit, local_latents, per_unit_covariates
+
+_MEANING = {
+    "same": {
+        "mean": "What this pixel would show if it were measured again without noise, as far as the posterior knows.",
+        "epistemic": "Standard deviation of what the model expects of this pixel: ignorance that more data would reduce.",
+        "aleatoric": "Standard deviation of the noise of one measurement of this pixel: more data do not reduce it.",
+        "total": "Standard deviation of this pixel measured again: total**2 = epistemic**2 + aleatoric**2.",
+    },
+    "new": {
+        "mean": "What another pixel of the same population would show on average.",
+        "epistemic": "Standard deviation of that average: ignorance of the model's globals, which more pixels would reduce.",
+        "aleatoric": "Standard deviation between pixels of the population, noise included: more data do not reduce it.",
+        "total": "Standard deviation of another pixel's measurement: total**2 = epistemic**2 + aleatoric**2.",
+    },
+}
+
+
+def uncertainty(fit: Fit, unit: str = "same", draws: int = 200, seed: int | jax.Array = 0) -> xr.Dataset:
+    """Predictive mean and standard deviation, split by the law of total variance.
+
+    Parameters
+    ----------
+    fit : Fit
+    unit : "same" or "new"
+        "same": the fitted pixels measured again; aleatoric**2 = E Var(y | latent, globals), epistemic**2 =
+        Var E(y | latent, globals) over the posterior. "new": another pixel, its latent's spread counted as aleatoric;
+        aleatoric**2 = E Var(y | globals), epistemic**2 = Var E(y | globals).
+    draws : int
+        Posterior draws to average over, at least 2. The relative error of epistemic is about 1 / sqrt(2 draws).
+    seed : int or JAX key
+
+    Returns
+    -------
+    xarray.Dataset
+        ``mean``, ``epistemic``, ``aleatoric``, ``total`` as standard deviations in the units of the data; on the data's
+        coordinates, NaN where masked, for ``unit="same"``, and per channel for ``unit="new"``.
+
+    Raises
+    ------
+    ValueError
+        For ``unit="new"`` with a model whose prediction depends on the fitted pixels.
+    """
+    check_unit(unit)
+    if draws < 2:
+        raise ValueError(f"draws: expected at least 2 to tell a variance, got {draws}")
+    units = fit.units
+    with native_precision():
+        chosen = fit.draws(draws)
+        if unit == "same":
+            rows = np.empty((units.n_units, units.n_channels, 3))
+            key_points, key_draws = jax.random.split(as_key(seed))
+            for part, chunk in chunks(chosen, units.values, fit.covariates, key_points):
+                found = prediction_pass(*chosen, chunk, jax.random.fold_in(key_draws, part.start))
+                rows[part] = np.stack([found.mean, found.variance_mean, found.mean_variance], axis=-1)
+            split = units.to_map(rows, (units.channel_dim, "part"))
+        else:
+            _refuse_dependence(fit)
+            moments = np.stack(_population(*chosen, fit.covariates, units.n_channels), axis=-1)
+            known = {d: c for d, c in units.coords.items() if d == units.channel_dim}
+            split = xr.DataArray(moments, dims=(units.channel_dim, "part"), coords=known)
+    mean, epistemic, aleatoric = (split.isel(part=i) for i in range(3))
+    parts = {
+        "mean": mean,
+        "epistemic": np.sqrt(epistemic),
+        "aleatoric": np.sqrt(aleatoric),
+        "total": np.sqrt(epistemic + aleatoric),
+    }
+    own = {"units": units.attrs["units"]} if "units" in units.attrs else {}
+    arrays = {name: part.assign_attrs(long_name=_MEANING[unit][name], **own) for name, part in parts.items()}
+    return xr.Dataset(arrays, attrs={"unit": unit, "draws": chosen.size})
+
+
+@partial(jax.jit, static_argnames=("program", "n_channels"))
+def _population(program, numbers, values, covariates, n_channels: int):
+    """Mean over draws, variance over draws (ddof 1) of the marginal mean, and mean of the marginal variance."""
+
+    def one(value):
+        fn = program.likelihood(numbers, value, jnp.zeros((1, n_channels)), covariates)
+        return tuple(jnp.broadcast_to(part, (1, n_channels))[0] for part in (fn.mean, fn.variance))
+
+    means, variances = jax.lax.map(one, {name: values[name] for name, _ in program.shapes})
+    return means.mean(0), means.var(0, ddof=1), variances.mean(0)
+
+
+def _refuse_dependence(fit: Fit) -> None:
+    if local_latents(fit):
+        raise ValueError(
+            'unit="new" needs the latent integrated out of the likelihood, but this model samples it: '
+            "use posterior_predictive(fit, unit='new')"
+        )
+    names = per_unit_covariates(fit)
+    if names:
+        raise ValueError(
+            f'unit="new": the covariates {names} belong to the fitted pixels, another pixel has none'
+        )

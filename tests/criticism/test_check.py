@@ -1,0 +1,140 @@
+"""Residuals in closed form, and p-values that are uniform when the model is right and small when it is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from scipy.stats import chi2, kstest
+
+import bayesunmix as bu
+from bayesunmix.models import LinearUnmixing
+
+SPECTRA = 0.2 + np.abs(np.sin(np.linspace(0.1, 3.0, 16) * np.array([[1.0], [2.3]])))
+LEVEL = 1e-3  # of every test of uniformity here; the seeds are fixed
+
+
+def known(make_fit, data, noise=0.05, **kwargs):
+    """A fit whose globals are exact: known spectra, known noise."""
+    return make_fit(
+        LinearUnmixing(2, endmembers=SPECTRA), data, noise_scale=((), np.full((1, 50), noise)), **kwargs
+    )
+
+
+@pytest.fixture(scope="module")
+def large():
+    """1024 pixels from the model."""
+    rng = np.random.default_rng(6)
+    clean = rng.dirichlet(np.ones(2), (32, 32)) @ SPECTRA
+    return xr.DataArray(clean + rng.normal(0, 0.05, clean.shape), dims=("y", "x", "energy"))
+
+
+def test_residual_and_chi2_without_a_free_latent(make_fit, image) -> None:
+    rng = np.random.default_rng(7)
+    spectra, noise = SPECTRA[0] + rng.normal(0, 0.03, (1, 40, 1, 16)), np.full((1, 40), 0.05)
+    fit = make_fit(
+        LinearUnmixing(1), image, endmembers=(("endmember", "energy"), spectra), noise_scale=((), noise)
+    )
+    found = bu.check(fit, draws=40)
+    total = np.sqrt(spectra[0, :, 0].var(0, ddof=1) + 0.05**2)
+    np.testing.assert_allclose(found["residual"], (image - spectra[0, :, 0].mean(0)) / total, rtol=1e-10)
+    # Every pixel's chi-square is that of one of the draws.
+    possible = ((image.values[..., None, :] - spectra[0, :, 0]) ** 2 / 0.05**2).sum(-1)
+    assert np.abs(possible / found["chi2"].values[..., None] - 1).min(-1).max() < 1e-10
+
+
+def test_p_values_agree_with_the_chi_square_distribution(make_fit, image) -> None:
+    """Given mean and variance, replicates of a normal are chi-square with as many degrees as channels."""
+    spectra = np.broadcast_to(SPECTRA.mean(0), (1, 5, 1, 16))
+    fit = make_fit(
+        LinearUnmixing(1),
+        image,
+        endmembers=(("endmember", "energy"), spectra),
+        noise_scale=((), np.full((1, 5), 0.3)),
+    )
+    found = bu.check(fit, replicates=2000)
+    expected = chi2.sf(found["chi2"], 16)
+    error = np.sqrt(expected * (1 - expected) / 2000) + 1 / 2000
+    assert (np.abs(found["p_value"] - expected) / error).max() < 5
+
+
+def test_p_values_are_uniform_for_a_right_model(make_fit, large) -> None:
+    fit = known(make_fit, large)
+    p_values = [bu.check(fit, seed=seed)["p_value"].values.ravel() for seed in (0, 1)]
+    assert kstest(p_values[0], "uniform").pvalue > LEVEL
+    assert kstest(p_values[1], "uniform").pvalue > LEVEL
+    found = bu.check(fit)
+    assert found.attrs["ks_p"] == pytest.approx(kstest(p_values[0], "uniform").pvalue)
+    assert found.attrs["reduced_chi2"] == pytest.approx(1, abs=5 * np.sqrt(2 / 16 / 1024))
+    assert found.attrs["small_p_share"] < 0.01 + 4 * np.sqrt(0.01 / 1024)
+    assert found.attrs["verdict"].startswith("The model accounts for the data")
+    # The usual average over draws is narrower than uniform.
+    assert float(found["p_mean"].std()) < float(found["p_value"].std())
+
+
+def test_few_replicates_are_uniform_too(make_fit, large) -> None:
+    p = bu.check(known(make_fit, large), replicates=1)["p_value"].values.ravel()
+    assert kstest(p, "uniform").pvalue > LEVEL
+
+
+def counts(y=None, *, n_units):
+    rate = numpyro.sample("rate", dist.Gamma(1.0, 1.0))
+    with numpyro.plate("unit", n_units):
+        numpyro.sample("y", dist.Poisson(rate * np.ones(2)).to_event(1), obs=y)
+
+
+def test_ties_of_a_discrete_discrepancy_are_broken_at_random(make_fit) -> None:
+    """Two channels of about .3 counts: chi-square has a handful of values."""
+    data = np.random.default_rng(8).poisson(0.3, (1500, 2)).astype(float)
+    with pytest.warns(UserWarning, match="every channel is zero"):
+        fit = make_fit(counts, data, rate=((), np.full((1, 40), 0.3)))
+    assert kstest(bu.check(fit)["p_value"].values, "uniform").pvalue > LEVEL
+
+
+def test_an_unmodelled_phase_is_found_where_it_is(make_fit, large) -> None:
+    odd = large.copy(deep=True)
+    odd[:6, :6] += 0.25 * np.exp(-0.5 * (np.arange(16) - 9.0) ** 2)
+    found = bu.check(known(make_fit, odd))
+    small = found["p_value"] < 0.02
+    assert float(small[:6, :6].mean()) > 0.9
+    assert float(small[6:, 6:].mean()) < 0.05
+    assert found.attrs["verdict"].startswith("The model misses part of the data")
+
+
+@pytest.mark.parametrize(
+    ("claimed", "words"), [(0.06, "too wide"), (0.047, "more than the model says|misses part")]
+)
+def test_a_wrong_noise_level_is_found(make_fit, large, claimed: float, words: str) -> None:
+    found = bu.check(known(make_fit, large, claimed))
+    assert found.attrs["ks_p"] < LEVEL
+    assert any(word in found.attrs["verdict"] for word in words.split("|"))
+
+
+def test_masked_pixels_are_nan_and_do_not_count(make_fit, large) -> None:
+    mask = np.ones((32, 32), bool)
+    mask[:, ::2] = False
+    found = bu.check(known(make_fit, large, mask=mask))
+    for name in ("chi2", "p_value", "p_mean"):
+        np.testing.assert_array_equal(np.isfinite(found[name]), mask)
+    assert "of 512 pixels" in found.attrs["verdict"]
+
+
+def scaled(y=None, *, n_units, dose):
+    level = numpyro.sample("level", dist.HalfNormal(1.0))
+    with numpyro.plate("unit", n_units):
+        numpyro.sample("y", dist.Normal((level * dose)[:, None] * np.ones(16), 0.1).to_event(1), obs=y)
+
+
+def test_covariates_of_a_pixel_stay_with_it(make_fit) -> None:
+    rng = np.random.default_rng(9)
+    dose = rng.uniform(1, 3, 600)
+    data = dose[:, None] + rng.normal(0, 0.1, (600, 16))
+    fit = make_fit(scaled, data, covariates={"dose": dose}, level=((), np.full((1, 30), 1.0)))
+    assert kstest(bu.check(fit)["p_value"].values, "uniform").pvalue > LEVEL
+
+
+def test_bad_arguments(svi_fit) -> None:
+    with pytest.raises(ValueError, match="at least"):
+        bu.check(svi_fit, draws=1)
