@@ -66,8 +66,8 @@ def demo(out: Path, quick: bool) -> None:
         for n in (2, 3, 4):
             fits[f"n_endmembers={n}"] = _fit(bu.models.LinearUnmixing(n_endmembers=n), image, bu.SVI())
     table = bu.compare(fits)
-    _say("compare", f"the data prefer {table.attrs['preferred']}")
     click.echo(_table(table))
+    _say("compare", table.attrs["verdict"])
     fit = dataclasses.replace(fits["n_endmembers=3"], truth=truth)
     _finish(fit, out, {"path": str(path.absolute())}, table=table)
 
@@ -135,7 +135,7 @@ def fit_command(
 
 @main.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--criterion", type=click.Choice(["waic", "loo"]), default="waic", show_default=True)
+@click.option("--criterion", type=click.Choice(["waic"]), default="waic", show_default=True)
 def compare(folders: tuple[Path, ...], criterion: str) -> None:
     """Compare the fits in FOLDERS by how well they predict."""
     with _errors():
@@ -147,8 +147,7 @@ def compare(folders: tuple[Path, ...], criterion: str) -> None:
         fits = {str(path): folder.read(path) for path in folders}
         table = bu.compare(fits, criterion=criterion)
     click.echo(_table(table))
-    preferred = table.attrs.get("preferred")
-    click.echo(f"preferred: {preferred or 'none, the numerical error is too large'}")
+    click.echo(table.attrs["verdict"])
 
 
 @main.command()

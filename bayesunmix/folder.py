@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from bayesunmix.report.facts import Facts
 
-FIT, REPORT, SUMMARY, RECIPE, TRUTH = "fit.nc", "report.html", "summary.json", "recipe.toml", "truth.nc"
+FIT, REPORT, SUMMARY, RECIPE = "fit.nc", "report.html", "summary.json", "recipe.toml"
 
 
 def write(
@@ -33,8 +32,6 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     fit.save(folder / FIT)
-    if fit.truth is not None:
-        fit.truth.to_netcdf(folder / TRUTH, engine="h5netcdf")
     recipe = recipes.Recipe(
         data={**data, "hash": fit.provenance["data_hash"]},
         model=recipes.section(fit.model),
@@ -60,24 +57,19 @@ def write_report(folder: Path, fit: Any, table: pd.DataFrame | None = None) -> F
 
 
 def read(folder: Path) -> Any:
-    """The fit in a folder, with the truth where its data were simulated.
+    """The fit in a folder.
 
     Raises
     ------
     ValueError
         When the folder holds no fit.
     """
-    import xarray as xr
-
     from bayesunmix.fit import load_fit
 
     path = folder / FIT if folder.is_dir() else folder
     if not path.is_file():
         raise ValueError(f"{folder}: expected a folder that `bayesunmix fit -o` wrote, found no {FIT}")
-    fit, truth = load_fit(path), path.parent / TRUTH
-    if not truth.is_file():
-        return fit
-    return dataclasses.replace(fit, truth=xr.load_dataset(truth, engine="h5netcdf"))
+    return load_fit(path)
 
 
 def summary(facts: Facts, table: pd.DataFrame | None = None) -> dict[str, Any]:
@@ -108,8 +100,7 @@ def summary(facts: Facts, table: pd.DataFrame | None = None) -> dict[str, Any]:
         "pixels": int(np.isfinite(facts.checked["p_value"].values).sum()),
         "channels": int(facts.checked["residual"].shape[-1]),
         "noise_scale": float(fit.posterior["noise_scale"].mean()) if "noise_scale" in fit.posterior else None,
-        "chi2_per_channel": facts.chi2_per_channel,
-        "misfit_share": facts.misfit_share,
+        "check": dict(facts.checked.attrs),
         "epistemic_share": facts.epistemic_share,
         "endmembers": members,
         "data_hash": fit.provenance["data_hash"],
@@ -121,7 +112,8 @@ def summary(facts: Facts, table: pd.DataFrame | None = None) -> dict[str, Any]:
         }
     if table is not None:
         found["comparison"] = {
-            "preferred": table.attrs.get("preferred"),
+            "preferred": table.attrs["preferred"],
+            "verdict": table.attrs["verdict"],
             "models": json.loads(table.to_json(orient="index")),
         }
     return found

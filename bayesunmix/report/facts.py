@@ -38,14 +38,13 @@ class Facts:
         return "endmembers" in self.fit.posterior
 
     @property
-    def misfit_share(self) -> float:
-        """Share of the fitted pixels whose predictive p-value is below .05; about .05 for a right model."""
-        p = finite(self.checked["p_value"])
-        return float(np.mean(p < 0.05))
+    def accounts_for_data(self) -> bool:
+        """Whether ``bu.check`` found nothing: no surplus of small p-values, and no other pattern in them."""
+        from scipy.stats import binom
 
-    @property
-    def chi2_per_channel(self) -> float:
-        return float(np.median(finite(self.checked["chi2"]))) / self.checked["residual"].shape[-1]
+        p = finite(self.checked["p_value"])
+        surplus = binom.sf(int(np.sum(p < 0.01)) - 1, p.size, 0.01) < 0.001
+        return not surplus and self.checked.attrs["ks_p"] >= 0.001
 
     @property
     def worst_channel(self) -> tuple[str, float]:
@@ -71,6 +70,13 @@ class Facts:
         """For each endmember the mean abundance that one pixel in a thousand exceeds."""
         mean = self.abundance.sel(statistic="mean").transpose("endmember", ...)
         return [float(np.quantile(finite(member), 0.999)) for member in mean]
+
+    @property
+    def pure_share(self) -> tuple[float, float]:
+        """Share of pixels with an abundance above .95, and the share if all mixtures were equally common."""
+        mean = self.abundance.sel(statistic="mean").transpose("endmember", ...)
+        n = mean.sizes["endmember"]
+        return float(np.mean(finite(mean.max("endmember")) > 0.95)), min(1.0, n * 0.05 ** (n - 1))
 
     @property
     def neighbours_alike(self) -> float:

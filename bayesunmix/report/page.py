@@ -102,10 +102,9 @@ def _endmembers(facts: Facts) -> Picture:
 def _residuals(facts: Facts) -> Picture:
     return _picture(
         lambda: plot.residuals(facts.fit, checked=facts.checked),
-        f"Maps of residual, chi-square and p-value; {words.percent(facts.misfit_share)} of p-values are "
-        "below 0.05.",
-        "Residuals in units of the noise, chi-square and predictive p-value by pixel; below, residuals "
-        "by channel and the p-values, which fill the grey band evenly when the model is right.",
+        f"Maps of residual, chi-square and p-value. {facts.checked.attrs['verdict']}",
+        "Residuals in predictive standard deviations, chi-square and predictive p-value by pixel; below, "
+        "residuals by channel and the p-values, which fill the grey band evenly when the model is right.",
     )
 
 
@@ -128,10 +127,8 @@ def _trace(facts: Facts) -> Picture:
 
 
 def _comparison(table: pd.DataFrame) -> Picture:
-    preferred = table.attrs.get("preferred")
     text = "Expected log predictive density of each model against the best, with two standard errors."
-    chosen = f" Preferred: {preferred}, the smallest that is not clearly worse." if preferred else ""
-    return _picture(lambda: plot.comparison(table), text, text + chosen)
+    return _picture(lambda: plot.comparison(table), text, f"{text} {table.attrs['verdict']}")
 
 
 def _picture(draw: Callable[[], Any], alt: str, caption: str) -> Picture:

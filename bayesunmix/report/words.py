@@ -61,18 +61,12 @@ def percent(share: float) -> str:
 
 
 def _fit_quality(facts: Facts) -> Finding:
-    share, chi2 = facts.misfit_share, facts.chi2_per_channel
-    n = finite(facts.checked["p_value"]).size
-    expected = 0.05 + 3 * np.sqrt(0.05 * 0.95 / n)
-    text = (
-        f"{percent(share)} of the pixels have a predictive p-value below 0.05 (5 % are expected of a "
-        f"model that is right); the median chi-square per channel is {size(chi2)}."
-    )
-    if share <= expected:
-        return Finding("good", f"The model accounts for the data: {text}")
+    text = str(facts.checked.attrs["verdict"])
+    if facts.accounts_for_data:
+        return Finding("good", text)
     place, rms = facts.worst_channel
-    where = f" The largest residuals are at {place} ({size(rms)} noise standard deviations)."
-    return Finding("look" if share < 0.25 else "bad", f"The model misses part of the data: {text}{where}")
+    level = "look" if facts.checked.attrs["small_p_share"] < 0.2 else "bad"
+    return Finding(level, f"{text} The largest residuals are at {place}: {size(rms)} standard deviations.")
 
 
 def _precision(facts: Facts) -> Finding:
@@ -104,6 +98,13 @@ def _seen(facts: Facts) -> list[str]:
                 "spectrum is an extrapolation beyond the data and depends on the priors; a reference "
                 "spectrum would settle it."
             )
+    pure, expected = facts.pure_share
+    if facts.endmembers_inferred and pure > expected + 0.1 and getattr(facts.fit.model, "alpha", 1.0) >= 1:
+        found.append(
+            f"{percent(pure)} of the pixels are almost one phase, where the prior on abundances expects "
+            f"{percent(expected)}. Endmembers are then pulled outward by about the noise, and their bands "
+            "are too narrow; a smaller concentration describes such images better."
+        )
     alike = facts.neighbours_alike
     n = finite(facts.checked["chi2"]).size
     if alike > max(0.1, 3 / np.sqrt(n)):

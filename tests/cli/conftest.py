@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ from bayesunmix.data.simulators import core_shell
 
 
 @pytest.fixture(scope="session")
-def call() -> Callable[..., Result]:
+def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Result]]:
     def run(*arguments: Any) -> Result:
         return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
 
-    return run
+    with pytest.MonkeyPatch.context() as patch:  # the command line sets these for its own process
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield run
 
 
 @pytest.fixture(scope="session")

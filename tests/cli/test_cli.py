@@ -33,7 +33,7 @@ def test_no_command_helps(call: Call) -> None:
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from bayesunmix.cli import main; main(['--help'], standalone_mode=False);"
-        "sys.exit(' '.join({'jax', 'numpy', 'xarray', 'matplotlib', 'numpyro'} & set(sys.modules)))"
+        "sys.exit(' '.join({'jax', 'numpy', 'xarray', 'matplotlib', 'numpyro'} & set(sys.modules)) or 0)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -68,7 +68,7 @@ def test_fit_leaves_its_folder(fitted: tuple[Path, Result]) -> None:
     assert result.exit_code == 0, result.output
     written = sorted(path.name for path in folder.iterdir())
     assert written == ["fit.nc", "recipe.toml", "report.html", "summary.json"]
-    assert "scan.nc: 7 y (nm) × 8 x (nm) × 15 energy (eV)" in result.output
+    assert "scan.nc: 7 y (nm) × 8 x (nm) × 14 energy (eV)" in result.output
     assert "linear-unmixing, 2 endmembers, by SVI in" in result.output
     assert str(folder / "report.html") in result.output
     assert "\r" not in result.output
@@ -79,7 +79,7 @@ def test_summary_holds_plain_numbers(fitted: tuple[Path, Result]) -> None:
     fit = bu.load_fit(fitted[0] / "fit.nc")
     assert summary["converged"] is True
     assert summary["pixels"] == 7 * 8
-    assert summary["channels"] == 15
+    assert summary["channels"] == 14
     assert summary["noise_scale"] == pytest.approx(float(fit.posterior["noise_scale"].mean()))
     assert sum(m["mean_abundance"] for m in summary["endmembers"]) == pytest.approx(1, abs=1e-3)
     assert summary["data_hash"] == fit.provenance["data_hash"]
@@ -140,7 +140,7 @@ def test_compare_prefers_by_prediction(call: Call, fitted: tuple[Path, Result], 
     result = call("compare", folder, tmp_path / "copy")
     assert result.exit_code == 0
     assert "elpd" in result.output
-    assert "preferred: " in result.output
+    assert "predict indistinguishably well" in result.output
     alone = call("compare", folder)
     assert alone.exit_code == 2
     assert "expected two different folders or more" in alone.stderr

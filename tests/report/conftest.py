@@ -17,9 +17,11 @@ HOSTILE_LABEL = "</figcaption><img src=http://example.org/x onerror=alert(2)>"
 @pytest.fixture(scope="session")
 def hostile_fit() -> Any:
     image, truth = core_shell((8, 8), 16)
+    image = image.isel(y=slice(7), energy=slice(2, None))  # sizes of the other small fit
+    truth = truth.isel(y=slice(7), energy=slice(2, None))
     image.name = HOSTILE_NAME
     image.coords["energy"].attrs["long_name"] = HOSTILE_LABEL
     image.coords["energy"].attrs["units"] = HOSTILE_LABEL
-    fit = bu.fit(bu.models.LinearUnmixing(n_endmembers=3), image, progress=False)
+    fit = bu.fit(bu.models.LinearUnmixing(n_endmembers=2), image, progress=False)
     truth = truth.assign_coords(endmember=["film", "<b>shell</b>", "core"])
     return dataclasses.replace(fit, truth=truth)

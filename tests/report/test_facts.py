@@ -27,6 +27,8 @@ def make_facts(**change: Any) -> Facts:
         "abundance": abundance,
         "residual": residual,
         "p_value": rng.permutation(400).reshape(20, 20) / 400,
+        "ks_p": 0.5,
+        "alpha": 1.0,
         "converged": True,
         "finished": True,
         "inferred": True,
@@ -37,6 +39,8 @@ def make_facts(**change: Any) -> Facts:
     checked = xr.Dataset(
         {"residual": residual, "chi2": (residual**2).sum("energy"), "p_value": (("y", "x"), parts["p_value"])}
     )
+    share = float(np.mean(parts["p_value"] < 0.01))
+    checked.attrs = {"verdict": "What the check found.", "small_p_share": share, "ks_p": parts["ks_p"]}
     latent = xr.Dataset(
         {"abundance": (("y", "x", "endmember", "statistic"), parts["abundance"])},
         {"endmember": [0, 1], "statistic": names},
@@ -47,7 +51,7 @@ def make_facts(**change: Any) -> Facts:
         finished=parts["finished"],
         diagnostics=xr.Dataset(attrs={"verdict": "Usable."}),
         posterior=xr.Dataset({"endmembers": 0} if parts["inferred"] else {}),
-        model=SimpleNamespace(brightness=parts["brightness"], likelihood="normal"),
+        model=SimpleNamespace(brightness=parts["brightness"], likelihood="normal", alpha=parts["alpha"]),
     )
     split = xr.Dataset({"epistemic": 3 * ones, "total": 5 * ones})
     return Facts(fit=fit, latent=latent, checked=checked, split=split, truth=parts["truth"])
@@ -55,18 +59,27 @@ def make_facts(**change: Any) -> Facts:
 
 def test_a_model_that_is_right_is_called_so() -> None:
     facts = make_facts()
-    assert facts.misfit_share == pytest.approx(0.05)
-    assert facts.chi2_per_channel == pytest.approx(1, abs=0.1)
+    assert facts.accounts_for_data
     assert words.headline(facts).level == "good"
     assert all(finding.level == "good" for finding in words.verdict(facts))
 
 
 def test_too_many_small_p_values_are_a_misfit() -> None:
     p = np.random.default_rng(0).uniform(size=(20, 20))
-    p[:3] = 0.01
+    p[0] = 0.001
     assert words.headline(make_facts(p_value=p)).level == "look"
-    p[:12] = 0.01
+    p[:6] = 0.001
     assert "bad" in [finding.level for finding in words.verdict(make_facts(p_value=p))]
+    assert words.headline(make_facts(ks_p=1e-9)).level == "look"
+
+
+def test_large_areas_of_one_phase_are_a_doubt_about_the_prior() -> None:
+    abundance = make_facts().latent["abundance"].values.copy()
+    assert not any("almost one phase" in doubt for doubt in words.doubts(make_facts()))
+    abundance[:12, :, 0, 0], abundance[:12, :, 1, 0] = 1, 0
+    for alpha, seen in ((1.0, True), (0.3, False)):
+        doubts = words.doubts(make_facts(abundance=abundance, alpha=alpha))
+        assert any("almost one phase" in doubt for doubt in doubts) is seen
 
 
 def test_the_channel_that_fails_is_named() -> None:

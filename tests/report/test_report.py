@@ -99,10 +99,10 @@ def test_without_truth_none_is_claimed(hostile_fit: Any, tmp_path: Path) -> None
 
 def test_a_comparison_gets_its_section(hostile_fit: Any, tmp_path: Path) -> None:
     table = pd.DataFrame({"elpd_diff": [0.0, 40.0], "dse": [0.0, 9.0]}, index=["<i>three</i>", "two"])
-    table.attrs["preferred"] = "<i>three</i>"
+    table.attrs.update(preferred="<i>three</i>", verdict="Prefer <i>three</i>.")
     page = Page(bu.report(hostile_fit, tmp_path / "r.html", table=table))
     assert "comparison" in [attrs["id"] for attrs in page.all("section")]
-    assert "Preferred: <i>three</i>" in page.text
+    assert "Prefer <i>three</i>." in page.text
 
 
 @pytest.mark.parametrize(
