@@ -135,7 +135,8 @@ def propose(
         bent = jnp.einsum("kl,lin->kin", gram, spread)
         curvature = [
             [
-                (spread[:, i] * bent[:, j]).sum(0) + (concentration[:, None] * corner[:, i] * corner[:, j]).sum(0)
+                (spread[:, i] * bent[:, j]).sum(0)
+                + (concentration[:, None] * corner[:, i] * corner[:, j]).sum(0)
                 for j in range(n_parts - 1)
             ]
             for i in range(n_parts - 1)
@@ -191,6 +192,22 @@ def exponent(
     return total
 
 
+@jax.custom_jvp
+def log_sum(exponent: jax.Array) -> jax.Array:
+    """Log of the sum of exponentials over the points, (units,)."""
+    top = exponent.max(0)
+    return top + jnp.log(jnp.exp(exponent - top).sum(0))
+
+
+@log_sum.defjvp
+def _log_sum_jvp(primals, tangents):
+    (exponent,), (moved,) = primals, tangents
+    top = exponent.max(0)
+    weight = jnp.exp(exponent - top)
+    total = weight.sum(0)
+    return top + jnp.log(total), (weight * moved).sum(0) / total
+
+
 def _from_curvature(location: jax.Array, factor: lanes.Lanes) -> Proposal:
     """Widened inverse square root of a curvature with lower factor ``factor``."""
     size = len(factor)
@@ -209,7 +226,8 @@ def _matched(proposal: Proposal, v: jax.Array, weights: jax.Array) -> Proposal:
     now = [[(away[i] * away[j]).sum(0) for j in range(size)] for i in range(size)]
     before = [[(proposal.scale[i] * proposal.scale[j]).sum(0) for j in range(size)] for i in range(size)]
     covariance = [
-        [(trust * now[i][j] + prior * before[i][j]) / (trust + prior) for j in range(size)] for i in range(size)
+        [(trust * now[i][j] + prior * before[i][j]) / (trust + prior) for j in range(size)]
+        for i in range(size)
     ]
     low = lanes.cholesky(covariance)
     zero = jnp.zeros_like(location[0])

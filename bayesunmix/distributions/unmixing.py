@@ -86,7 +86,7 @@ class NormalUnmixing(dist.Distribution):
         """
         n_points = n_points or self.n_points
         frozen = jax.lax.stop_gradient
-        gram, linear = self._natural(value)
+        gram, linear = self._natural(value - self.endmembers.mean(0))
         centre = simplex.mode(frozen(gram), frozen(linear), frozen(self.concentration))
         reference = frozen(self.endmembers)
         residual = value - centre.T @ reference
@@ -105,18 +105,27 @@ class NormalUnmixing(dist.Distribution):
     def log_prob_on(self, rule: Rule):
         """Log marginal density of the units of ``rule`` (made at nearby parameters), shape (units,)."""
         exponent, at_centre = self._integrand(rule)
-        return at_centre + jax.nn.logsumexp(exponent, axis=0)
+        return at_centre + simplex.log_sum(exponent)
+
+    def _shapes(self):
+        """Endmembers about their mean, (K, channel): abundances sum to one, so that the integrand sees nothing else.
+
+        What all endmembers share, such as a background, would cancel in its quadratic form only to rounding.
+        """
+        return self.endmembers - self.endmembers.mean(0)
 
     def _natural(self, value):
         """What the integrand takes from a unit: gram (K, K), and linear (K, units) about ``value``'s origin."""
-        weighted = self.endmembers / self.noise_scale**2
-        return weighted @ self.endmembers.T, weighted @ value.T
+        shapes = self._shapes()
+        weighted = shapes / self.noise_scale**2
+        return weighted @ shapes.T, weighted @ value.T
 
     def _integrand(self, rule: Rule):
         """Log integrand over proposal at the nodes (points, units), relative to the centre's log density (units,)."""
         precision = jnp.broadcast_to(self.noise_scale**-2.0, self.event_shape)
-        weighted = self.endmembers * precision
-        gram = weighted @ self.endmembers.T
+        shapes = self._shapes()
+        weighted = shapes * precision
+        gram = weighted @ shapes.T
         moved = self.endmembers - rule.reference
         # residual at these parameters is rule.residual - centre' moved; it enters through three small products.
         pull = weighted @ rule.residual.T - (weighted @ moved.T) @ rule.centre
@@ -174,7 +183,9 @@ class NormalUnmixing(dist.Distribution):
         total = self.concentration.sum()
         share = self.concentration / total
         spread = share @ self.endmembers**2 - (share @ self.endmembers) ** 2
-        return jnp.broadcast_to(spread / (total + 1.0) + self.noise_scale**2, self.batch_shape + self.event_shape)
+        return jnp.broadcast_to(
+            spread / (total + 1.0) + self.noise_scale**2, self.batch_shape + self.event_shape
+        )
 
     # ------------------------------------------------------------------ curvature
 
@@ -227,7 +238,9 @@ class NormalUnmixing(dist.Distribution):
         weight = by_value[:, :, :n_parts]
         for k in range(n_parts):
             for m in range(n_parts):
-                hessian = hessian + jnp.einsum("ap,bq,pq->apbq", weight[:, :, k], weight[:, :, m], second[k, m])
+                hessian = hessian + jnp.einsum(
+                    "ap,bq,pq->apbq", weight[:, :, k], weight[:, :, m], second[k, m]
+                )
         rows = hessian.reshape(n_rows, n_rows)
 
         # Means: first moments of the fit's residual.

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
+from bayesunmix.inference.guide import GuideCheck
 from bayesunmix.inference.mode import MC_SHIFT_LIMIT, Mode
-from bayesunmix.inference.program import Program
-from bayesunmix.inference.settings import NUTS
 
-GUIDE_SHIFT_LIMIT = 0.25  # posterior sds
-GUIDE_RATIO_LIMITS = (0.8, 1.25)
 RHAT_LIMIT = 1.01
 ESS_PER_CHAIN = 50
 DIVERGENT_SHARE = 0.01
@@ -40,39 +37,39 @@ class Diagnostics:
         return "Usable: the fit passed its own checks" + "".join(f"; {r}" for r in self.remarks) + "."
 
 
-def of_guide(
-    program: Program, mode: Mode, elbo: np.ndarray, settled: bool, checked: dict[str, np.ndarray]
-) -> Diagnostics:
-    """Judge a Gaussian guide: mode found, ELBO settled, right along every parameter and random directions."""
-    failures, remarks = _of_mode(mode)
-    shift, ratio = checked["mean_shift"], checked["sd_ratio"]
+def of_guide(mode: Mode, elbo: np.ndarray, settled: bool, checked: GuideCheck) -> Diagnostics:
+    """Judge a Gaussian guide: ELBO settled, right along every parameter and random directions."""
+    remarks = []
     if not settled:
         remarks.append("the ELBO was still moving at the last step (raise SVI(steps=...) for a little more)")
-    if np.abs(shift).max() > GUIDE_SHIFT_LIMIT:
-        failures.append(
-            f"the Gaussian guide is off by {np.abs(shift).max():.2f} posterior sd in its worst direction "
-            f"(limit {GUIDE_SHIFT_LIMIT}); use NUTS()"
-        )
-    low, high = ratio.min(), ratio.max()
-    if low < GUIDE_RATIO_LIMITS[0] or high > GUIDE_RATIO_LIMITS[1]:
-        failures.append(
-            f"the posterior is {low:.2f} to {high:.2f} times as wide as the Gaussian guide "
-            f"(limits {GUIDE_RATIO_LIMITS[0]} to {GUIDE_RATIO_LIMITS[1]}); use NUTS()"
-        )
-    arrays = {
-        "elbo": (("step",), elbo),
-        "guide_mean_shift": (("direction",), shift),
-        "guide_sd_ratio": (("direction",), ratio),
-        **_shift(mode),
-    }
-    return Diagnostics(arrays, tuple(failures), tuple(remarks))
+    failures = [*_of_mode(mode), *checked.faults()]
+    return Diagnostics(_of_elbo(elbo, checked) | _shift(mode), tuple(failures), tuple(remarks))
 
 
-def of_sampler(
-    mode: Mode, values: dict[str, np.ndarray], statistics: dict[str, np.ndarray], method: NUTS
+def of_sampled_guide(
+    mode: Mode,
+    elbo: np.ndarray,
+    checked: GuideCheck,
+    values: dict[str, np.ndarray],
+    statistics: dict[str, np.ndarray],
 ) -> Diagnostics:
+    """Judge the draws of NUTS that replaced a guide which failed."""
+    sampled = of_sampler(mode, values, statistics)
+    remark = f"{' and '.join(checked.faults())}, so the posterior was sampled with NUTS"
+    return replace(sampled, arrays=_of_elbo(elbo, checked) | sampled.arrays, remarks=(remark,))
+
+
+def _of_elbo(elbo: np.ndarray, checked: GuideCheck) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    return {
+        "elbo": (("step",), elbo),
+        "guide_mean_shift": (("direction",), checked.mean_shift),
+        "guide_sd_ratio": (("direction",), checked.sd_ratio),
+    }
+
+
+def of_sampler(mode: Mode, values: dict[str, np.ndarray], statistics: dict[str, np.ndarray]) -> Diagnostics:
     """Judge NUTS: split R-hat, effective draws, divergences."""
-    failures, remarks = _of_mode(mode, mode_matters=False)
+    failures = _of_mode(mode)
     chains, draws = next(iter(values.values())).shape[:2]
     per_parameter: dict[str, dict[str, np.ndarray]] = {"rhat": {}, "ess_bulk": {}}
     worst_rhat, worst_ess = 0.0, np.inf
@@ -97,19 +94,16 @@ def of_sampler(
         "accept": (("chain", "draw"), statistics["accept"]),
         **_shift(mode),
     }
-    return Diagnostics(arrays, tuple(failures), tuple(remarks), per_parameter)
+    return Diagnostics(arrays, tuple(failures), per_parameter=per_parameter)
 
 
-def _of_mode(mode: Mode, mode_matters: bool = True) -> tuple[list[str], list[str]]:
-    failures, remarks = [], []
-    if mode_matters and not mode.found:
-        failures.append("the search for the posterior mode did not end; the data may hold fewer components than asked for")
-    if mode.mc_shift.size and np.abs(mode.mc_shift).max() > MC_SHIFT_LIMIT:
-        failures.append(
-            f"the answer is approximate: integration error moves a parameter by {np.abs(mode.mc_shift).max():.2f} posterior sd "
-            f"(limit {MC_SHIFT_LIMIT})"
-        )
-    return failures, remarks
+def _of_mode(mode: Mode) -> list[str]:
+    shift = np.abs(mode.mc_shift).max(initial=0.0)
+    if shift <= MC_SHIFT_LIMIT:
+        return []
+    return [
+        f"the answer is approximate: integration error moves a parameter by {shift:.2f} posterior sd (limit {MC_SHIFT_LIMIT})"
+    ]
 
 
 def _shift(mode: Mode) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:

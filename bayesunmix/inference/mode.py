@@ -17,9 +17,12 @@ from bayesunmix.inference.target import Data, hessian, value_and_grad, with_fres
 _ROUNDS = 12
 _ITERATIONS_A_ROUND = 12
 _DECREMENT = 1e-2  # squared length of the Newton step, in posterior sds, at which the mode is found
-_STALLED = 3  # rounds without halving the decrement: what is left is integration error, which the tilt takes up
+_STALLED = (
+    3  # rounds without halving the decrement: what is left is integration error, which the tilt takes up
+)
 MC_SHIFT_LIMIT = 0.25
-_MOST_REDRAWS = 64
+_MOST_REDRAWS = 32
+_MOST_POINTS = 16  # times the default number, reached in steps of 4
 _CURVED_REDRAWS = 8  # of them, how many also measure the curvature
 
 
@@ -30,8 +33,9 @@ class Mode(NamedTuple):
     factor: np.ndarray  # (size, size), covariance = factor factor'
     data: Data  # rules frozen at the mode, tilt measured
     mc_shift: np.ndarray  # (size,) numerical shift of the posterior, in posterior sds; empty without sampling
-    found: bool  # Newton's decrement fell below its tolerance
+    found: bool  # Newton's decrement fell below its tolerance, up to integration error
     evaluations: int
+    more: int = 1  # times the default number of integration points
 
 
 def find_mode(
@@ -50,29 +54,48 @@ def find_mode(
     and its curvature are measured again with fresh points, batch after batch, until two halves of the batches agree; what
     the frozen rules missed is kept as a linear and a quadratic correction. ``relabel`` puts exchangeable labels in order before that.
     """
-    z, count, decrements = np.asarray(start), 0, []
+    z, count, more = np.asarray(start), 0, 1
+    while True:
+        z, evaluations = _ascend(program, z, data, index, key, more, tell)
+        count += evaluations
+        if relabel is not None:
+            z = relabel(z, with_rules(program, jnp.asarray(z), data, key, index, more))
+        mode = recentred(program, z, data, index, key, more, tell)
+        settled = mode.found and np.abs(mode.mc_shift).max(initial=0.0) <= MC_SHIFT_LIMIT
+        if settled or not mode.data.rules or more == _MOST_POINTS:
+            return mode._replace(evaluations=count)
+        more *= 4
+
+
+def recentred(program, z: np.ndarray, data: Data, index, key, more: int, tell=lambda _: None) -> Mode:
+    """Freeze rules at ``z``, measure slope and curvature there, and take the Newton step that is left."""
+    frozen, gradient, factor, definite = _freeze(program, z, data, key, index, more)
+    if not frozen.rules:
+        return Mode(z, factor, frozen, np.zeros(0), definite, 0)
+    frozen, factor, shift, definite = _correct(program, frozen, index, key, factor, tell)
+    step = factor.T @ np.asarray(value_and_grad(program, jnp.asarray(z), frozen)[1], dtype=np.float64)
+    close = float(np.mean(step**2)) < 0.05
+    return Mode(z + factor @ step if close else z, factor, frozen, shift, definite and close, 0, more)
+
+
+def _ascend(program, z: np.ndarray, data: Data, index, key, more: int, tell) -> tuple[np.ndarray, int]:
+    """Rounds of frozen rules and whitened L-BFGS, until the Newton step is short or only integration error is left."""
+    count, decrements = 0, []
     for round_ in range(_ROUNDS):
-        frozen, gradient, factor, definite = _freeze(program, z, data, key, index)
+        frozen, gradient, factor, definite = _freeze(program, z, data, key, index, more)
         decrement = float(((factor.T @ gradient) ** 2).sum())
         decrements.append(decrement if definite else np.inf)
         tell(f"mode: round {round_ + 1}, {count} evaluations, {decrement:.2g} to go")
         stalled = len(decrements) > _STALLED and decrement > 0.5 * min(decrements[:-_STALLED])
         if definite and (decrement < _DECREMENT or stalled):
             break
-        z, more = _climb(program, z, factor, frozen)
-        count += more
-    if relabel is not None and not np.array_equal(ordered := relabel(z, frozen), z):
-        z = ordered
-        frozen, gradient, factor, definite = _freeze(program, z, data, key, index)
-    if not frozen.rules:
-        return Mode(z, factor, frozen, np.zeros(0), definite and decrement < _DECREMENT, count)
-    frozen, factor, shift, definite = _correct(program, frozen, index, key, factor, tell)
-    step = factor.T @ np.asarray(value_and_grad(program, jnp.asarray(z), frozen)[1], dtype=np.float64)
-    return Mode(z + factor @ step, factor, frozen, shift, definite, count)
+        z, evaluations = _climb(program, z, factor, frozen)
+        count += evaluations
+    return z, count
 
 
-def _freeze(program, z, data, key, index) -> tuple[Data, np.ndarray, np.ndarray, bool]:
-    frozen = with_rules(program, jnp.asarray(z), data, key, index)
+def _freeze(program, z, data, key, index, more) -> tuple[Data, np.ndarray, np.ndarray, bool]:
+    frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
     return frozen, *_curvature(program, z, frozen)
 
 
@@ -91,7 +114,9 @@ def _climb(program: Program, z: np.ndarray, factor: np.ndarray, data: Data) -> t
         return -float(value), -(factor.T @ np.asarray(gradient, dtype=np.float64))
 
     options = {"maxiter": _ITERATIONS_A_ROUND, "maxcor": 20, "ftol": 1e-13}
-    result = scipy.optimize.minimize(objective, np.zeros_like(z), jac=True, method="L-BFGS-B", options=options)
+    result = scipy.optimize.minimize(
+        objective, np.zeros_like(z), jac=True, method="L-BFGS-B", options=options
+    )
     return z + factor @ result.x, result.nfev
 
 
@@ -135,4 +160,6 @@ def _inverse_root(precision: np.ndarray) -> tuple[np.ndarray, bool]:
             continue
         # precision = U'U, so its inverse is (U^-1)(U^-1)'.
         return scipy.linalg.solve_triangular(upper, np.eye(len(upper))), ridge == 0.0
-    raise FloatingPointError("the curvature of the log posterior is not finite: check the data for extreme values")
+    raise FloatingPointError(
+        "the curvature of the log posterior is not finite: check the data for extreme values"
+    )

@@ -93,7 +93,9 @@ class Program:
                 values[name] = site["value"]
         return Evaluation(values, log_prior, observed)
 
-    def likelihood(self, numbers: tuple[Any, ...], values: dict[str, jax.Array], y: jax.Array, covariates: dict) -> Any:
+    def likelihood(
+        self, numbers: tuple[Any, ...], values: dict[str, jax.Array], y: jax.Array, covariates: dict
+    ) -> Any:
         """Distribution of the site "y" with the other sites at ``values``."""
         with handlers.trace() as trace, handlers.substitute(data=values):
             self.model(numbers)(y, n_units=y.shape[0], **covariates)
@@ -103,7 +105,9 @@ class Program:
 _NUMBER = _Identity("a number of the model")
 
 
-def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> tuple[Program, tuple[Any, ...]]:
+def compile_model(
+    model: Any, y: jax.Array, covariates: dict | None = None
+) -> tuple[Program, tuple[Any, ...]]:
     """Split a model into its static program and its numbers, and check that it can be fitted.
 
     Raises
@@ -134,11 +138,15 @@ def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> t
             )
     observed = [name for name, site in trace.items() if site["type"] == "sample" and site["is_observed"]]
     if "y" not in observed:
-        raise ValueError(f'expected an observed site named "y" in the plate "unit", got observed sites {observed}')
+        raise ValueError(
+            f'expected an observed site named "y" in the plate "unit", got observed sites {observed}'
+        )
     return Program(treedef, constants, tuple(shapes)), numbers
 
 
-def unconstrain(program: Program, model: Any, values: dict[str, Any], y: jax.Array, covariates: dict) -> jax.Array:
+def unconstrain(
+    program: Program, model: Any, values: dict[str, Any], y: jax.Array, covariates: dict
+) -> jax.Array:
     """Flat unconstrained vector of given site values; a site that is not given sits at 0."""
     found: dict[str, jax.Array] = {}
 

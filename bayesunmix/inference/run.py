@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesunmix.inference import diagnostics, guide, sampler
-from bayesunmix.inference.mode import Mode, find_mode
+from bayesunmix.inference.mode import Mode, find_mode, recentred
 from bayesunmix.inference.program import Program, compile_model, unconstrain
 from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.settings import NUTS, SVI
@@ -57,22 +57,38 @@ def infer(
     index = jnp.arange(len(y))
     mode = find_mode(program, data, z, index, key_mode, _relabel(program, model), progress.note)
     if isinstance(method, SVI):
-        return _by_guide(program, mode, method, key_method, key_check, progress)
+        return _by_guide(program, mode, method, index, key_method, key_check, progress)
     return _by_sampler(program, mode, method, key_method, progress)
 
 
-def _by_guide(program: Program, mode: Mode, method: SVI, key, key_check, progress: Progress) -> Result:
+def _by_guide(program: Program, mode: Mode, method: SVI, index, key, key_check, progress: Progress) -> Result:
     fitted, elbo, settled = guide.fit_guide(program, mode, method, key, progress.step)
     checked = guide.check_guide(program, fitted, mode.data, key_check)
-    white = jax.random.normal(jax.random.fold_in(key, 2**20), (method.draws, program.size), fitted.location.dtype)
+    if method.sample_if_needed and checked.faults():
+        progress.note("the posterior is not Gaussian: sampling it")
+        own = recentred(
+            program, np.asarray(fitted.location), mode.data, index, key_check, mode.more, progress.note
+        )
+        start = own._replace(
+            z=np.asarray(fitted.location),
+            factor=np.asarray(fitted.stretch)[:, None] * np.asarray(fitted.factor),
+        )
+        settings = NUTS(draws=-(-method.draws // 2), warmup=150, chains=2)
+        chains = sampler.sample(program, start, settings, key_check, progress.step)
+        values = _named(program, chains.draws, start.data)
+        judged = diagnostics.of_sampled_guide(start, elbo, checked, values, chains.statistics)
+        return Result(values, judged, chains.finished)
+    white = jax.random.normal(
+        jax.random.fold_in(key, 2**20), (method.draws, program.size), fitted.location.dtype
+    )
     values = _named(program, np.asarray(fitted.place(white))[None], mode.data)
-    return Result(values, diagnostics.of_guide(program, mode, elbo, settled, checked), True)
+    return Result(values, diagnostics.of_guide(mode, elbo, settled, checked), True)
 
 
 def _by_sampler(program: Program, mode: Mode, method: NUTS, key, progress: Progress) -> Result:
-    draws, statistics, finished = sampler.sample(program, mode, method, key, progress.step)
-    values = _named(program, draws, mode.data)
-    return Result(values, diagnostics.of_sampler(mode, values, statistics, method), finished)
+    chains = sampler.sample(program, mode, method, key, progress.step)
+    values = _named(program, chains.draws, mode.data)
+    return Result(values, diagnostics.of_sampler(mode, values, chains.statistics), chains.finished)
 
 
 def _named(program: Program, draws: np.ndarray, data: Data) -> dict[str, np.ndarray]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +15,7 @@ import numpy as np
 from numpyro.infer.hmc import hmc
 
 from bayesunmix.inference.mode import Mode
+from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.settings import NUTS
 from bayesunmix.inference.target import Data, log_density
@@ -55,45 +60,82 @@ def _advance(program: Program, settings: NUTS, state, location, factor, data: Da
     return jax.lax.scan(body, state, None, length=length)
 
 
+class Chains(NamedTuple):
+    """Unconstrained draws (chain, draw, size), statistics (chain, draw) each, and whether every chain ran to its end."""
+
+    draws: np.ndarray
+    statistics: dict[str, np.ndarray]
+    finished: bool
+
+
 def sample(
     program: Program,
     mode: Mode,
     settings: NUTS,
     key: jax.Array,
     tell: Callable[[int, int, str], None] = lambda *_: None,
-) -> tuple[np.ndarray, dict[str, np.ndarray], bool]:
-    """Unconstrained draws (chain, draw, size), statistics (chain, draw) each, and whether all chains ended.
+) -> Chains:
+    """Run the chains, each in a thread of its own (one compiled program serves all).
 
-    After Ctrl-C the chains are cut to the draws that every started chain has.
+    After Ctrl-C the chains are cut to the draws that every chain has.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        When it comes before the first draws.
     """
-    location, factor = jnp.asarray(mode.z), jnp.asarray(mode.factor)
-    chains: list[tuple[np.ndarray, ...]] = []
+    stop, compiled = threading.Event(), threading.Event()
+    done = [0] * settings.chains
+    jobs = [
+        (program, mode, settings, jax.random.fold_in(key, c), c, done, stop, compiled)
+        for c in range(settings.chains)
+    ]
     total = settings.chains * (settings.warmup + settings.draws)
-    finished = True
-    for chain in range(settings.chains):
-        key_start, key_run = jax.random.split(jax.random.fold_in(key, chain))
-        # Overdispersed starts, or R-hat could not see chains that have not met.
-        white = 1.5 * jax.random.normal(key_start, location.shape, location.dtype)
-        pieces: list[tuple[np.ndarray, ...]] = []
-        try:
-            state = _begin(program, settings, white, location, factor, mode.data, key_run)
-            for phase, count in (("warmup", settings.warmup), ("sampling", settings.draws)):
-                for done in range(0, count, _CHUNK):
-                    length = min(_CHUNK, count - done)
-                    state, out = _advance(program, settings, state, location, factor, mode.data, length)
-                    if phase == "sampling":
-                        pieces.append(tuple(np.asarray(o) for o in out))
-                    before = chain * (settings.warmup + settings.draws) + (phase == "sampling") * settings.warmup
-                    tell(before + done + length, total, f"chain {chain + 1}, {phase}")
-        except KeyboardInterrupt:
-            finished = False
-        if pieces:
-            chains.append(tuple(np.concatenate(p) for p in zip(*pieces, strict=True)))
-        if not finished:
-            break
-    if not chains:
+    with ThreadPoolExecutor(settings.chains) as pool:
+        waiting = [pool.submit(_run_chain, *job) for job in jobs]
+        while waiting and not all(f.done() for f in waiting):
+            try:
+                futures.wait(waiting, timeout=0.2, return_when=futures.FIRST_EXCEPTION)
+                if any(f.done() and f.exception() for f in waiting):
+                    stop.set()
+                tell(sum(done), total, "sampling" if min(done) > settings.warmup else "warm-up")
+            except KeyboardInterrupt:
+                stop.set()
+        parts = [f.result() for f in waiting]
+    shortest = min(len(part[0]) for part in parts)
+    if shortest == 0:
         raise KeyboardInterrupt
-    shortest = min(len(c[0]) for c in chains)
-    white, diverging, steps, accept = (np.stack([c[i][:shortest] for c in chains]) for i in range(4))
+    white, diverging, steps, accept = (np.stack([part[i][:shortest] for part in parts]) for i in range(4))
     draws = mode.z + white @ mode.factor.T
-    return draws, {"diverging": diverging, "tree_steps": steps, "accept": accept}, finished
+    return Chains(draws, {"diverging": diverging, "tree_steps": steps, "accept": accept}, not stop.is_set())
+
+
+def _run_chain(
+    program, mode: Mode, settings: NUTS, key, chain, done, stop, compiled
+) -> tuple[np.ndarray, ...]:
+    """One chain; ``done[chain]`` counts its steps. Chains after the first wait until it has compiled."""
+    if chain > 0:
+        compiled.wait()
+    pieces: list[tuple[np.ndarray, ...]] = []
+    try:
+        with native_precision():
+            key_start, key_run = jax.random.split(key)
+            location, factor = jnp.asarray(mode.z), jnp.asarray(mode.factor)
+            # Overdispersed starts, or R-hat could not see chains that have not met.
+            white = 1.5 * jax.random.normal(key_start, location.shape, location.dtype)
+            state = _begin(program, settings, white, location, factor, mode.data, key_run)
+            for count, kept in ((settings.warmup, False), (settings.draws, True)):
+                for start in range(0, count, _CHUNK):
+                    if stop.is_set():
+                        break
+                    length = min(_CHUNK, count - start)
+                    state, out = _advance(program, settings, state, location, factor, mode.data, length)
+                    if kept:
+                        pieces.append(tuple(np.asarray(o) for o in out))
+                    done[chain] += length
+                    compiled.set()
+    finally:
+        compiled.set()
+    if not pieces:
+        return np.zeros((0, mode.z.size)), np.zeros(0), np.zeros(0), np.zeros(0)
+    return tuple(np.concatenate(piece) for piece in zip(*pieces, strict=True))

@@ -21,12 +21,17 @@ class SVI:
         Guide samples a step, taken in antithetic pairs (even).
     learning_rate : float
         Of gradient descent in whitened coordinates, where 1 would be Newton's step.
+    sample_if_needed : bool
+        Where the guide fails its own check (a posterior that is not Gaussian, as for nearly noise-free data whose simplex
+        has sharp walls), sample with NUTS in the guide's coordinates, as many draws. With False the failed guide is returned
+        as it is, and marked.
     """
 
     draws: int = 1000
     steps: int = 200
     samples: int = 4
     learning_rate: float = 0.3
+    sample_if_needed: bool = True
 
     def __post_init__(self) -> None:
         _check_positive(self)
@@ -63,5 +68,5 @@ class NUTS:
 def _check_positive(settings) -> None:
     for entry in fields(settings):
         value = getattr(settings, entry.name)
-        if not value > 0:
+        if not isinstance(value, bool) and not value > 0:
             raise ValueError(f"{entry.name}: expected a positive number, got {value!r}")

@@ -55,12 +55,17 @@ def value_and_grad(program: Program, z: jax.Array, data: Data):
     return jax.value_and_grad(lambda v: log_density(program, v, data))(z)
 
 
-@partial(jax.jit, static_argnames="program")
-def with_rules(program: Program, z: jax.Array, data: Data, key: jax.Array, index: jax.Array) -> Data:
-    """Data with integration rules made at ``z`` for the observed sites whose distribution has one."""
+@partial(jax.jit, static_argnames=("program", "more"))
+def with_rules(
+    program: Program, z: jax.Array, data: Data, key: jax.Array, index: jax.Array, more: int = 1
+) -> Data:
+    """Data with integration rules made at ``z`` for the observed sites whose distribution has one.
+
+    ``more`` multiplies the distribution's own number of points.
+    """
     run = program.evaluate(data.numbers, z, data.y, data.covariates)
     rules = {
-        name: distribution.rule(value, key, index)
+        name: distribution.rule(value, key, index, n_points=more * distribution.n_points)
         for name, (distribution, value) in run.observed.items()
         if hasattr(distribution, "rule")
     }
@@ -86,7 +91,9 @@ def hessian(program: Program, z: jax.Array, data: Data):
     def smooth(v):
         """What automatic differentiation sees: the prior, and observed sites without a curvature of their own."""
         run = program.evaluate(data.numbers, v, data.y, data.covariates)
-        rest = [fn.log_prob(value).sum() for name, (fn, value) in run.observed.items() if name not in data.rules]
+        rest = [
+            fn.log_prob(value).sum() for name, (fn, value) in run.observed.items() if name not in data.rules
+        ]
         return run.log_prior + sum(rest, start=_correction(v, data))
 
     gradient, matrix = jax.grad(smooth)(z), _dense_hessian(smooth, z)
@@ -107,7 +114,8 @@ def hessian(program: Program, z: jax.Array, data: Data):
                 block = own_hessian[p][q].reshape(flat[p].shape[0], flat[q].shape[0])
                 matrix = matrix + flat[p].T @ (block @ flat[q])
         matrix = matrix + _dense_hessian(
-            lambda v: sum((own_gradient[p] * parameters(v)[p]).sum() for p in names), z  # noqa: B023
+            lambda v: sum((own_gradient[p] * parameters(v)[p]).sum() for p in names),
+            z,  # noqa: B023
         )
     return gradient, 0.5 * (matrix + matrix.T)
 
@@ -126,7 +134,9 @@ def constrain(program: Program, draws: jax.Array, data: Data) -> dict[str, jax.A
     )
 
 
-def as_device_data(program: Program, numbers: tuple[Any, ...], y: np.ndarray, covariates: dict[str, Any]) -> Data:
+def as_device_data(
+    program: Program, numbers: tuple[Any, ...], y: np.ndarray, covariates: dict[str, Any]
+) -> Data:
     """Data in the precision of the current context, without rules yet."""
     dtype = jnp.result_type(float)
     nowhere = jnp.zeros(program.size, dtype)

@@ -1,8 +1,8 @@
 """What the posterior says of every unit: one pass over draws of the globals, a chunk of units at a time.
 
-For each draw of the globals the likelihood's ``conditional`` gives the unit's latent, on points of its own around a
-proposal made once, at the posterior mean; ``emission`` gives the data that the latent predicts. A distribution without
-``conditional`` has no latent and predicts by itself.
+For each draw of the globals the likelihood's ``conditional`` gives the unit's latent, on points of its own
+around a proposal made once, at the posterior mean; ``emission`` gives the data that the latent predicts. A
+distribution without ``conditional`` has no latent and predicts by itself.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class Chunk(NamedTuple):
 def chunks(
     draws: Draws, y: np.ndarray, covariates: dict[str, Any], key: jax.Array, held: int = 0
 ) -> Iterator[tuple[slice, Chunk]]:
-    """Slices of the units with their chunk. All but the last are of one size, so two programs are compiled at most.
+    """Slices of the units with their chunk. All but the last are of one size, so two programs are compiled at
+    most.
 
     ``held`` is the number of values that the pass keeps of every unit.
     """
@@ -94,11 +95,14 @@ def is_local(site: dict[str, Any]) -> bool:
     return not site.get("is_observed") and any(frame.name == "unit" for frame in site["cond_indep_stack"])
 
 
-def _units_a_chunk(draws: Draws, y: np.ndarray, one: dict[str, Any], local: tuple[str, ...], held: int) -> int:
+def _units_a_chunk(
+    draws: Draws, y: np.ndarray, one: dict[str, Any], local: tuple[str, ...], held: int
+) -> int:
     shape = jax.ShapeDtypeStruct((1, y.shape[1]), jnp.result_type(float))
     centre = {name: value[:1] if name in local else value for name, value in draws.centre.items()}
     probe = jax.eval_shape(
-        lambda v: _make_rule(draws.program, draws.numbers, centre, v, one, jax.random.key(0), jnp.arange(1)), shape
+        lambda v: _make_rule(draws.program, draws.numbers, centre, v, one, jax.random.key(0), jnp.arange(1)),
+        shape,
     )
     rule = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree_util.tree_leaves(probe))
     return max(256, int(_CHUNK_BYTES // (rule + 8 * 8 * y.shape[1] + 8 * held)))
@@ -172,11 +176,15 @@ class PredictionPass(NamedTuple):
     mean: jax.Array  # (units, channel)
     variance_mean: jax.Array  # Var E(y | latent, globals), (units, channel), ddof 1
     mean_variance: jax.Array  # E Var(y | latent, globals), (units, channel)
-    exceeded: jax.Array  # share of draws whose replicate is more discrepant than the data (ties half), (units,)
+    exceeded: (
+        jax.Array
+    )  # share of draws whose replicate is more discrepant than the data (ties half), (units,)
 
 
 @partial(jax.jit, static_argnames=("program", "replicate"))
-def prediction_pass(program: Program, numbers, values, chunk: Chunk, key, replicate: bool = False) -> PredictionPass:
+def prediction_pass(
+    program: Program, numbers, values, chunk: Chunk, key, replicate: bool = False
+) -> PredictionPass:
     """Law of total variance over joint draws of globals and latent; with ``replicate`` also a replicate each."""
 
     def one(carry, inputs):
@@ -199,7 +207,9 @@ def prediction_pass(program: Program, numbers, values, chunk: Chunk, key, replic
     zero = jnp.zeros_like(chunk.y)
     n_draws = len(next(iter(values.values())))
     start = (jnp.zeros((), chunk.y.dtype), zero, zero, zero, zero[:, 0])
-    (count, mean, spread, noise, exceeded), _ = jax.lax.scan(one, start, (values, jax.random.split(key, n_draws)))
+    (count, mean, spread, noise, exceeded), _ = jax.lax.scan(
+        one, start, (values, jax.random.split(key, n_draws))
+    )
     return PredictionPass(mean, spread / jnp.maximum(count - 1.0, 1.0), noise, exceeded / count)
 
 
@@ -237,8 +247,8 @@ class DiscrepancyPass(NamedTuple):
 def discrepancy_pass(draws: Draws, chunk: Chunk, key: jax.Array, replicates: int) -> DiscrepancyPass:
     """Discrepancy of every unit at a draw of its own.
 
-    The units are dealt at random into groups, and each group gets one draw of the globals: a unit's draw is then a
-    posterior draw, and few units share one.
+    The units are dealt at random into groups, and each group gets one draw of the globals: a unit's draw is
+    then a posterior draw, and few units share one.
     """
     n_units = len(chunk.y)
     key_units, key_draws, key_pass = jax.random.split(key, 3)
@@ -267,7 +277,9 @@ def _by_group(program: Program, numbers, shared, inputs, replicates: int):
         value, y, index, covariates, key = group
         key_points, key_latent, key_data, key_rank = jax.random.split(key, 4)
         covariates = {**shared, **covariates}
-        chunk = Chunk(y, index, _make_rule(program, numbers, value, y, covariates, key_points, index), covariates, {})
+        chunk = Chunk(
+            y, index, _make_rule(program, numbers, value, y, covariates, key_points, index), covariates, {}
+        )
         emission = _emission(program, numbers, value, chunk, key_latent)
         found = chi_square(y, emission)
 
@@ -303,8 +315,8 @@ class LikelihoodPass(NamedTuple):
 def likelihood_pass(program: Program, numbers, values, chunk: Chunk, key, keep: bool) -> LikelihoodPass:
     """Running log-sum-exp and Welford over draws; the draws themselves too when ``keep``.
 
-    The draws share a unit's integration points, and so nearly all of its integration error: what many sets of points find
-    at the mean of the draws is taken off everywhere.
+    The draws share a unit's integration points, and so nearly all of its integration error: what many sets of
+    points find at the mean of the draws is taken off everywhere.
     """
 
     def one(carry, value):

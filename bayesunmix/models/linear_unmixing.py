@@ -69,7 +69,9 @@ class LinearUnmixing:
     endmembers: Any = None
     likelihood: Literal["normal"] = field(default="normal", metadata={"static": True})
     concentration: float | None = field(default=None, metadata={"static": True})
-    endmember_support: Literal["nonnegative", "real"] = field(default="nonnegative", metadata={"static": True})
+    endmember_support: Literal["nonnegative", "real"] = field(
+        default="nonnegative", metadata={"static": True}
+    )
     noise: Literal["isotropic", "diagonal"] = field(default="isotropic", metadata={"static": True})
     endmember_scale: Any = None
     noise_level: Any = None
@@ -78,10 +80,14 @@ class LinearUnmixing:
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {getattr(self, name)!r}")
+                raise ValueError(
+                    f"{name}: expected one of {', '.join(map(repr, allowed))}, got {getattr(self, name)!r}"
+                )
         if not isinstance(self.n_endmembers, int | np.integer) or self.n_endmembers < 1:
             raise ValueError(f"n_endmembers: expected an integer of at least 1, got {self.n_endmembers!r}")
-        if self.concentration is not None and not (np.isfinite(self.concentration) and self.concentration > 0):
+        if self.concentration is not None and not (
+            np.isfinite(self.concentration) and self.concentration > 0
+        ):
             raise ValueError(f"concentration: expected a positive number, got {self.concentration!r}")
         if self.endmembers is not None:
             known = np.asarray(self.endmembers, dtype=np.float64)
@@ -97,7 +103,10 @@ class LinearUnmixing:
         """The program of inference: abundances integrated out. ``y`` is (unit, channel)."""
         endmembers, noise_scale = self._globals()
         likelihood = NormalUnmixing(
-            endmembers, self._concentration(), noise_scale, n_points=default_points(self.n_endmembers, self.alpha)
+            endmembers,
+            self._concentration(),
+            noise_scale,
+            n_points=default_points(self.n_endmembers, self.alpha),
         )
         with numpyro.plate("unit", n_units):
             numpyro.sample("y", likelihood, obs=y)
@@ -111,7 +120,9 @@ class LinearUnmixing:
 
     def _globals(self):
         if not self.bound:
-            raise ValueError("the priors have no scale yet: call model.bind(data) first (bu.fit does it for you)")
+            raise ValueError(
+                "the priors have no scale yet: call model.bind(data) first (bu.fit does it for you)"
+            )
         scale, level = jnp.asarray(self.endmember_scale), jnp.asarray(self.noise_level)
         if self.endmembers is not None:
             endmembers = jnp.asarray(self.endmembers)
@@ -168,7 +179,9 @@ class LinearUnmixing:
         values = np.asarray(data, dtype=np.float64).reshape(-1, np.shape(data)[-1])
         n_units, n_channels = values.shape
         if self.endmembers is not None and self.endmembers.shape[1] != n_channels:
-            raise ValueError(f"endmembers have {self.endmembers.shape[1]} channels, the data {n_channels}: give both the same axis")
+            raise ValueError(
+                f"endmembers have {self.endmembers.shape[1]} channels, the data {n_channels}: give both the same axis"
+            )
         if self.n_endmembers > n_channels:
             raise ValueError(
                 f"n_endmembers={self.n_endmembers} exceeds the {n_channels} channels: no more spectra than channels can be told apart"
@@ -214,16 +227,26 @@ class LinearUnmixing:
         if self.endmembers is not None:
             lines.append("Endmembers: known, taken as exact.")
         elif not self.bound:
-            lines.append(f"Endmembers: {self.endmember_support}, scale taken from the data when the model is fitted.")
+            lines.append(
+                f"Endmembers: {self.endmember_support}, scale taken from the data when the model is fitted."
+            )
         else:
             low, high = np.min(self.endmember_scale), np.max(self.endmember_scale)
-            kind = "half-normal (never negative)" if self.endmember_support == "nonnegative" else "normal around zero"
+            kind = (
+                "half-normal (never negative)"
+                if self.endmember_support == "nonnegative"
+                else "normal around zero"
+            )
             lines.append(
                 f"Endmembers: every channel on its own, {kind}, with the spread of the data in that channel ({low:.3g} to {high:.3g})."
             )
         if self.bound:
             level = float(np.sqrt(np.mean(np.square(self.noise_level))))
-            kind = "one standard deviation for all channels" if self.noise == "isotropic" else "a standard deviation per channel"
+            kind = (
+                "one standard deviation for all channels"
+                if self.noise == "isotropic"
+                else "a standard deviation per channel"
+            )
             lines.append(f"Noise: normal, {kind}, expected near {level:.3g}, within a factor of 2.7 (95 %).")
         return "\n".join(lines)
 
