@@ -1,0 +1,264 @@
+"""NormalUnmixing as a NumPyro distribution: derivatives, shapes, precision, draws.
+
+Everything goes through a few compiled functions on shapes that the tests share: compiling is what takes time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import pytest
+from numpyro import handlers
+from scipy import stats
+
+from bayesunmix.distributions.unmixing import NormalUnmixing
+
+CHANNELS = 5
+FEW = 6
+MANY = 1000
+# Integration error of a unit, nats rms: what test_simplex_integral allows.
+ERROR = 0.2
+
+Parameters = dict[str, jax.Array]
+
+
+def parameters(n_parts: int, noise: str, seed: int = 0) -> Parameters:
+    rng = np.random.default_rng(seed)
+    scale = 0.1 if noise == "isotropic" else np.geomspace(0.05, 0.3, CHANNELS)
+    return {
+        "endmembers": jnp.asarray(rng.gamma(2.0, 0.5, (n_parts, CHANNELS))),
+        "concentration": jnp.asarray(rng.uniform(0.8, 2.0, n_parts)),
+        "noise_scale": jnp.asarray(scale),
+    }
+
+
+def draw(own: Parameters, n_units: int, seed: int = 1) -> tuple[jax.Array, jax.Array]:
+    return NormalUnmixing(**own).sample_with_latent(jax.random.key(seed), (n_units,))
+
+
+@jax.jit
+def log_prob(own: Parameters, y: jax.Array) -> jax.Array:
+    return NormalUnmixing(**own).log_prob(y)
+
+
+@jax.jit
+def make_rule(own: Parameters, y: jax.Array, key: jax.Array, index: jax.Array) -> Any:
+    return NormalUnmixing(**own).rule(y, key, index)
+
+
+@jax.jit
+def log_prob_on(own: Parameters, rule: Any) -> jax.Array:
+    return NormalUnmixing(**own).log_prob_on(rule)
+
+
+@jax.jit
+def conditional_on(own: Parameters, rule: Any) -> Any:
+    return NormalUnmixing(**own).conditional_on(rule)
+
+
+def test_gradient_of_log_density_is_its_slope() -> None:
+    """Central differences of the whole of log_prob, whose points move with the parameters."""
+    own = parameters(3, "diagonal")
+    y, _ = draw(own, FEW)
+    value_and_slope = jax.jit(jax.value_and_grad(lambda p: NormalUnmixing(**p, n_points=16).log_prob(y).sum()))
+    _, gradient = value_and_slope(own)
+    rng = np.random.default_rng(3)
+    for name, value in own.items():
+        for _ in range(3):
+            step = 1e-5 * jnp.asarray(rng.normal(size=value.shape))
+            ahead, behind = ({**own, name: value + sign * step} for sign in (1, -1))
+            rise = (value_and_slope(ahead)[0] - value_and_slope(behind)[0]) / 2
+            # A central difference at this step, and a mode found to 1e-9, both err by less than 1e-6 of its terms.
+            size = float(jnp.abs(gradient[name] * step).sum())
+            np.testing.assert_allclose(rise, (gradient[name] * step).sum(), atol=1e-5 * size)
+
+
+@pytest.mark.parametrize(("n_parts", "noise"), [(1, "isotropic"), (2, "diagonal"), (3, "isotropic")])
+def test_curvature_is_the_hessian_of_the_log_density_on_the_rule(n_parts: int, noise: str) -> None:
+    own = parameters(n_parts, noise)
+    y, _ = draw(own, FEW)
+
+    @jax.jit
+    def both(p: Parameters) -> Any:
+        rule = NormalUnmixing(**own, n_points=16).rule(y, jax.random.key(0), jnp.arange(FEW))
+
+        def total(p: Parameters) -> jax.Array:
+            return NormalUnmixing(**p).log_prob_on(rule).sum()
+
+        return NormalUnmixing(**p).curvature_on(rule), (jax.grad(total)(p), jax.hessian(total)(p))
+
+    # Away from where the rule was made, so that terms that vanish there are seen too.
+    moved = jax.tree.map(lambda v: 1.01 * v, own)
+    (gradient, hessian), (expected_gradient, expected) = both(moved)
+    for row in own:
+        np.testing.assert_allclose(gradient[row], expected_gradient[row], rtol=1e-8, atol=1e-8)
+        for column in own:
+            block = expected[row][column]
+            np.testing.assert_allclose(
+                hessian[row][column], block, rtol=1e-8, atol=1e-9 * (1 + float(jnp.abs(block).max()))
+            )
+
+
+def test_expected_score_is_zero() -> None:
+    """E grad log p(y) = 0 over y drawn from the distribution itself: what is drawn is what is scored.
+
+    17 components over 3000 units, each within 4.5 standard errors: false alarm 1e-4.
+    """
+    own = parameters(2, "diagonal")
+    y, _ = draw(own, 3000)
+    score = jax.grad(lambda p, unit: NormalUnmixing(**p).log_prob(unit[None])[0])
+    for found in jax.jit(jax.vmap(score, in_axes=(None, 0)))(own, y).values():
+        flat = np.asarray(found).reshape(len(y), -1)
+        z = flat.mean(0) / (flat.std(0) / np.sqrt(len(y)))
+        assert np.abs(z).max() < 4.5
+
+
+def test_float32_sees_small_differences_of_a_large_signal() -> None:
+    """A signal of a thousand with noise of one: NUTS needs differences of the log density to a tenth of a nat."""
+    limit = 0.1
+    rng = np.random.default_rng(0)
+    # Numbers that both precisions hold exactly.
+    endmembers = np.round(128 * (1e3 + 5.0 * rng.normal(size=(3, CHANNELS)))) / 128
+    own = {
+        "endmembers": jnp.asarray(endmembers),
+        "concentration": jnp.ones(3),
+        "noise_scale": jnp.asarray(1.0),
+    }
+    y, abundance = draw(own, MANY)
+    rule = make_rule(own, y, jax.random.key(0), jnp.arange(MANY))
+    moves = rng.integers(-3, 4, (20, *endmembers.shape)) / 128
+
+    def differences(dtype: Any) -> np.ndarray:
+        frozen, base = jax.tree.map(lambda x: jnp.asarray(x, dtype), (rule, own))
+        at = lambda w: log_prob_on({**base, "endmembers": jnp.asarray(w, dtype)}, frozen).sum()  # noqa: E731
+        return np.array([at(endmembers + m) - at(endmembers) for m in moves], dtype=np.float64)
+
+    double = differences(jnp.float64)
+    assert np.abs(double).max() > 1.0
+    assert np.abs(differences(jnp.float32) - double).max() < limit
+
+    def uncentred(w: np.ndarray, dtype: Any) -> float:
+        data, parts, spectra = (np.asarray(v, dtype) for v in (y, abundance, w))
+        linear, gram = data @ spectra.T, spectra @ spectra.T
+        return float(((parts * linear).sum() - 0.5 * ((parts @ gram) * parts).sum()).astype(dtype))
+
+    naive = [
+        [uncentred(endmembers + m, t) - uncentred(endmembers, t) for m in moves] for t in (np.float32, np.float64)
+    ]
+    assert np.abs(np.subtract(*naive)).max() > limit
+
+
+def test_whole_likelihood_in_float32() -> None:
+    own = parameters(3, "isotropic")
+    y, _ = draw(own, MANY)
+    double = np.asarray(log_prob(own, y))
+    with jax.enable_x64(False):
+        low = {name: jnp.asarray(np.asarray(v), jnp.float32) for name, v in own.items()}
+        single = np.asarray(log_prob(low, jnp.asarray(np.asarray(y), jnp.float32)))
+    assert single.dtype == np.float32
+    # The points differ with the precision, so that a unit agrees within its integration error only; 4.5 errors.
+    assert abs(np.mean(single - double)) < 4.5 * ERROR * np.sqrt(2 / MANY)
+
+
+def test_vmap_over_globals() -> None:
+    own = parameters(2, "isotropic")
+    y, _ = draw(own, FEW)
+    stack = jax.tree.map(lambda v: jnp.stack([v, 1.1 * v, 0.9 * v]), own)
+    batched = jax.jit(jax.vmap(log_prob, in_axes=(0, None)))(stack, y)
+    assert batched.shape == (3, FEW)
+    for i, row in enumerate(batched):
+        np.testing.assert_allclose(row, log_prob(jax.tree.map(lambda v, i=i: v[i], stack), y), rtol=1e-9)
+
+
+def test_value_may_have_any_leading_axes() -> None:
+    own = parameters(2, "isotropic")
+    y, _ = draw(own, FEW)
+    shaped = jax.jit(lambda v: NormalUnmixing(**own).log_prob(v))(y.reshape(2, 3, CHANNELS))
+    np.testing.assert_allclose(shaped.reshape(-1), log_prob(own, y), rtol=1e-9)
+
+
+def test_it_is_a_pytree() -> None:
+    distribution = NormalUnmixing(**parameters(2, "diagonal"), n_points=32).expand((4,))
+    leaves, tree = jax.tree.flatten(distribution)
+    back = jax.tree.unflatten(tree, leaves)
+    assert (back.n_points, back.batch_shape, back.event_shape) == (32, (4,), (CHANNELS,))
+    np.testing.assert_array_equal(back.endmembers, distribution.endmembers)
+
+
+def test_shapes_in_a_plate_and_expanded() -> None:
+    plain = NormalUnmixing(**parameters(3, "isotropic"))
+    wide = plain.expand((FEW,))
+    assert (wide.batch_shape, wide.event_shape) == ((FEW,), (CHANNELS,))
+    assert wide.sample(jax.random.key(0), (2,)).shape == (2, FEW, CHANNELS)
+    assert wide.mean.shape == wide.variance.shape == (FEW, CHANNELS)
+    y, abundance = wide.sample_with_latent(jax.random.key(0), (2,))
+    assert (y.shape, abundance.shape) == ((2, FEW, CHANNELS), (2, FEW, 3))
+    assert wide.emission(abundance).batch_shape == (2, FEW)
+
+    def model() -> None:
+        with numpyro.plate("unit", FEW):
+            numpyro.sample("y", plain)
+
+    site = handlers.trace(handlers.seed(model, 0)).get_trace()["y"]
+    assert site["value"].shape == (FEW, CHANNELS)
+    assert jax.eval_shape(site["fn"].log_prob, site["value"]).shape == (FEW,)
+
+
+def test_a_unit_has_the_same_points_in_any_batch() -> None:
+    own = parameters(3, "isotropic")
+    y, _ = draw(own, MANY)
+    key = jax.random.key(7)
+    order = jnp.flip(jnp.arange(MANY))
+    straight = log_prob_on(own, make_rule(own, y, key, jnp.arange(MANY)))
+    flipped = log_prob_on(own, make_rule(own, y[order], key, order))
+    np.testing.assert_allclose(flipped[order], straight, rtol=1e-9)
+
+
+def test_redrawn_points_are_fresh_and_as_good() -> None:
+    own = parameters(3, "isotropic")
+    y, _ = draw(own, MANY)
+    rule = make_rule(own, y, jax.random.key(0), jnp.arange(MANY))
+    again = jax.jit(NormalUnmixing.redraw)(rule, jax.random.key(1), jnp.arange(MANY))
+    assert again.nodes.points.shape == rule.nodes.points.shape
+    assert not np.allclose(again.nodes.points, rule.nodes.points)
+    difference = np.asarray(log_prob_on(own, again) - log_prob_on(own, rule))
+    assert 0 < np.sqrt(np.mean(difference**2)) < ERROR * np.sqrt(2)
+
+
+def test_mean_and_variance_are_those_of_the_draws() -> None:
+    """20000 draws; 10 moments within 4.5 standard errors: false alarm 7e-5."""
+    distribution = NormalUnmixing(**parameters(3, "diagonal"))
+    y = np.asarray(distribution.sample(jax.random.key(4), (20000,)))
+    mean = np.asarray(distribution.mean)
+    for term, expected in ((y, mean), ((y - mean) ** 2, np.asarray(distribution.variance))):
+        assert np.abs((term.mean(0) - expected) / (term.std(0) / np.sqrt(len(term)))).max() < 4.5
+
+
+def test_true_abundances_rank_uniformly_among_conditional_draws() -> None:
+    """Simulation-based calibration of the latent: 1000 units, 63 draws each, ranks in 8 bins, p > 1e-4 each."""
+    own = parameters(3, "isotropic")
+    y, truth = draw(own, MANY, seed=5)
+    conditional = conditional_on(own, make_rule(own, y, jax.random.key(6), jnp.arange(MANY)))
+    draws = conditional.sample(jax.random.key(7), (63,))
+    assert draws.shape == (63, MANY, 3)
+    np.testing.assert_allclose(draws.sum(-1), 1.0, atol=1e-9)
+    ranks = np.asarray((draws < truth).sum(0))
+    for part in range(3):
+        counts, _ = np.histogram(ranks[:, part], bins=8, range=(0, 64))
+        assert stats.chisquare(counts).pvalue > 1e-4
+
+
+def test_conditional_draws_have_the_conditional_moments() -> None:
+    """2000 draws of 1000 units: 3000 means within 5.5 standard errors (false alarm 1e-4), variances on average."""
+    own = parameters(3, "isotropic")
+    y, _ = draw(own, MANY)
+    conditional = conditional_on(own, make_rule(own, y, jax.random.key(6), jnp.arange(MANY)))
+    draws = np.asarray(conditional.sample(jax.random.key(8), (2000,)))
+    variance = np.asarray(conditional.variance)
+    z = (draws.mean(0) - np.asarray(conditional.mean)) / np.sqrt(variance / len(draws))
+    assert np.abs(z).max() < 5.5
+    assert abs(np.mean(draws.var(0) / variance) - 1) < 0.01
