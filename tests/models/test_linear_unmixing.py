@@ -1,0 +1,127 @@
+"""LinearUnmixing before any inference: options, priors bound to data, starts, words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpyro import handlers
+
+from bayesunmix.models import LinearUnmixing
+
+
+def data(n_units: int = 50, n_channels: int = 6) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    spectra = rng.gamma(2.0, 1.0, (2, n_channels))
+    return rng.dirichlet(np.ones(2), n_units) @ spectra + 0.05 * rng.normal(size=(n_units, n_channels))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_endmembers": 0}, "n_endmembers: expected an integer of at least 1, got 0"),
+        ({"n_endmembers": 2.5}, "n_endmembers: expected an integer"),
+        ({"n_endmembers": 2, "noise": "pink"}, "noise: expected one of 'isotropic', 'diagonal', got 'pink'"),
+        ({"n_endmembers": 2, "likelihood": "gamma"}, "likelihood: expected one of 'normal'"),
+        ({"n_endmembers": 2, "endmember_support": "positive"}, "endmember_support: expected one of"),
+        ({"n_endmembers": 2, "concentration": 0.0}, "concentration: expected a positive number, got 0.0"),
+        ({"n_endmembers": 2, "concentration": np.inf}, "concentration: expected a positive number, got inf"),
+        ({"n_endmembers": 2, "endmembers": np.ones((3, 4))}, r"endmembers: expected .* \(2, channel\), got \(3, 4\)"),
+        ({"n_endmembers": 2, "endmembers": np.full((2, 4), np.nan)}, "endmembers: expected finite numbers"),
+    ],
+)
+def test_a_wrong_option_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LinearUnmixing(**options)
+
+
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises(TypeError, match="n_members"):
+        LinearUnmixing(2, n_members=3)  # type: ignore[call-arg]
+
+
+def test_an_unbound_model_says_what_to_do() -> None:
+    with pytest.raises(ValueError, match=r"model\.bind\(data\)"), handlers.seed(rng_seed=0):
+        LinearUnmixing(2)(data(), n_units=50)
+
+
+def test_binding_fills_the_numbers_in_and_changes_nothing_else() -> None:
+    model = LinearUnmixing(2, noise="diagonal", concentration=0.5)
+    bound = model.bind(data())
+    assert not model.bound and bound.bound
+    assert (bound.n_endmembers, bound.noise, bound.concentration) == (2, "diagonal", 0.5)
+    assert np.shape(bound.endmember_scale) == np.shape(bound.noise_level) == (6,)
+    # The plane through two endmembers leaves the noise.
+    np.testing.assert_allclose(bound.noise_level, 0.05, rtol=0.5)
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+def test_priors_scale_with_the_data(noise: Any, factor: float) -> None:
+    plain, scaled = (LinearUnmixing(2, noise=noise).bind(f * data()) for f in (1.0, factor))
+    for name in ("endmember_scale", "noise_level", "endmember_resolution"):
+        np.testing.assert_allclose(getattr(scaled, name), factor * np.asarray(getattr(plain, name)), rtol=1e-9)
+
+
+def test_priors_do_not_see_the_order_or_the_grid_of_the_pixels() -> None:
+    plain = LinearUnmixing(2).bind(data())
+    other = LinearUnmixing(2).bind(data()[::-1].reshape(10, 5, 6))
+    np.testing.assert_allclose(other.endmember_scale, plain.endmember_scale, rtol=1e-12)
+    np.testing.assert_allclose(other.noise_level, plain.noise_level, rtol=1e-9)
+
+
+def test_a_template_without_variation_gives_unit_scales() -> None:
+    bound = LinearUnmixing(2).bind(np.zeros((4, 5, 6)))
+    np.testing.assert_array_equal(bound.endmember_scale, np.ones(6))
+    assert bound.noise_level == pytest.approx(0.05)
+
+
+def test_channels_must_suffice_and_fit_known_endmembers() -> None:
+    with pytest.raises(ValueError, match="n_endmembers=7 exceeds the 6 channels"):
+        LinearUnmixing(7).bind(data())
+    with pytest.raises(ValueError, match="endmembers have 5 channels, the data 6"):
+        LinearUnmixing(2, endmembers=np.ones((2, 5))).bind(data())
+
+
+@pytest.mark.parametrize("support", ["nonnegative", "real"])
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+def test_program_and_textbook_program_have_the_same_globals(support: Any, noise: Any) -> None:
+    model = LinearUnmixing(2, endmember_support=support, noise=noise).bind(data())
+    traces = [
+        handlers.trace(handlers.seed(program, 0)).get_trace(data(), n_units=50) for program in (model, model.joint)
+    ]
+    marginal, joint = ({n: s for n, s in t.items() if s["type"] == "sample"} for t in traces)
+    assert set(joint) - set(marginal) == {"abundance"}
+    assert joint["abundance"]["value"].shape == (50, 2)
+    for name in ("endmembers", "noise_scale"):
+        assert marginal[name]["value"].shape == joint[name]["value"].shape
+        assert float(marginal[name]["fn"].log_prob(1.0 + 0 * marginal[name]["value"]).sum()) == pytest.approx(
+            float(joint[name]["fn"].log_prob(1.0 + 0 * joint[name]["value"]).sum())
+        )
+
+
+def test_start_is_inside_the_support() -> None:
+    values = np.maximum(data(), 0.0)
+    values[:, 0] = 0.0  # a dead channel
+    start = LinearUnmixing(2).bind(values).initial(values)
+    assert (start["endmembers"] > 0).all() and start["noise_scale"] > 0
+    assert "endmembers" not in LinearUnmixing(2, endmembers=np.ones((2, 6))).bind(values).initial(values)
+
+
+def test_labels_are_ordered_by_mean_abundance() -> None:
+    model = LinearUnmixing(3)
+    np.testing.assert_array_equal(model.order({"abundance": np.array([0.2, 0.5, 0.3])}), [1, 2, 0])
+    assert model.label == "endmember"
+    assert LinearUnmixing(1).label is None
+    assert LinearUnmixing(2, endmembers=np.ones((2, 6))).label is None
+
+
+def test_description_says_the_numbers() -> None:
+    model = LinearUnmixing(2, concentration=0.5)
+    assert "when the model is fitted" in model.describe()
+    words = model.bind(data()).describe()
+    level = f"expected near {model.bind(data()).noise_level:.3g}"
+    for piece in ("2 endmembers", "Dirichlet(0.5)", "half-normal", "Noise: normal", level):
+        assert piece in words
+    assert "known, taken as exact" in LinearUnmixing(2, endmembers=np.ones((2, 6))).describe()
