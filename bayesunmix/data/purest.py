@@ -35,7 +35,8 @@ def purest_pixels(values: np.ndarray, n_endmembers: int, *, seed: int = 0, resta
     if n_endmembers == 1:
         return mean[None]
     scores = (np.asarray(values, dtype=np.float64) - mean) @ axes.T
-    lifted = np.vstack([np.ones(len(scores)), scores.T])
+    # Of unit size, so that the search, its random starts included, is the same in any units of the data.
+    lifted = np.vstack([np.ones(len(scores)), scores.T / (np.abs(scores).max() or 1.0)])
     rng = np.random.default_rng(seed)
     best, best_volume = None, -np.inf
     for _ in range(restarts):
