@@ -22,8 +22,8 @@ from bayesunmix.inference.run import infer, settings_as_dict
 from bayesunmix.inference.units import Draws, chunks, latent_pass
 from bayesunmix.provenance import describe_run
 
-_LATENT_DRAWS = 200  # draws of the globals behind maps of the latent
-_PER_DRAW = 2
+_LATENT_DRAWS = 100  # draws of the globals behind maps of the latent
+_PER_DRAW = 4
 
 
 def fit(
@@ -41,7 +41,8 @@ def fit(
     Parameters
     ----------
     model
-        A model of :mod:`bayesunmix.models`, or any NumPyro program ``model(y=None, *, n_units)`` with an observed site
+        A model of :mod:`bayesunmix.models`, or any NumPyro program ``model(y=None, *, n_units)`` with an
+        observed site
         "y" inside ``numpyro.plate("unit", n_units)``.
     data : xarray.DataArray or array
         Spectral axis last; see :func:`bayesunmix.data.units.as_units` for what is accepted.
@@ -148,7 +149,8 @@ class Fit:
         Returns
         -------
         xarray.Dataset
-            On the pixel dims plus the latent's own and ``statistic``: mean, sd, lower, upper, sd_noise (what noise leaves
+            On the pixel dims plus the latent's own and ``statistic``: mean, sd, lower, upper, sd_noise (what
+            noise leaves
             open, root of E Var(latent | y, globals)), sd_model (what unknown globals leave open, root of
             Var E(latent | y, globals)); sd_noise**2 + sd_model**2 = sd**2.
 

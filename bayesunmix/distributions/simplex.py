@@ -28,7 +28,8 @@ from jax.scipy.special import gammaln
 from bayesunmix.distributions import lanes
 
 # Student-t with 4 degrees of freedom: its quantile is in closed form and its tails cover the exponential tails of
-# log-ratios. The first proposal is widened; the second matches the mean and covariance that the first one found, which
+# log-ratios. The first proposal is widened; the second matches the mean and covariance that the first one
+# found, which
 # brings in the skewness near the faces.
 _WIDEN = 1.15
 _MATCHING_ROUNDS = 1
@@ -175,7 +176,8 @@ def exponent(
 ) -> jax.Array:
     """Log integrand over proposal at the nodes, relative to the Gaussian part at ``centre``: shape (points, units).
 
-    ``pull`` (K, units) is the linear coefficient at ``centre``. Written in the K - 1 differences to the last part, term by
+    ``pull`` (K, units) is the linear coefficient at ``centre``. Written in the K - 1 differences to the last
+    part, term by
     term: XLA fuses that into one loop over the lanes, which a contraction over K would break into many.
     """
     last = len(nodes.points) - 1

@@ -192,7 +192,8 @@ class NormalUnmixing(dist.Distribution):
     def curvature_on(self, rule: Rule):
         """Gradient and Hessian of ``log_prob_on(rule).sum()`` in (endmembers, concentration, noise_scale).
 
-        Louis's identity (Louis 1982): the observed Hessian is the mean of the complete-data Hessian plus the covariance
+        Louis's identity (Louis 1982): the observed Hessian is the mean of the complete-data Hessian plus the
+        covariance
         of the complete-data score over the latent. Both are moments of the nodes, so the cost is a handful of matrix
         products, whatever the number of parameters.
         Returns ``(gradient, hessian)``: a dict of arrays and a dict of dicts of arrays (leading axes: row parameter).

@@ -15,7 +15,7 @@ from bayesunmix.inference.program import Program
 from bayesunmix.inference.target import Data, hessian, value_and_grad, with_fresh_points, with_rules
 
 _ROUNDS = 12
-_ITERATIONS_A_ROUND = 12
+_ITERATIONS_A_ROUND = 15
 _DECREMENT = 1e-2  # squared length of the Newton step, in posterior sds, at which the mode is found
 _STALLED = (
     3  # rounds without halving the decrement: what is left is integration error, which the tilt takes up
@@ -23,7 +23,7 @@ _STALLED = (
 MC_SHIFT_LIMIT = 0.25
 _MOST_REDRAWS = 32
 _MOST_POINTS = 16  # times the default number, reached in steps of 4
-_CURVED_REDRAWS = 8  # of them, how many also measure the curvature
+_CURVED_REDRAWS = 4  # of them, how many also measure the curvature
 
 
 class Mode(NamedTuple):
@@ -49,10 +49,13 @@ def find_mode(
 ) -> Mode:
     """Climb from ``start`` to the mode, and measure what the integration error does there.
 
-    Every round freezes the integration rules at its start, so that the value, gradient and curvature it sees belong to
+    Every round freezes the integration rules at its start, so that the value, gradient and curvature it sees
+    belong to
     one smooth function, and runs L-BFGS in coordinates whitened by the curvature. At the end the slope at the mode is
-    and its curvature are measured again with fresh points, batch after batch, until two halves of the batches agree; what
-    the frozen rules missed is kept as a linear and a quadratic correction. ``relabel`` puts exchangeable labels in order before that.
+    and its curvature are measured again with fresh points, batch after batch, until two halves of the
+    batches agree; what
+    the frozen rules missed is kept as a linear and a quadratic correction. ``relabel`` puts exchangeable
+    labels in order before that.
     """
     z, count, more = np.asarray(start), 0, 1
     while True:
@@ -69,20 +72,27 @@ def find_mode(
 
 def recentred(program, z: np.ndarray, data: Data, index, key, more: int, tell=lambda _: None) -> Mode:
     """Freeze rules at ``z``, measure slope and curvature there, and take the Newton step that is left."""
-    frozen, gradient, factor, definite = _freeze(program, z, data, key, index, more)
+    frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
+    gradient, matrix = _curvature(program, z, frozen)
     if not frozen.rules:
+        factor, definite = _inverse_root(-matrix)
         return Mode(z, factor, frozen, np.zeros(0), definite, 0)
-    frozen, factor, shift, definite = _correct(program, frozen, index, key, factor, tell)
-    step = factor.T @ np.asarray(value_and_grad(program, jnp.asarray(z), frozen)[1], dtype=np.float64)
+    frozen, factor, shift, definite = _correct(program, frozen, index, key, gradient, matrix, tell)
+    step = factor.T @ _slope(program, z, frozen)
     close = float(np.mean(step**2)) < 0.05
     return Mode(z + factor @ step if close else z, factor, frozen, shift, definite and close, 0, more)
 
 
 def _ascend(program, z: np.ndarray, data: Data, index, key, more: int, tell) -> tuple[np.ndarray, int]:
     """Rounds of frozen rules and whitened L-BFGS, until the Newton step is short or only integration error is left."""
-    count, decrements = 0, []
+    count, decrements, factor, definite = 0, [], np.zeros((0, 0)), False
     for round_ in range(_ROUNDS):
-        frozen, gradient, factor, definite = _freeze(program, z, data, key, index, more)
+        frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
+        if round_ % 2 == 0:  # a curvature serves two rounds: it costs as much as dozens of gradients
+            gradient, matrix = _curvature(program, z, frozen)
+            factor, definite = _inverse_root(-matrix)
+        else:
+            gradient = _slope(program, z, frozen)
         decrement = float(((factor.T @ gradient) ** 2).sum())
         decrements.append(decrement if definite else np.inf)
         tell(f"mode: round {round_ + 1}, {count} evaluations, {decrement:.2g} to go")
@@ -94,14 +104,13 @@ def _ascend(program, z: np.ndarray, data: Data, index, key, more: int, tell) -> 
     return z, count
 
 
-def _freeze(program, z, data, key, index, more) -> tuple[Data, np.ndarray, np.ndarray, bool]:
-    frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
-    return frozen, *_curvature(program, z, frozen)
+def _slope(program: Program, z: np.ndarray, data: Data) -> np.ndarray:
+    return np.asarray(value_and_grad(program, jnp.asarray(z), data)[1], dtype=np.float64)
 
 
-def _curvature(program: Program, z: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray, bool]:
-    gradient, matrix = (np.asarray(a, dtype=np.float64) for a in hessian(program, jnp.asarray(z), data))
-    return gradient, *_inverse_root(-matrix)
+def _curvature(program: Program, z: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    gradient, matrix = hessian(program, jnp.asarray(z), data)
+    return np.asarray(gradient, dtype=np.float64), np.asarray(matrix, dtype=np.float64)
 
 
 def _climb(program: Program, z: np.ndarray, factor: np.ndarray, data: Data) -> tuple[np.ndarray, int]:
@@ -120,11 +129,16 @@ def _climb(program: Program, z: np.ndarray, factor: np.ndarray, data: Data) -> t
     return z + factor @ result.x, result.nfev
 
 
-def _correct(program, data, index, key, factor, tell) -> tuple[Data, np.ndarray, np.ndarray, bool]:
-    """Data corrected for the slope and curvature that the frozen rules miss, the factor of the corrected curvature, how
-    far the slope's remaining error moves the posterior (in posterior sds), and whether the curvature is definite."""
-    gradient, matrix = (np.asarray(a, dtype=np.float64) for a in hessian(program, data.anchor, data))
+def _correct(
+    program, data: Data, index, key, gradient, matrix, tell
+) -> tuple[Data, np.ndarray, np.ndarray, bool]:
+    """Measure with fresh points what the slope ``gradient`` and the curvature ``matrix`` at the anchor miss.
+
+    Returns the corrected data, the factor of the corrected curvature, how far the slope's remaining error moves the
+    posterior (in posterior sds), and whether the curvature is definite.
+    """
     slopes, curvature = [np.zeros_like(gradient), np.zeros_like(gradient)], matrix.copy()
+    factor = np.zeros((0, 0))
     definite = True
     for batch in range(_MOST_REDRAWS):
         fresh = with_fresh_points(program, data, jax.random.fold_in(key, batch + 1), index)

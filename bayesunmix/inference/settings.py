@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields
 class SVI:
     """Variational inference with a Gaussian guide that keeps every correlation of the globals.
 
-    The guide starts at the mode and its curvature; its location and marginal widths then follow the gradient of the ELBO.
+    The guide starts at the mode and its curvature; its location and marginal widths then follow the gradient
+    of the ELBO.
 
     Parameters
     ----------
@@ -22,8 +23,10 @@ class SVI:
     learning_rate : float
         Of gradient descent in whitened coordinates, where 1 would be Newton's step.
     sample_if_needed : bool
-        Where the guide fails its own check (a posterior that is not Gaussian, as for nearly noise-free data whose simplex
-        has sharp walls), sample with NUTS in the guide's coordinates, as many draws. With False the failed guide is returned
+        Where the guide fails its own check (a posterior that is not Gaussian, as for nearly noise-free data
+        whose simplex
+        has sharp walls), sample with NUTS in the guide's coordinates, as many draws. With False the failed
+        guide is returned
         as it is, and marked.
     """
 

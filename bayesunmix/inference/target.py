@@ -84,7 +84,8 @@ def with_fresh_points(program: Program, data: Data, key: jax.Array, index: jax.A
 def hessian(program: Program, z: jax.Array, data: Data):
     """Gradient (size,) and Hessian (size, size) of the log density.
 
-    A distribution that knows its own curvature gives it in its parameters, from where the chain rule takes it to ``z``;
+    A distribution that knows its own curvature gives it in its parameters, from where the chain rule takes
+    it to ``z``;
     any other goes through automatic differentiation.
     """
 

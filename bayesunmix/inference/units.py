@@ -43,7 +43,7 @@ class Chunk(NamedTuple):
     """Some of the units, ready for every draw."""
 
     y: jax.Array
-    index: jax.Array
+    index: jax.Array  # type: ignore[assignment]  # a field, which hides a method of tuple
     rule: Any  # None where the likelihood has no rule
     covariates: dict[str, jax.Array]
     local: dict[str, jax.Array]  # draws of the latents that are sample sites in the plate, (draw, unit, ...)
@@ -78,8 +78,8 @@ def of_units(value: Any, part: Any, n_units: int) -> Any:
 
 
 def local_sites(program: Program, numbers, n_channels: int, one: dict[str, Any]) -> tuple[str, ...]:
-    """Latents that are ordinary sample sites inside the plate "unit"; ``one`` are the covariates of one unit."""
-    names = []
+    """Latents that are sample sites inside the plate "unit"; ``one`` are the covariates of one unit."""
+    names: list[str] = []
 
     def run() -> None:
         with handlers.trace() as trace, handlers.seed(rng_seed=0):
@@ -95,9 +95,7 @@ def is_local(site: dict[str, Any]) -> bool:
     return not site.get("is_observed") and any(frame.name == "unit" for frame in site["cond_indep_stack"])
 
 
-def _units_a_chunk(
-    draws: Draws, y: np.ndarray, one: dict[str, Any], local: tuple[str, ...], held: int
-) -> int:
+def _units_a_chunk(draws: Draws, y: np.ndarray, one: dict[str, Any], local: tuple[str, ...], held: int) -> int:
     shape = jax.ShapeDtypeStruct((1, y.shape[1]), jnp.result_type(float))
     centre = {name: value[:1] if name in local else value for name, value in draws.centre.items()}
     probe = jax.eval_shape(
@@ -110,7 +108,7 @@ def _units_a_chunk(
 
 def _inputs(program: Program, values: dict[str, jax.Array], chunk: Chunk) -> dict[str, jax.Array]:
     """What a scan over draws reads: sampled sites, those of the plate restricted to the chunk's units."""
-    return {name: chunk.local.get(name, values.get(name)) for name, _ in program.shapes}
+    return {name: chunk.local[name] if name in chunk.local else values[name] for name, _ in program.shapes}
 
 
 def _make_rule(program, numbers, centre, y, covariates, key, index):
@@ -176,16 +174,12 @@ class PredictionPass(NamedTuple):
     mean: jax.Array  # (units, channel)
     variance_mean: jax.Array  # Var E(y | latent, globals), (units, channel), ddof 1
     mean_variance: jax.Array  # E Var(y | latent, globals), (units, channel)
-    exceeded: (
-        jax.Array
-    )  # share of draws whose replicate is more discrepant than the data (ties half), (units,)
+    exceeded: jax.Array  # share of draws whose replicate is more discrepant than the data (ties half), (units,)
 
 
 @partial(jax.jit, static_argnames=("program", "replicate"))
-def prediction_pass(
-    program: Program, numbers, values, chunk: Chunk, key, replicate: bool = False
-) -> PredictionPass:
-    """Law of total variance over joint draws of globals and latent; with ``replicate`` also a replicate each."""
+def prediction_pass(program: Program, numbers, values, chunk: Chunk, key, replicate: bool = False) -> PredictionPass:
+    """Law of total variance over joint draws of globals and latent; with ``replicate`` a replicate each."""
 
     def one(carry, inputs):
         value, key = inputs
@@ -207,9 +201,7 @@ def prediction_pass(
     zero = jnp.zeros_like(chunk.y)
     n_draws = len(next(iter(values.values())))
     start = (jnp.zeros((), chunk.y.dtype), zero, zero, zero, zero[:, 0])
-    (count, mean, spread, noise, exceeded), _ = jax.lax.scan(
-        one, start, (values, jax.random.split(key, n_draws))
-    )
+    (count, mean, spread, noise, exceeded), _ = jax.lax.scan(one, start, (values, jax.random.split(key, n_draws)))
     return PredictionPass(mean, spread / jnp.maximum(count - 1.0, 1.0), noise, exceeded / count)
 
 
@@ -277,9 +269,7 @@ def _by_group(program: Program, numbers, shared, inputs, replicates: int):
         value, y, index, covariates, key = group
         key_points, key_latent, key_data, key_rank = jax.random.split(key, 4)
         covariates = {**shared, **covariates}
-        chunk = Chunk(
-            y, index, _make_rule(program, numbers, value, y, covariates, key_points, index), covariates, {}
-        )
+        chunk = Chunk(y, index, _make_rule(program, numbers, value, y, covariates, key_points, index), covariates, {})
         emission = _emission(program, numbers, value, chunk, key_latent)
         found = chi_square(y, emission)
 

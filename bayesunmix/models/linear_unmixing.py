@@ -33,7 +33,8 @@ class LinearUnmixing:
     ``scale`` and ``level`` are taken from the data once, by :meth:`bind`. The abundances are integrated out of the
     likelihood (:class:`~bayesunmix.distributions.unmixing.NormalUnmixing`).
 
-    *Identifiable*: the simplex that the data fill, given enough pixels near its faces. *Not identifiable*: the order of
+    *Identifiable*: the simplex that the data fill, given enough pixels near its faces. *Not identifiable*:
+    the order of
     the endmembers (they are put in the order of decreasing mean abundance), and how far a vertex lies beyond the data
     when no pixel comes near it: then only the Dirichlet prior speaks, and the credible bands are wide.
 
@@ -42,7 +43,8 @@ class LinearUnmixing:
     n_endmembers : int
         At least 1.
     endmembers : array (n_endmembers, channel), optional
-        Known endmembers, in the units of the data: multiple linear regression with abundances on the simplex. Their order is kept.
+        Known endmembers, in the units of the data: multiple linear regression with abundances on the
+        simplex. Their order is kept.
     likelihood : "normal"
     concentration : float, optional
         Dirichlet concentration of the abundances, 1 (uniform on the simplex) when not given.
@@ -50,7 +52,8 @@ class LinearUnmixing:
         "real" for signed data, such as I-V curves or background-subtracted spectra.
     noise : "isotropic" or "diagonal"
     endmember_scale, noise_level, endmember_resolution
-        The numbers :meth:`bind` fills in: prior scale of the endmembers and prior median of the noise, in the units of the
+        The numbers :meth:`bind` fills in: prior scale of the endmembers and prior median of the noise, in
+        the units of the
         data (a number, or one per channel), and the width at which an endmember is told from zero, which shapes the
         coordinate of inference and not the prior.
 
