@@ -1,0 +1,427 @@
+"""bu.fit on 8 x 8 pixels of 16 channels: oracles, and what must not change the answer.
+
+All images have one shape and most fits one program, so that compiled functions are shared.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+import numpyro
+import numpyro.infer
+import pytest
+import xarray as xr
+from scipy import stats
+from scipy.special import logsumexp
+
+import bayesunmix as bu
+from bayesunmix.inference.diagnostics import MC_SHIFT_LIMIT
+from bayesunmix.models import LinearUnmixing
+
+SVI = bu.SVI(draws=200, steps=20)
+ENERGY = np.linspace(0.0, 1.0, 16)
+SPECTRA = 0.2 + np.exp(-0.5 * ((ENERGY - np.array([[0.25], [0.75]])) / 0.15) ** 2)
+NOISE = 0.05
+# Two means of 200 draws differ by this many posterior sds, rms, and integration error may add its limit.
+MONTE_CARLO = float(np.hypot(np.sqrt(2 / SVI.draws), MC_SHIFT_LIMIT))
+
+
+def mixed(
+    spectra: np.ndarray = SPECTRA, noise: Any = NOISE, shape: tuple[int, int] = (8, 8), seed: int = 0
+) -> tuple[xr.DataArray, np.ndarray]:
+    """An image, and its abundances: the second endmember is the abundant one."""
+    rng = np.random.default_rng(seed)
+    abundance = rng.dirichlet(np.linspace(0.7, 1.3, len(spectra)) if len(spectra) > 1 else [1.0], shape)
+    clean = abundance @ spectra
+    values = clean + noise * rng.normal(size=clean.shape)
+    coords = {"x": 0.5 * np.arange(shape[1]), "energy": ENERGY}
+    return xr.DataArray(values, coords, ("y", "x", "energy")), abundance
+
+
+def run(data: Any, model: Any = None, method: Any = SVI, **options: Any) -> bu.Fit:
+    return bu.fit(model or LinearUnmixing(2), data, method, progress=False, **options)
+
+
+def moments(fit: bu.Fit, name: str = "endmembers") -> tuple[np.ndarray, np.ndarray]:
+    draws = fit.posterior[name].stack(sample=("chain", "draw"))
+    return draws.mean("sample").values, draws.std("sample").values
+
+
+def rms_shift(one: bu.Fit, other: bu.Fit, name: str = "endmembers") -> float:
+    """Distance of two posterior means in posterior sds, rms over the elements."""
+    (mean, sd), (other_mean, _) = moments(one, name), moments(other, name)
+    return float(np.sqrt(np.mean(((mean - other_mean) / sd) ** 2)))
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[xr.DataArray, np.ndarray]:
+    return mixed()
+
+
+@pytest.fixture(scope="module")
+def fit(scene: tuple[xr.DataArray, np.ndarray]) -> bu.Fit:
+    return run(scene[0])
+
+
+# ---------------------------------------------------------------------- what comes back
+
+
+def test_it_converges_and_finds_the_truth(fit: bu.Fit, scene: tuple[xr.DataArray, np.ndarray]) -> None:
+    assert fit.converged and fit.finished
+    assert fit.diagnostics.attrs["verdict"].startswith("Usable")
+    mean, sd = moments(fit)
+    z = (mean - SPECTRA[::-1]) / sd
+    # 32 correlated elements: an rms of one is expected, two would be seen once in thousands.
+    assert np.sqrt(np.mean(z**2)) < 2.0
+    noise, noise_sd = moments(fit, "noise_scale")
+    assert abs(noise - NOISE) < 4 * noise_sd
+    latent = fit.latent()["abundance"]
+    truth = scene[1][..., ::-1]
+    z = (latent.sel(statistic="mean") - truth) / latent.sel(statistic="sd")
+    assert 0.6 < float(np.sqrt((z**2).mean())) < 1.5
+
+
+def test_endmembers_are_in_the_order_of_mean_abundance(fit: bu.Fit) -> None:
+    mean = fit.latent()["abundance"].sel(statistic="mean").mean(("y", "x"))
+    assert float(mean[0]) > float(mean[1])
+    assert int(moments(fit)[0][0].argmax()) > 8  # the abundant one peaks at .75
+
+
+def test_names_dims_and_coordinates(fit: bu.Fit, scene: tuple[xr.DataArray, np.ndarray]) -> None:
+    assert fit.posterior["endmembers"].dims == ("chain", "draw", "endmember", "energy")
+    np.testing.assert_array_equal(fit.posterior["energy"], ENERGY)
+    assert fit.posterior["noise_scale"].dims == ("chain", "draw")
+    latent = fit.latent()["abundance"]
+    assert latent.dims == ("y", "x", "endmember", "statistic")
+    assert list(latent["statistic"].values) == ["mean", "sd", "lower", "upper", "sd_noise", "sd_model"]
+    np.testing.assert_array_equal(latent["x"], scene[0]["x"])
+    np.testing.assert_array_equal(fit.data, scene[0])
+    assert fit.model.bound
+    assert "64 pixels x 16 channels" in repr(fit) and "<div>" in fit._repr_html_()
+
+
+def test_variances_of_the_latent_add_up(fit: bu.Fit) -> None:
+    latent = fit.latent(prob=0.5)["abundance"]
+    sd, noise, model, mean, lower, upper = (
+        latent.sel(statistic=s).values for s in ("sd", "sd_noise", "sd_model", "mean", "lower", "upper")
+    )
+    np.testing.assert_allclose(sd**2, noise**2 + model**2, rtol=1e-6)
+    assert (model > 0).all() and (lower < upper).all()
+    np.testing.assert_allclose(mean.sum(-1), 1.0, atol=1e-6)
+    wide = fit.latent(prob=0.95)["abundance"]
+    assert (wide.sel(statistic="upper").values > upper).all()
+
+
+def test_draws_of_the_latent_have_its_moments(fit: bu.Fit) -> None:
+    """200 draws, 128 means and sds: rms of their errors in standard errors is one, two is out of reach."""
+    draws = fit.sample_latent(200, seed=3)["abundance"]
+    assert draws.dims == ("draw", "y", "x", "endmember")
+    np.testing.assert_allclose(draws.sum("endmember"), 1.0, atol=1e-5)
+    latent = fit.latent()["abundance"]
+    z = (draws.mean("draw") - latent.sel(statistic="mean")) / (latent.sel(statistic="sd") / np.sqrt(200))
+    assert float(np.sqrt((z**2).mean())) < 2.0
+    assert abs(float((draws.var("draw") / latent.sel(statistic="sd") ** 2).mean()) - 1) < 0.1
+
+
+def test_too_many_draws_of_the_latent_are_refused(fit: bu.Fit) -> None:
+    with pytest.raises(MemoryError, match="max_bytes"):
+        fit.sample_latent(200, max_bytes=1000)
+
+
+@pytest.mark.parametrize("prob", [0.0, 1.0, 90])
+def test_prob_is_checked(fit: bu.Fit, prob: float) -> None:
+    with pytest.raises(ValueError, match="prob: expected a number between 0 and 1"):
+        fit.latent(prob=prob)
+
+
+# ---------------------------------------------------------------------- what must not matter
+
+
+_COMPILED: list[str] = []
+_LISTENING = threading.Event()
+
+
+def _listen(event: str, duration: float, **_: Any) -> None:
+    if _LISTENING.is_set() and event == "/jax/core/compile/backend_compile_duration":
+        _COMPILED.append(event)
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
+@contextmanager
+def compilations() -> Iterator[list[str]]:
+    _COMPILED.clear()
+    _LISTENING.set()
+    try:
+        yield _COMPILED
+    finally:
+        _LISTENING.clear()
+
+
+def test_a_second_fit_of_the_same_shape_compiles_nothing(fit: bu.Fit) -> None:
+    fit.latent()
+    other, _ = mixed(seed=1)
+    with compilations() as compiled:
+        run(other, seed=5).latent()
+        assert len(compiled) == 0
+        jax.jit(lambda x: x + 1.2345)(1.0)
+        assert len(compiled) == 1  # the count does count
+
+
+def test_the_seed_does_not_matter_beyond_monte_carlo_error(fit: bu.Fit) -> None:
+    other = run(fit.data, seed=1)
+    assert 0 < rms_shift(fit, other) < MONTE_CARLO
+    again = run(fit.data)
+    np.testing.assert_array_equal(again.posterior["endmembers"], fit.posterior["endmembers"])
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_the_unit_of_the_data_does_not_matter(fit: bu.Fit, factor: float) -> None:
+    scaled = run(factor * fit.data)
+    assert scaled.converged == fit.converged
+    for name in ("endmembers", "noise_scale"):
+        (mean, sd), (expected, expected_sd) = moments(scaled, name), moments(fit, name)
+        np.testing.assert_allclose(mean / factor, expected, atol=1e-3 * expected_sd.max())
+        np.testing.assert_allclose(sd / factor, expected_sd, rtol=1e-2)
+    np.testing.assert_allclose(
+        scaled.latent()["abundance"].sel(statistic="mean"),
+        fit.latent()["abundance"].sel(statistic="mean"),
+        atol=1e-4,
+    )
+
+
+def test_the_order_of_the_pixels_does_not_matter(fit: bu.Fit) -> None:
+    turned = run(fit.data.isel(y=slice(None, None, -1)).transpose("x", "y", "energy"))
+    assert rms_shift(fit, turned) < MONTE_CARLO
+    one, other = (f.latent()["abundance"].transpose("y", "x", ...).values for f in (fit, turned))
+    error = one[::-1, ..., 1]  # in the turned image's order
+    assert np.sqrt(np.mean(((one[::-1, ..., 0] - other[..., 0]) / error) ** 2)) < MONTE_CARLO
+
+
+def test_masked_pixels_do_not_matter(fit: bu.Fit) -> None:
+    """A ninth row of nonsense that is masked: the same numbers, and NaN in the row."""
+    nonsense = xr.full_like(fit.data[:1], np.nan)
+    taller = xr.concat([nonsense, fit.data], "y")
+    keep = xr.DataArray(np.arange(9) > 0, dims="y").broadcast_like(taller[..., 0])
+    masked = run(taller, mask=keep)
+    np.testing.assert_array_equal(masked.posterior["endmembers"], fit.posterior["endmembers"])
+    latent = masked.latent()["abundance"].transpose("y", "x", ...)
+    assert bool(np.isnan(latent[0]).all())
+    np.testing.assert_array_equal(latent[1:], fit.latent()["abundance"])
+
+
+# ---------------------------------------------------------------------- oracles
+
+
+def test_one_endmember_agrees_with_its_closed_form() -> None:
+    """Given sigma the channels are normal, their prior's edge at zero far away; sigma is summed over a grid."""
+    image, _ = mixed(np.mean(SPECTRA, 0, keepdims=True))
+    fitted = run(image, LinearUnmixing(1))
+    y = image.values.reshape(-1, 16)
+    scale, level = np.asarray(fitted.model.endmember_scale), fitted.model.noise_level
+    sigma = np.geomspace(0.03, 0.08, 400)[:, None]
+    precision = len(y) / sigma**2 + 1 / scale**2
+    mean = y.sum(0) / sigma**2 / precision
+    # log p(y | sigma), channel by channel, from p(y | W) p(W) / p(W | y) at W = mean.
+    spread = ((y[:, None] - mean) ** 2).sum(0)
+    log_y = -len(y) * np.log(sigma) - 0.5 * spread / sigma**2 - 0.5 * (mean / scale) ** 2 - 0.5 * np.log(precision)
+    log_post = log_y.sum(1) + stats.norm(np.log(level), 1.0).logpdf(np.log(sigma[:, 0]))  # on a log grid
+    weight = np.exp(log_post - logsumexp(log_post))
+    expected = weight @ mean
+    variance = weight @ (1 / precision + (mean - expected) ** 2)
+    sigma_mean = weight @ sigma[:, 0]
+    sigma_sd = np.sqrt(weight @ (sigma[:, 0] - sigma_mean) ** 2)
+    found, sd = (m[0] for m in moments(fitted))
+    # 4.5 Monte Carlo errors of 200 draws for 17 means and, at .05 relative each, sds: false alarm 2e-4.
+    np.testing.assert_array_less(np.abs(found - expected), 4.5 * np.sqrt(variance / 200))
+    np.testing.assert_allclose(sd, np.sqrt(variance), rtol=4.5 * 0.05)
+    noise, noise_sd = moments(fitted, "noise_scale")
+    assert abs(noise - sigma_mean) < 4.5 * sigma_sd / np.sqrt(200)
+    assert noise_sd == pytest.approx(sigma_sd, rel=4.5 * 0.05)
+    latent = fitted.latent()["abundance"]
+    np.testing.assert_array_equal(latent.sel(statistic="mean"), 1.0)
+
+
+def test_known_endmembers_agree_with_quadrature() -> None:
+    """Two known endmembers leave a pixel's share and sigma: a grid over both gives every moment."""
+    image, _ = mixed()
+    fitted = run(image, LinearUnmixing(2, endmembers=SPECTRA))
+    assert set(fitted.posterior.data_vars) == {"noise_scale"}
+    y = image.values.reshape(-1, 16)
+    share = (np.arange(500) + 0.5) / 500  # uniform on the simplex
+    sigma = np.geomspace(0.035, 0.075, 60)
+    misfit = ((y[:, None] - np.stack([share, 1 - share], 1) @ SPECTRA) ** 2).sum(-1)  # (unit, share)
+    log_p = -16 * np.log(sigma)[:, None, None] - 0.5 * misfit / sigma[:, None, None] ** 2
+    unit = logsumexp(log_p, axis=-1)
+    log_post = unit.sum(1) + stats.norm(np.log(fitted.model.noise_level), 1.0).logpdf(np.log(sigma))
+    weight = np.exp(log_post - logsumexp(log_post))
+    given = np.exp(log_p - unit[..., None])
+    first, second = given @ share, given @ share**2
+    mean = weight @ first
+    sd = np.sqrt(weight @ second - mean**2)
+    sigma_mean = weight @ sigma
+    sigma_sd = np.sqrt(weight @ (sigma - sigma_mean) ** 2)
+    noise, noise_sd = moments(fitted, "noise_scale")
+    assert abs(noise - sigma_mean) < 4.5 * sigma_sd / np.sqrt(200)
+    assert noise_sd == pytest.approx(sigma_sd, rel=4.5 * 0.05)
+    latent = fitted.latent()["abundance"].isel(endmember=0).stack(unit=("y", "x"))  # order as given
+    z = (latent.sel(statistic="mean").values - mean) / sd
+    # Integration error of a pixel, averaged over 200 draws of the globals on fresh points each.
+    assert np.abs(z).max() < 0.05
+    np.testing.assert_allclose(latent.sel(statistic="sd"), sd, rtol=0.05)
+
+
+def test_noise_of_each_channel() -> None:
+    truth = np.geomspace(0.02, 0.1, 16)
+    fitted = run(mixed(noise=truth)[0], LinearUnmixing(2, noise="diagonal"))
+    assert fitted.posterior["noise_scale"].dims == ("chain", "draw", "energy")
+    mean, sd = moments(fitted, "noise_scale")
+    assert np.abs((mean - truth) / sd).max() < 4.5
+    # 64 pixels tell a standard deviation to 1 / sqrt(128), but for the few that the endmembers take.
+    np.testing.assert_allclose(np.median(sd / mean), 1 / np.sqrt(128), rtol=0.1)
+
+
+def test_signed_endmembers() -> None:
+    signed = SPECTRA - 0.6
+    image, _ = mixed(signed)
+    fitted = run(image, LinearUnmixing(2, endmember_support="real"))
+    mean, sd = moments(fitted)
+    assert mean.min() < -0.2
+    assert np.sqrt(np.mean(((mean - signed[::-1]) / sd) ** 2)) < 2.0
+
+
+def test_nuts_and_svi_agree(fit: bu.Fit) -> None:
+    sampled = run(fit.data, method=bu.NUTS(draws=200, warmup=100, chains=2), seed=2)
+    assert sampled.posterior.sizes["chain"] == 2
+    assert {"rhat", "ess_bulk", "divergences"} <= set(sampled.diagnostics)
+    assert float(sampled.diagnostics["rhat"].max()) < 1.05
+    # A guide may be wrong by its own limit, beyond Monte Carlo and integration error.
+    assert rms_shift(sampled, fit) < np.hypot(MONTE_CARLO, 0.25)
+    np.testing.assert_allclose(np.mean(moments(sampled)[1] / moments(fit)[1]), 1.0, atol=0.2)
+
+
+# ---------------------------------------------------------------------- Ctrl-C
+
+
+class _Interrupting:
+    """Presses Ctrl-C when the sampler reports that ``after`` steps are done."""
+
+    after = 0
+
+    def __init__(self, shown: bool):
+        self.pressed = False
+
+    def __enter__(self) -> _Interrupting:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def step(self, done: int, total: int, text: str) -> None:
+        if not self.pressed and done >= self.after:
+            self.pressed = True
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_keeps_the_draws_that_there_are(fit: bu.Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[bu.fit.__module__], "Progress", _Interrupting)
+    monkeypatch.setattr(_Interrupting, "after", 150)
+    broken = run(fit.data, method=bu.NUTS(draws=100_000, warmup=50, chains=1))
+    assert not broken.finished and not broken.converged
+    assert 25 <= broken.posterior.sizes["draw"] < 100_000
+    assert "interrupted" in repr(broken)
+
+
+def test_ctrl_c_before_the_first_draw_is_ctrl_c(fit: bu.Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[bu.fit.__module__], "Progress", _Interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        run(fit.data, method=bu.NUTS(draws=100, warmup=100_000, chains=1))
+
+
+# ---------------------------------------------------------------------- arguments
+
+
+@pytest.mark.parametrize("method", ["svi", bu.SVI, None], ids=repr)
+def test_a_wrong_method_is_refused(method: Any) -> None:
+    with pytest.raises(TypeError, match=r"method: expected bu\.SVI\(\.\.\.\) or bu\.NUTS\(\.\.\.\)"):
+        bu.fit(LinearUnmixing(2), mixed()[0], method)
+
+
+@pytest.mark.parametrize("seed", ["0", 1.5, None, True])
+def test_a_wrong_seed_is_refused(seed: Any) -> None:
+    with pytest.raises(TypeError, match="seed: expected an integer or a JAX key"):
+        run(mixed()[0], seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "message"),
+    [
+        (bu.SVI, {"draws": 0}, "draws: expected a positive number, got 0"),
+        (bu.SVI, {"samples": 3}, "samples: expected an even number"),
+        (bu.NUTS, {"chains": -1}, "chains: expected a positive number"),
+        (bu.NUTS, {"target_accept": 1.0}, "target_accept: expected a number between 0 and 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings(**options)
+
+
+@pytest.mark.parametrize("settings", [bu.SVI, bu.NUTS])
+def test_unknown_settings_are_refused(settings: Any) -> None:
+    with pytest.raises(TypeError, match="iterations"):
+        settings(iterations=10)
+
+
+def test_a_model_without_prior_scales_is_bound_once(fit: bu.Fit) -> None:
+    """A bound model keeps its priors, whatever data it then meets."""
+    again = run(2.0 * fit.data, fit.model)
+    assert again.model is fit.model
+
+
+# ---------------------------------------------------------------------- slow
+
+
+@pytest.mark.slow
+def test_nuts_on_the_textbook_program_and_on_the_marginal_agree(fit: bu.Fit) -> None:
+    """Means of 33 globals within 4.5 joint standard errors (false alarm 2e-4), spreads within 15 %."""
+    marginal = run(fit.data, method=bu.NUTS(draws=2000, warmup=500, chains=2))
+    y = fit.data.values.reshape(-1, 16)
+    with jax.enable_x64(True):
+        # Endmember labels are free in the program: start where the marginal is.
+        start = {name: jax.numpy.asarray(moments(marginal, name)[0]) for name in ("endmembers", "noise_scale")}
+        kernel = numpyro.infer.NUTS(
+            fit.model.joint,
+            target_accept_prob=0.9,
+            dense_mass=[("endmembers", "noise_scale")],
+            init_strategy=numpyro.infer.init_to_value(values=start),
+        )
+        sampler = numpyro.infer.MCMC(kernel, num_warmup=1500, num_samples=4000, progress_bar=False)
+        sampler.run(jax.random.key(0), y, n_units=len(y))
+        joint = {name: np.asarray(v)[None] for name, v in sampler.get_samples().items()}
+    for name in ("endmembers", "noise_scale"):
+        ours = marginal.posterior[name].values
+        error = 0.0
+        for draws in (ours, joint[name]):
+            size = numpyro.diagnostics.effective_sample_size(draws)
+            assert size.min() > 100
+            error = error + draws.var((0, 1)) / size
+        z = (ours.mean((0, 1)) - joint[name].mean((0, 1))) / np.sqrt(error)
+        assert np.abs(z).max() < 4.5
+        np.testing.assert_allclose(ours.std((0, 1)) / joint[name].std((0, 1)), 1.0, atol=0.15)
+    shares = joint["abundance"][0].reshape(-1, 8, 8, 2)
+    latent = marginal.latent()["abundance"]
+    z = (latent.sel(statistic="mean").values - shares.mean(0)) / shares.std(0)
+    assert np.sqrt(np.mean(z**2)) < 0.15
+    np.testing.assert_allclose(np.mean(latent.sel(statistic="sd").values / shares.std(0)), 1.0, atol=0.05)
+
