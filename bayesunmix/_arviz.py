@@ -10,6 +10,7 @@ import xarray as xr
 from bayesunmix.fit import Fit
 from bayesunmix.predict import log_likelihood as log_likelihood_of
 
+_NAME = "data"  # of the observed site: its own name, "y", is taken by an axis of most images
 # What the diagnostics of NUTS are called there.
 _STATISTICS = {"tree_steps": "n_steps", "accept": "acceptance_rate", "diverging": "diverging"}
 
@@ -26,15 +27,15 @@ def to_arviz(fit: Fit, log_likelihood: bool = False) -> Any:
     Returns
     -------
     arviz.InferenceData (ArviZ 0.23) or xarray.DataTree (1.x)
-        Groups ``posterior``, ``observed_data`` ("y"), ``sample_stats`` of NUTS, ``constant_data`` (covariates) where there
-        are any, and ``log_likelihood`` ("y") when asked. Where pixels were masked, the kept ones stand along one dim,
-        "pixel", so that nothing is NaN.
+        Groups ``posterior``, ``observed_data`` ("data"), ``sample_stats`` of NUTS, ``constant_data``
+        (covariates) where there are any, and ``log_likelihood`` ("data") when asked. Where pixels were masked,
+        the kept ones stand along one dim, "pixel", so that nothing is NaN.
     """
     import arviz
 
     groups = {
         "posterior": fit.posterior,
-        "observed_data": xr.Dataset({"y": _kept(fit, fit.data)}),
+        "observed_data": xr.Dataset({_NAME: _kept(fit, fit.data)}),
     }
     statistics = {
         theirs: fit.diagnostics[ours].assign_coords({d: fit.posterior[d] for d in ("chain", "draw")})
@@ -51,10 +52,10 @@ def to_arviz(fit: Fit, log_likelihood: bool = False) -> Any:
             }
         )
     if log_likelihood:
-        groups["log_likelihood"] = xr.Dataset({"y": _kept(fit, log_likelihood_of(fit))})
+        groups["log_likelihood"] = xr.Dataset({_NAME: _kept(fit, log_likelihood_of(fit))})
     if int(arviz.__version__.split(".")[0]) >= 1:
         return xr.DataTree.from_dict(groups)
-    return arviz.InferenceData(**groups)
+    return arviz.InferenceData(**groups)  # type: ignore[arg-type]
 
 
 def _kept(fit: Fit, image: xr.DataArray) -> xr.DataArray:

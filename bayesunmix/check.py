@@ -13,8 +13,8 @@ from bayesunmix.inference.units import chunks, discrepancy_pass, prediction_pass
 
 _MEANING = {
     "residual": "Data minus predicted mean, in total predictive standard deviations.",
-    "chi2": "Squared deviations from one posterior draw of the noise-free pixel, in noise variances, summed over channels.",
-    "p_value": "Probability that the model makes a pixel this bad or worse; uniform over [0, 1] for a right model.",
+    "chi2": "Squared deviations from a posterior draw of the noise-free pixel, in noise variances, summed.",
+    "p_value": "Probability that the model makes a pixel this bad or worse; uniform for a right model.",
     "p_mean": "The same averaged over posterior draws: less noisy, but not uniform for a right model.",
 }
 _SMALL_P = 0.01
@@ -24,10 +24,10 @@ _UNIFORM_P = 0.001  # below this the p-values are not called uniform
 def check(fit: Fit, draws: int = 100, seed: int | jax.Array = 0, *, replicates: int = 99) -> xr.Dataset:
     """Posterior predictive check of every pixel.
 
-    The discrepancy of a pixel is chi-square, ``T = sum over channels (y - mean)**2 / variance`` with mean and variance of
-    p(y | latent, globals). ``p_value`` is Pr(T_rep > T) at one posterior draw of latent and globals per pixel: only then is
-    it uniform when the model is right (Gelman, Meng & Stern 1996 average over draws; that is ``p_mean``, which piles up
-    around one half).
+    The discrepancy of a pixel is chi-square, ``T = sum over channels (y - mean)**2 / variance`` with mean and
+    variance of p(y | latent, globals). ``p_value`` is Pr(T_rep > T) at one posterior draw of latent and
+    globals per pixel: only then is it uniform when the model is right (Gelman, Meng & Stern 1996 average over
+    draws; that is ``p_mean``, which piles up around one half).
 
     Parameters
     ----------
@@ -41,19 +41,19 @@ def check(fit: Fit, draws: int = 100, seed: int | jax.Array = 0, *, replicates: 
     Returns
     -------
     xarray.Dataset
-        ``residual`` on the data's dims, ``chi2``, ``p_value``, ``p_mean`` on the pixel dims, NaN where masked. Attributes:
-        ``ks_p`` (p-value of Kolmogorov and Smirnov's test of ``p_value`` against uniform), ``reduced_chi2`` (mean chi2 per
-        channel, about 1), ``small_p_share`` (share of pixels with p_value < .01, about .01), and ``verdict``, a sentence.
+        ``residual`` on the data's dims, ``chi2``, ``p_value``, ``p_mean`` on the pixel dims, NaN where
+        masked. Attributes: ``ks_p`` (p-value of Kolmogorov and Smirnov's test of ``p_value`` against
+        uniform), ``reduced_chi2`` (mean chi2 per channel, about 1), ``small_p_share`` (share of pixels with
+        p_value < .01, about .01), and ``verdict``, a sentence.
 
     References
     ----------
-    Gelman, Meng & Stern, "Posterior predictive assessment of model fitness via realized discrepancies", Statistica Sinica
-    6, 733 (1996); Johnson, "A Bayesian chi-squared test for goodness-of-fit", Ann. Statist. 32, 2361 (2004), for one draw.
+    Gelman, Meng & Stern, "Posterior predictive assessment of model fitness via realized discrepancies",
+    Statistica Sinica 6, 733 (1996); Johnson, "A Bayesian chi-squared test for goodness-of-fit", Ann. Statist.
+    32, 2361 (2004), for one draw.
     """
     if draws < 2 or replicates < 1:
-        raise ValueError(
-            f"expected draws of at least 2 and replicates of at least 1, got {draws} and {replicates}"
-        )
+        raise ValueError(f"expected draws of at least 2 and replicates of at least 1, got {draws} and {replicates}")
     units = fit.units
     residual = np.empty(units.values.shape)
     by_unit = np.empty((3, units.n_units))
@@ -61,9 +61,7 @@ def check(fit: Fit, draws: int = 100, seed: int | jax.Array = 0, *, replicates: 
         chosen = fit.draws(draws)
         key_points, key_moments, key_rank = jax.random.split(as_key(seed), 3)
         for part, chunk in chunks(chosen, units.values, fit.covariates, key_points):
-            seen = prediction_pass(
-                *chosen, chunk, jax.random.fold_in(key_moments, part.start), replicate=True
-            )
+            seen = prediction_pass(*chosen, chunk, jax.random.fold_in(key_moments, part.start), replicate=True)
             ranked = discrepancy_pass(chosen, chunk, jax.random.fold_in(key_rank, part.start), replicates)
             total = np.sqrt(np.asarray(seen.variance_mean + seen.mean_variance))
             residual[part] = (units.values[part] - np.asarray(seen.mean)) / total
@@ -83,19 +81,15 @@ def _summary(chi2: np.ndarray, p_value: np.ndarray, n_channels: int) -> dict[str
     reduced = float(np.mean(chi2) / n_channels)
     uniform = float(kstest(p_value, "uniform").pvalue)
     too_many = binom.sf(small - 1, n_units, _SMALL_P) < _UNIFORM_P
-    share = (
-        f"{small} of {n_units} pixels have a p-value below {_SMALL_P:g} ({_SMALL_P * n_units:.3g} expected)"
-    )
+    share = f"{small} of {n_units} pixels have a p-value below {_SMALL_P:g} ({_SMALL_P * n_units:.3g} expected)"
     if too_many:
-        verdict = (
-            f"The model misses part of the data: {share}; see the maps of p_value and residual for where."
-        )
+        verdict = f"The model misses part of the data: {share}; see the maps of p_value and residual for where."
     elif uniform >= _UNIFORM_P:
         verdict = f"The model accounts for the data, as far as chi-square sees: {share}."
     elif np.median(p_value) > 0.5:
-        verdict = f"The data scatter less than the model says (reduced chi-square {reduced:.3g}): its noise is too wide."
+        verdict = f"The data scatter less than the model says (reduced chi-square {reduced:.3g})."
     else:
-        verdict = f"The data scatter more than the model says (reduced chi-square {reduced:.3g}), all over the image."
+        verdict = f"The data scatter more than the model says (reduced chi-square {reduced:.3g})."
     return {
         "ks_p": uniform,
         "reduced_chi2": reduced,

@@ -1,4 +1,4 @@
-"""Which model predicts best: WAIC on the marginal likelihood, and a table of differences with their errors."""
+"""Which model predicts best: WAIC on the marginal likelihood, and a table of differences and their errors."""
 
 from __future__ import annotations
 
@@ -44,9 +44,11 @@ class Elpd:
     n_warn : int
         Units whose term is not to be trusted.
     unit : str
-        What is left out, such as "pixel"; with "(conditional)" where the latents are sample sites and are conditioned on.
+        What is left out, such as "pixel"; with "(conditional)" where the latents are sample sites and are
+        conditioned on.
     mcse : float
-        Numerical error of ``elpd``: the standard deviation over sets of integration points; 0 where nothing is sampled.
+        Numerical error of ``elpd``: the standard deviation over sets of integration points; 0 where nothing
+        is sampled.
     """
 
     elpd: float
@@ -61,15 +63,16 @@ class Elpd:
 def waic(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS) -> Elpd:
     """Widely applicable information criterion, on the scale of the log density.
 
-    Per unit ``log(mean over draws of p(y | globals)) - variance over draws of log p(y | globals)``, with the unit's own
-    latent integrated out: the density that predicts a new unit. Accumulated in a stream over the draws in float64 on a CPU.
+    Per unit ``log(mean over draws of p(y | globals)) - variance over draws of log p(y | globals)``, with the
+    unit's own latent integrated out: the density that predicts a new unit. Accumulated in a stream over the
+    draws in float64 on a CPU.
 
     Parameters
     ----------
     fit : Fit
     conditional : bool
-        Allow a model whose latents are sample sites: the density is then conditional on them, does not say how a new unit
-        is predicted, and keeps improving with every component that is added.
+        Allow a model whose latents are sample sites: the density is then conditional on them, does not say
+        how a new unit is predicted, and keeps improving with every component that is added.
     seed : int or JAX key
         Picks the integration points where the likelihood is sampled.
 
@@ -85,8 +88,9 @@ def waic(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS)
 
     References
     ----------
-    Watanabe, J. Mach. Learn. Res. 11, 3571 (2010); Vehtari, Gelman & Gabry, Stat. Comput. 27, 1413 (2017), whose variance
-    is here divided by the number of draws, as in ArviZ; Millar, Methods Ecol. Evol. 9, 1403 (2018), on the marginal form.
+    Watanabe, J. Mach. Learn. Res. 11, 3571 (2010); Vehtari, Gelman & Gabry, Stat. Comput. 27, 1413 (2017),
+    whose variance is here divided by the number of draws, as in ArviZ; Millar, Methods Ecol. Evol. 9, 1403
+    (2018), on the marginal form.
     """
     unit = _unit(fit, conditional)
     units = fit.units
@@ -126,8 +130,9 @@ def _unit(fit: Fit, conditional: bool) -> str:
     names = local_latents(fit)
     if names and not conditional:
         raise ValueError(
-            f"the latents {list(names)} are sample sites of every pixel, so the criterion would be conditional on them and "
-            "reward every added component: integrate them out inside the observed site's distribution, or pass conditional=True"
+            f"the latents {list(names)} are sample sites of every pixel: a criterion conditional on them rewards "
+            "every added component. Integrate them out inside the observed site's distribution, or pass "
+            "conditional=True"
         )
     return "pixel (conditional)" if names else "pixel"
 
@@ -144,12 +149,13 @@ def compare(fits: Mapping[str, Fit], criterion: str = "waic") -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a model, best first: ``rank`` (from 0), ``elpd``, ``p``, ``elpd_diff`` (best minus this), ``se``, ``dse``
-        (standard error of the difference: the larger of that from single pixels and that from blocks of 8 x 8, because a
-        detector's blur and drift make neighbours alike), ``weight`` (stacking), ``warning`` (units not to be trusted, or a
-        fit that failed its own diagnostics). ``attrs["preferred"]`` is the smallest model whose ``elpd_diff`` is below
-        max(4, 2 dse), or None where the numerical error of a difference is too large to say; ``attrs["verdict"]`` says it
-        in a sentence. Small means few globals.
+        One row a model, best first: ``rank`` (from 0), ``elpd``, ``p``, ``elpd_diff`` (best minus this),
+        ``se``, ``dse`` (standard error of the difference: the larger of that from single pixels and that from
+        blocks of 8 x 8, because a detector's blur and drift make neighbours alike), ``weight`` (stacking),
+        ``warning`` (units not to be trusted, or a fit that failed its own diagnostics).
+        ``attrs["preferred"]`` is the smallest model whose ``elpd_diff`` is below max(4, 2 dse), or None where
+        the numerical error of a difference is too large to say; ``attrs["verdict"]`` says it in a sentence.
+        Small means few globals.
 
     Raises
     ------
@@ -158,7 +164,8 @@ def compare(fits: Mapping[str, Fit], criterion: str = "waic") -> pd.DataFrame:
 
     References
     ----------
-    Vehtari, Gelman & Gabry (2017) for the paired standard error; Yao et al., Bayesian Anal. 13, 917 (2018) for stacking.
+    Vehtari, Gelman & Gabry (2017) for the paired standard error; Yao et al., Bayesian Anal. 13, 917 (2018)
+    for stacking.
     """
     import pandas as pd
 
@@ -194,10 +201,11 @@ def compare(fits: Mapping[str, Fit], criterion: str = "waic") -> pd.DataFrame:
 
 
 def difference_error(difference: xr.DataArray) -> float:
-    """Standard error of the sum of pointwise differences: between pixels, or between blocks of pixels if larger.
+    """Standard error of the sum of pointwise differences: between pixels, or between blocks of pixels if
+    larger.
 
-    Blocks are 8 x 8 pixels of the last two pixel dims, each left out in turn (delete-block jackknife); with fewer than four
-    blocks there is nothing to be learned from them.
+    Blocks are 8 x 8 pixels of the last two pixel dims, each left out in turn (delete-block jackknife); with
+    fewer than four blocks there is nothing to be learned from them.
     """
     kept = np.isfinite(difference.values)
     values = difference.values[kept]
@@ -219,7 +227,8 @@ def difference_error(difference: xr.DataArray) -> float:
 
 
 def stack(terms: list[np.ndarray]) -> np.ndarray:
-    """Weights of the mixture of predictive densities with the highest score, from log densities (units,) per model.
+    """Weights of the mixture of predictive densities with the highest score, from log densities (units,) per
+    model.
 
     The score is concave in the weights; the expectation-maximisation step climbs it without a step size.
     """
@@ -249,22 +258,25 @@ def _decide(table: pd.DataFrame, sizes: dict[str, int], error: dict[str, float])
     """The preferred model, and why, in one sentence."""
     # The rule turns on 2 dse and never on less than TIE, so that is what the numerical error is held against.
     scale = {name: max(TIE / 2.0, float(table.loc[name, "dse"])) for name in error}
-    doubtful = [name for name in error if error[name] > _ERROR_SHARE * scale[name]]
+    behind = {name: float(table.loc[name, "elpd_diff"]) for name in error}
+    doubtful = [
+        name
+        for name in error
+        if error[name] > _ERROR_SHARE * scale[name] and behind[name] - 3.0 * error[name] < 2.0 * scale[name]
+    ]
     if doubtful:
         worst = max(doubtful, key=lambda name: error[name] / scale[name])
         return None, (
-            f"No verdict: the numerical error of the difference to {worst} ({error[worst]:.2g} nats) exceeds a tenth of its "
-            f"standard error ({table.loc[worst, 'dse']:.2g})."
+            f"No verdict: the numerical error of the difference to {worst} ({error[worst]:.2g} nats) exceeds a "
+            f"tenth of its standard error ({table.loc[worst, 'dse']:.2g})."
         )
-    best = str(table.index[0])
-    tied = [best, *(name for name in error if table.loc[name, "elpd_diff"] < 2.0 * scale[name])]
+    best = table.index[0]
+    tied = [best, *(name for name in error if behind[name] < 2.0 * scale[name])]
     preferred = min(tied, key=lambda name: sizes[name])
     if len(tied) == 1:
         return preferred, f"{best} predicts clearly better than every other: prefer it."
-    return (
-        preferred,
-        f"{', '.join(tied[:-1])} and {tied[-1]} predict indistinguishably well: prefer the smallest, {preferred}.",
-    )
+    listed = ", ".join(map(str, tied[:-1])) + f" and {tied[-1]}"
+    return preferred, f"{listed} predict indistinguishably well: prefer {preferred}, the smallest."
 
 
 def _same_data(fits: Mapping[str, Fit]) -> None:
@@ -275,8 +287,8 @@ def _same_data(fits: Mapping[str, Fit]) -> None:
         here, there = fit.units, reference.units
         if (here.pixel_shape, here.n_channels) != (there.pixel_shape, there.n_channels):
             raise ValueError(
-                f"{first} and {name} were fitted to images of other sizes ({there.pixel_shape} x {there.n_channels} and "
-                f"{here.pixel_shape} x {here.n_channels}): fit both to the same"
+                f"{first} and {name} were fitted to images of other sizes ({there.pixel_shape} x "
+                f"{there.n_channels} and {here.pixel_shape} x {here.n_channels}): fit both to the same"
             )
         if not np.array_equal(here.index, there.index):
             raise ValueError(f"{first} and {name} were fitted with other masks: fit both to the same pixels")

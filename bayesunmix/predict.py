@@ -33,18 +33,17 @@ _MAX_BYTES = 2**31
 POINTS = 20240607  # seed of the integration points that criticism uses: not those of the fit
 
 
-def simulate(
-    model: Any, like: Any, seed: int | jax.Array = 0, **covariates: Any
-) -> tuple[xr.DataArray, xr.Dataset]:
+def simulate(model: Any, like: Any, seed: int | jax.Array = 0, **covariates: Any) -> tuple[xr.DataArray, xr.Dataset]:
     """One image from the prior, with the truth that made it.
 
     Parameters
     ----------
     model
-        A model whose priors are not bound to data yet is bound to ``like``, once; a bound model is used as it is.
+        A model whose priors are not bound to data yet is bound to ``like``, once; a bound model is used as it
+        is.
     like : xarray.DataArray or array
-        Gives dims, sizes, coordinates and, where the model needs them, the scales of its priors. An image that is zero
-        everywhere, or holds no finite pixel, serves as an empty template: priors of unit scale.
+        Gives dims, sizes, coordinates and, where the model needs them, the scales of its priors. An image
+        that is zero everywhere, or holds no finite pixel, serves as an empty template: priors of unit scale.
     seed : int or JAX key
     **covariates
         Handed to the model.
@@ -54,7 +53,8 @@ def simulate(
     data : xarray.DataArray
         On the dims and coordinates of ``like``.
     truth : xarray.Dataset
-        Globals with their named dims, latents on the pixel dims; exchangeable labels are in the model's canonical order.
+        Globals with their named dims, latents on the pixel dims; exchangeable labels are in the model's
+        canonical order.
     """
     image = _template(like)
     bound = _bind(model, image)
@@ -62,9 +62,7 @@ def simulate(
     with native_precision():
         key = as_key(seed)
         program, numbers = compile_model(bound, jnp.zeros((n_units, n_channels)), covariates)
-        y, globals_, latents = _generate(
-            program, numbers, {}, key, n_units, getattr(bound, "latent", None), covariates
-        )
+        y, globals_, latents = _generate(program, numbers, {}, key, n_units, getattr(bound, "latent", None), covariates)
     data = image.copy(data=np.asarray(y).reshape(image.shape))
     return data, _truth(bound, globals_, latents, image)
 
@@ -100,9 +98,7 @@ def prior_predictive(
     with native_precision():
         program, numbers = compile_model(bound, jnp.zeros((n_units, n_channels)), covariates)
         for i, key in enumerate(jax.random.split(as_key(seed), draws)):
-            y, _, _ = _generate(
-                program, numbers, {}, key, n_units, getattr(bound, "latent", None), covariates
-            )
+            y, _, _ = _generate(program, numbers, {}, key, n_units, getattr(bound, "latent", None), covariates)
             images[i] = np.asarray(y).reshape(image.shape)
     return _images(images, image)
 
@@ -119,8 +115,8 @@ def posterior_predictive(
         Images, each from one posterior draw of the globals.
     seed : int or JAX key
     unit : "same" or "new"
-        "same": every pixel measured again, its latent as inferred. "new": other pixels, their latents from the fitted
-        population.
+        "same": every pixel measured again, its latent as inferred. "new": other pixels, their latents from
+        the fitted population.
 
     Returns
     -------
@@ -141,9 +137,7 @@ def posterior_predictive(
         chosen = fit.draws(draws)
         found = np.empty((units.n_units, chosen.size, units.n_channels), dtype)
         if unit == "same":
-            parts = chunks(
-                chosen, units.values, fit.covariates, key_points, held=chosen.size * units.n_channels
-            )
+            parts = chunks(chosen, units.values, fit.covariates, key_points, held=chosen.size * units.n_channels)
             for part, chunk in parts:
                 again = replicate_pass(*chosen, chunk, jax.random.fold_in(key_draws, part.start))
                 found[part] = np.moveaxis(np.asarray(again), 0, 1)
@@ -151,9 +145,7 @@ def posterior_predictive(
             known = set(chosen.values) - set(local_latents(fit))
             for i, key in enumerate(jax.random.split(key_draws, chosen.size)):
                 values = {name: chosen.values[name][i] for name in known}
-                y, _, _ = _generate(
-                    chosen.program, chosen.numbers, values, key, units.n_units, None, fit.covariates
-                )
+                y, _, _ = _generate(chosen.program, chosen.numbers, values, key, units.n_units, None, fit.covariates)
                 found[:, i] = np.asarray(y)
     image = units.to_map(found, ("draw", units.channel_dim)).transpose("draw", ...)
     image.attrs.update(units.attrs)
@@ -184,8 +176,8 @@ def log_likelihood(
     Returns
     -------
     xarray.DataArray
-        Dims (chain, draw, pixel dims), in nats for densities in the units of the data; NaN where pixels were masked.
-        Of a model with latents that are sample sites it is the density given those latents, and
+        Dims (chain, draw, pixel dims), in nats for densities in the units of the data; NaN where pixels were
+        masked. Of a model with latents that are sample sites it is the density given those latents, and
         ``attrs["conditional"]`` is 1.
 
     Raises
@@ -213,7 +205,7 @@ def log_likelihood(
 def likelihood_chunks(
     draws: Draws, units: Units, covariates: dict[str, Any], key: jax.Array
 ) -> Iterator[tuple[slice, Chunk, jax.Array]]:
-    """Chunks of units for :func:`~bayesunmix.inference.units.likelihood_pass`, the same wherever it is called from."""
+    """Chunks of units for ``likelihood_pass``, and keys for it: the same wherever they are asked for."""
     key_points, key_sets = jax.random.split(key)
     for part, chunk in chunks(draws, units.values, covariates, key_points, held=draws.size):
         yield part, chunk, jax.random.fold_in(key_sets, part.start)
@@ -229,18 +221,12 @@ def fresh_units(fit: Fit, data: Any, mask: Any = None) -> Units:
     """
     units = as_units(data, mask=mask, likelihood=getattr(fit.model, "likelihood", "normal"))
     if units.n_channels != fit.units.n_channels:
-        raise ValueError(
-            f"data: expected the {fit.units.n_channels} channels of the fit, got {units.n_channels}"
-        )
+        raise ValueError(f"data: expected the {fit.units.n_channels} channels of the fit, got {units.n_channels}")
     ours, theirs = (u.coords.get(u.channel_dim) for u in (fit.units, units))
     if ours is not None and theirs is not None and not np.array_equal(ours.values, theirs.values):
-        raise ValueError(
-            f"data: their {units.channel_dim} axis is not that of the fit: interpolate them onto it"
-        )
+        raise ValueError(f"data: their {units.channel_dim} axis is not that of the fit: interpolate them onto it")
     if per_unit_covariates(fit) or local_latents(fit):
-        raise ValueError(
-            "the model has latents or covariates of the fitted pixels: it says nothing about others"
-        )
+        raise ValueError("the model has latents or covariates of the fitted pixels: it says nothing about others")
     return units
 
 
@@ -285,9 +271,7 @@ def _generate(program: Program, numbers, values, key, n_units: int, latent: str 
 
 def _template(like: Any) -> xr.DataArray:
     """An image to imitate, in float64."""
-    image = (
-        like if isinstance(like, xr.DataArray) else xr.DataArray(np.asarray(like), dims=_dims(np.ndim(like)))
-    )
+    image = like if isinstance(like, xr.DataArray) else xr.DataArray(np.asarray(like), dims=_dims(np.ndim(like)))
     if image.ndim < 2 or image.dtype.kind not in "fiub":
         raise ValueError(
             f"like: expected an image of real numbers with the spectral axis last, got dims {image.dims} "
@@ -318,9 +302,7 @@ def _truth(model: Any, found: dict[str, Any], latents: dict[str, Any], image: xr
         values = values.reshape((*image.shape[: len(outer)], *values.shape[bool(outer) :]))
         own = dims.get(name) or tuple(f"{name}_dim_{i}" for i in range(values.ndim - len(outer)))
         own = tuple(channel_dim if d == "channel" else d for d in own)
-        labels = {
-            d: np.arange(n) for d, n in zip(own, values.shape[len(outer) :], strict=True) if d != channel_dim
-        }
+        labels = {d: np.arange(n) for d, n in zip(own, values.shape[len(outer) :], strict=True) if d != channel_dim}
         arrays[name] = xr.DataArray(values, dims=(*outer, *own), coords=labels)
     coords = {d: image.coords[d] for d in image.dims if d in image.coords}
     truth = xr.Dataset(arrays).assign_coords(coords)

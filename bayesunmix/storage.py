@@ -26,13 +26,15 @@ from bayesunmix.inference.run import settings_as_dict
 
 FORMAT, VERSION = "bayesunmix fit", 1
 _MODELS = "bayesunmix.models"
-_METHODS = {"SVI": SVI, "NUTS": NUTS}
-# Everything that is no array stands in one JSON text: netCDF attributes know no nesting, and HDF5 limits their size.
+_METHODS: dict[str, type[SVI] | type[NUTS]] = {"SVI": SVI, "NUTS": NUTS}
+# Everything that is no array stands in one JSON text: netCDF attributes know no nesting, and HDF5 limits
+# their size.
 _TEXT = "description"
 
 
 def save_fit(fit: Fit, path: Any) -> None:
-    """Write a fit as a netCDF-4 file with the groups posterior, diagnostics, units, coords, model, covariates, truth.
+    """Write a fit as a netCDF-4 file with the groups posterior, diagnostics, units, coords, model,
+    covariates, truth.
 
     The file appears under its name only when it is whole.
 
@@ -48,13 +50,12 @@ def save_fit(fit: Fit, path: Any) -> None:
     groups: dict[str, xr.Dataset] = {
         "posterior": fit.posterior,
         "diagnostics": fit.diagnostics,
-        "units": xr.Dataset(
-            {"values": (("unit", "channel"), units.values), "index": (("unit",), units.index)}
-        ),
+        "units": xr.Dataset({"values": (("unit", "channel"), units.values), "index": (("unit",), units.index)}),
         "model": model_arrays,
         "covariates": covariate_arrays,
     }
-    groups |= {f"coords/{dim}": coord.to_dataset(name="values") for dim, coord in units.coords.items()}
+    for dim, coord in units.coords.items():
+        groups[f"coords/{dim}"] = xr.Dataset({"values": ("position", coord.values, coord.attrs)})
     if fit.truth is not None:
         groups["truth"] = fit.truth
     plain = {name: _plain(dataset) for name, dataset in groups.items()}
@@ -97,7 +98,8 @@ def read_fit(path: Any, model: Any = None) -> Fit:
     FileNotFoundError
         When there is no file.
     ValueError
-        When the file is no fit, is damaged or of a later version, or when ``model`` is needed or does not fit.
+        When the file is no fit, is damaged or of a later version, or when ``model`` is needed or does not
+        fit.
     """
     path = Path(path)
     if not path.is_file():
@@ -152,20 +154,14 @@ def _unpack_model(path: Path, about: dict[str, Any], arrays: xr.Dataset) -> Any:
     # By name, so that the engine needs to know no model.
     cls = getattr(importlib.import_module(_MODELS), name, None)
     if cls is None:
-        raise ValueError(
-            f"{path}: fitted with the model {name!r}, which this version of bayesunmix does not have"
-        )
+        raise ValueError(f"{path}: fitted with the model {name!r}, which this version of bayesunmix does not have")
     try:
         return cls(**_unpack_fields(about["fields"], arrays))
     except TypeError as error:
-        raise ValueError(
-            f"{path}: {name} has other hyper-parameters in this version of bayesunmix: {error}"
-        ) from error
+        raise ValueError(f"{path}: {name} has other hyper-parameters in this version of bayesunmix: {error}") from error
 
 
-def _check_model(
-    path: Path, model: Any, units: Units, covariates: dict[str, Any], posterior: xr.Dataset
-) -> None:
+def _check_model(path: Path, model: Any, units: Units, covariates: dict[str, Any], posterior: xr.Dataset) -> None:
     with native_precision():
         program, _ = compile_model(model, jnp.asarray(units.values), covariates)
     missing = sorted({name for name, _ in program.shapes} - set(map(str, posterior.data_vars)))
@@ -188,9 +184,7 @@ def _pack_fields(fields: Mapping[str, Any], owner: str) -> tuple[dict[str, Any],
             array = np.asarray(value)
             arrays[name] = (tuple(f"{name}_{i}" for i in range(array.ndim)), array)
         else:
-            raise TypeError(
-                f"{owner}: cannot save {name}={value!r}; expected a number, a text or an array of numbers"
-            )
+            raise TypeError(f"{owner}: cannot save {name}={value!r}; expected a number, a text or an array of numbers")
     return plain, xr.Dataset(arrays)
 
 
@@ -204,18 +198,18 @@ def _unpack_fields(plain: Mapping[str, Any], arrays: xr.Dataset) -> dict[str, An
 def _read_units(about: dict[str, Any], groups: Mapping[str, xr.Dataset]) -> Units:
     values = groups["units"]["values"].values
     values.flags.writeable = False
-    dims = (*about["pixel_dims"], about["channel_dim"])
-    coords = {dim: groups[f"coords/{dim}"]["values"].rename(dim) for dim in dims if f"coords/{dim}" in groups}
+    coords = {}
+    for dim in (*about["pixel_dims"], about["channel_dim"]):
+        if f"coords/{dim}" in groups:
+            axis = groups[f"coords/{dim}"]["values"]
+            coords[dim] = xr.DataArray(axis.values, {dim: (dim, axis.values, axis.attrs)}, (dim,), dim, axis.attrs)
     return Units(
         values=values,
         index=groups["units"]["index"].values,
         pixel_dims=tuple(about["pixel_dims"]),
         pixel_shape=tuple(about["pixel_shape"]),
         channel_dim=about["channel_dim"],
-        coords={
-            dim: xr.DataArray(c.values, dims=(dim,), coords={dim: c.values}, name=dim, attrs=c.attrs)
-            for dim, c in coords.items()
-        },
+        coords=coords,
         name=about["name"],
         attrs=about["attrs"],
     )
@@ -225,7 +219,7 @@ def _read_units(about: dict[str, Any], groups: Mapping[str, xr.Dataset]) -> Unit
 
 
 def _plain(dataset: xr.Dataset) -> tuple[xr.Dataset, dict[str, Any]]:
-    """A dataset that netCDF holds to the bit, and what it cannot hold: types, attributes, which variables are coordinates."""
+    """A dataset that netCDF holds to the bit, and what it cannot hold: types, attributes, coordinates."""
     flat = dataset.reset_coords()
     about: dict[str, Any] = {
         "attrs": dict(dataset.attrs),
@@ -246,9 +240,7 @@ def _plain(dataset: xr.Dataset) -> tuple[xr.Dataset, dict[str, Any]]:
         elif values.dtype.kind in "iuf":
             values = values.astype(values.dtype.newbyteorder("="), copy=False)
         # For other readers of the file; this one takes the attributes from the description.
-        shown = {
-            k: v for k, v in variable.attrs.items() if k in ("units", "long_name") and isinstance(v, str)
-        }
+        shown = {k: v for k, v in variable.attrs.items() if k in ("units", "long_name") and isinstance(v, str)}
         arrays[str(name)] = xr.Variable(variable.dims, values, shown)
     return xr.Dataset(arrays), about
 

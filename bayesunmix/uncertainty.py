@@ -17,15 +17,15 @@ from bayesunmix.predict import check_unit, local_latents, per_unit_covariates
 
 _MEANING = {
     "same": {
-        "mean": "What this pixel would show if it were measured again without noise, as far as the posterior knows.",
-        "epistemic": "Standard deviation of what the model expects of this pixel: ignorance that more data would reduce.",
-        "aleatoric": "Standard deviation of the noise of one measurement of this pixel: more data do not reduce it.",
+        "mean": "What this pixel would show if it were measured again without noise.",
+        "epistemic": "Standard deviation of that expectation: ignorance that more data would reduce.",
+        "aleatoric": "Standard deviation of the noise of one measurement, which more data do not reduce.",
         "total": "Standard deviation of this pixel measured again: total**2 = epistemic**2 + aleatoric**2.",
     },
     "new": {
         "mean": "What another pixel of the same population would show on average.",
-        "epistemic": "Standard deviation of that average: ignorance of the model's globals, which more pixels would reduce.",
-        "aleatoric": "Standard deviation between pixels of the population, noise included: more data do not reduce it.",
+        "epistemic": "Standard deviation of that average: ignorance that more pixels would reduce.",
+        "aleatoric": "Standard deviation between pixels, noise included, which more data do not reduce.",
         "total": "Standard deviation of another pixel's measurement: total**2 = epistemic**2 + aleatoric**2.",
     },
 }
@@ -39,17 +39,18 @@ def uncertainty(fit: Fit, unit: str = "same", draws: int = 200, seed: int | jax.
     fit : Fit
     unit : "same" or "new"
         "same": the fitted pixels measured again; aleatoric**2 = E Var(y | latent, globals), epistemic**2 =
-        Var E(y | latent, globals) over the posterior. "new": another pixel, its latent's spread counted as aleatoric;
-        aleatoric**2 = E Var(y | globals), epistemic**2 = Var E(y | globals).
+        Var E(y | latent, globals) over the posterior. "new": another pixel, its latent's spread counted as
+        aleatoric; aleatoric**2 = E Var(y | globals), epistemic**2 = Var E(y | globals).
     draws : int
-        Posterior draws to average over, at least 2. The relative error of epistemic is about 1 / sqrt(2 draws).
+        Posterior draws to average over, at least 2. The relative error of epistemic is about 1 / sqrt(2
+        draws).
     seed : int or JAX key
 
     Returns
     -------
     xarray.Dataset
-        ``mean``, ``epistemic``, ``aleatoric``, ``total`` as standard deviations in the units of the data; on the data's
-        coordinates, NaN where masked, for ``unit="same"``, and per channel for ``unit="new"``.
+        ``mean``, ``epistemic``, ``aleatoric``, ``total`` as standard deviations in the units of the data; on
+        the data's coordinates, NaN where masked, for ``unit="same"``, and per channel for ``unit="new"``.
 
     Raises
     ------
@@ -75,11 +76,11 @@ def uncertainty(fit: Fit, unit: str = "same", draws: int = 200, seed: int | jax.
             known = {d: c for d, c in units.coords.items() if d == units.channel_dim}
             split = xr.DataArray(moments, dims=(units.channel_dim, "part"), coords=known)
     mean, epistemic, aleatoric = (split.isel(part=i) for i in range(3))
-    parts = {
+    parts: dict[str, xr.DataArray] = {
         "mean": mean,
-        "epistemic": np.sqrt(epistemic),
-        "aleatoric": np.sqrt(aleatoric),
-        "total": np.sqrt(epistemic + aleatoric),
+        "epistemic": epistemic**0.5,
+        "aleatoric": aleatoric**0.5,
+        "total": (epistemic + aleatoric) ** 0.5,
     }
     own = {"units": units.attrs["units"]} if "units" in units.attrs else {}
     arrays = {name: part.assign_attrs(long_name=_MEANING[unit][name], **own) for name, part in parts.items()}
@@ -88,7 +89,7 @@ def uncertainty(fit: Fit, unit: str = "same", draws: int = 200, seed: int | jax.
 
 @partial(jax.jit, static_argnames=("program", "n_channels"))
 def _population(program, numbers, values, covariates, n_channels: int):
-    """Mean over draws, variance over draws (ddof 1) of the marginal mean, and mean of the marginal variance."""
+    """Mean over draws, variance (ddof 1) of the marginal mean, and mean of the marginal variance."""
 
     def one(value):
         fn = program.likelihood(numbers, value, jnp.zeros((1, n_channels)), covariates)
@@ -106,6 +107,4 @@ def _refuse_dependence(fit: Fit) -> None:
         )
     names = per_unit_covariates(fit)
     if names:
-        raise ValueError(
-            f'unit="new": the covariates {names} belong to the fitted pixels, another pixel has none'
-        )
+        raise ValueError(f'unit="new": the covariates {names} belong to the fitted pixels, another pixel has none')

@@ -48,9 +48,7 @@ def make_fit() -> Callable[..., bu.Fit]:
     def make(model: Any, data: Any, *, mask: Any = None, covariates: Any = None, **draws: Any) -> bu.Fit:
         units = as_units(data, mask=mask)
         bound = model.bind(units.values) if hasattr(model, "bind") and not model.bound else model
-        posterior = xr.Dataset(
-            {name: (("chain", "draw", *dims), values) for name, (dims, values) in draws.items()}
-        )
+        posterior = xr.Dataset({name: (("chain", "draw", *dims), values) for name, (dims, values) in draws.items()})
         posterior = posterior.assign_coords({d: np.arange(posterior.sizes[d]) for d in ("chain", "draw")})
         return bu.Fit(
             model=bound,

@@ -36,9 +36,7 @@ def test_without_a_free_latent_the_parts_are_moments_of_the_draws(one_endmember,
     }
     for name, value in expected.items():
         np.testing.assert_allclose(found[name].values, np.broadcast_to(value, found[name].shape), rtol=1e-12)
-    np.testing.assert_allclose(
-        found["total"] ** 2, found["epistemic"] ** 2 + found["aleatoric"] ** 2, rtol=1e-12
-    )
+    np.testing.assert_allclose(found["total"] ** 2, found["epistemic"] ** 2 + found["aleatoric"] ** 2, rtol=1e-12)
 
 
 def test_new_pixels_follow_the_mixture_of_the_marginals(make_fit, image) -> None:
@@ -89,10 +87,8 @@ def test_it_stands_on_the_coordinates_of_the_data_in_their_units(svi_fit, image)
 def test_masked_pixels_are_nan(make_fit, image) -> None:
     mask = xr.ones_like(image.isel(energy=0, drop=True), dtype=bool)
     mask[2, 3] = False
-    fit = make_fit(
-        LinearUnmixing(2, endmembers=SPECTRA), image, mask=mask, noise_scale=((), np.full((1, 8), 0.05))
-    )
-    np.testing.assert_array_equal(np.isfinite(bu.uncertainty(fit)["total"]).all("energy"), mask)
+    fit = make_fit(LinearUnmixing(2, endmembers=SPECTRA), image, mask=mask, noise_scale=((), np.full((1, 8), 0.05)))
+    np.testing.assert_array_equal(bu.uncertainty(fit)["total"].notnull().all("energy"), mask)
 
 
 def plain_model(y=None, *, n_units):
