@@ -14,10 +14,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.special import digamma, polygamma
 from numpyro.distributions import constraints
 
 from bayesunmix.distributions import simplex
+from bayesunmix.distributions.curvature import curvature
 
 _LOG_2PI = 1.8378770664093453
 
@@ -187,135 +187,19 @@ class NormalUnmixing(dist.Distribution):
             spread / (total + 1.0) + self.noise_scale**2, self.batch_shape + self.event_shape
         )
 
-    # ------------------------------------------------------------------ curvature
-
     def curvature_on(self, rule: Rule):
         """Gradient and Hessian of ``log_prob_on(rule).sum()`` in (endmembers, concentration, noise_scale).
 
-        Louis's identity (Louis 1982): the observed Hessian is the mean of the complete-data Hessian plus the
-        covariance
-        of the complete-data score over the latent. Both are moments of the nodes, so the cost is a handful of matrix
-        products, whatever the number of parameters.
-        Returns ``(gradient, hessian)``: a dict of arrays and a dict of dicts of arrays (leading axes: row parameter).
+        A dict of arrays, and a dict of dicts of arrays with the axes of the row parameter first; see
+        :func:`bayesunmix.distributions.curvature.curvature`.
         """
-        n_parts, n_channels = self.endmembers.shape
-        noise = jnp.broadcast_to(self.noise_scale, (n_channels,))
-        precision = noise**-2.0
         value = rule.residual + rule.centre.T @ rule.reference
         weights = jax.nn.softmax(self._integrand(rule)[0], axis=0)
-        points = rule.nodes.points
-        pairs = [(k, m) for k in range(n_parts) for m in range(k, n_parts)]
-        products = jnp.stack([points[k] * points[m] for k, m in pairs])
-        features = jnp.concatenate([points, products, rule.nodes.log_points])  # (M, points, units)
-        mean = (features * weights).sum(1)
-        centred = (features - mean[:, None]) * jnp.sqrt(weights)
-        covariance = jnp.einsum("isn,jsn->nij", centred, centred)
-
-        # Complete-data score, linear in the features: coefficient = y_np * from_linear + from_quadratic.
-        product_of = {pair: n_parts + j for j, pair in enumerate(pairs)}
-        n_features = features.shape[0]
-        eye = jnp.eye(n_parts, dtype=points.dtype)
-        # Rows: K blocks "endmember k" and one block "log noise"; each is a (channel, feature) matrix.
-        by_value = jnp.zeros((n_parts + 1, n_channels, n_features), points.dtype)
-        constant = jnp.zeros_like(by_value)
-        by_value = by_value.at[:n_parts, :, :n_parts].set(precision[None, :, None] * eye[:, None, :])
-        by_value = by_value.at[n_parts, :, :n_parts].set(-2.0 * precision[:, None] * self.endmembers.T)
-        for k in range(n_parts):
-            for m in range(n_parts):
-                column = product_of[min(k, m), max(k, m)]
-                constant = constant.at[k, :, column].add(-precision * self.endmembers[m])
-                constant = constant.at[n_parts, :, column].add(
-                    precision * self.endmembers[k] * self.endmembers[m]
-                )
-        total = covariance.sum(0)
-        by_channel = jnp.einsum("np,nij->pij", value, covariance)
-        n_rows = (n_parts + 1) * n_channels
-        mixed = jnp.einsum("api,pij,bqj->apbq", by_value, by_channel, constant, optimize="optimal")
-        hessian = mixed + jnp.transpose(mixed, (2, 3, 0, 1))
-        hessian = hessian + jnp.einsum("api,ij,bqj->apbq", constant, total, constant, optimize="optimal")
-        second = {}
-        for k, m in pairs:
-            second[k, m] = second[m, k] = (value * covariance[:, k, m][:, None]).T @ value
-        weight = by_value[:, :, :n_parts]
-        for k in range(n_parts):
-            for m in range(n_parts):
-                hessian = hessian + jnp.einsum(
-                    "ap,bq,pq->apbq", weight[:, :, k], weight[:, :, m], second[k, m]
-                )
-        rows = hessian.reshape(n_rows, n_rows)
-
-        # Means: first moments of the fit's residual.
-        first = mean[:n_parts].T  # (units, K)
-        quadratic = jnp.zeros((n_parts, n_parts), points.dtype)
-        for (k, m), column in product_of.items():
-            both = mean[column].sum()
-            quadratic = quadratic.at[k, m].set(both).at[m, k].set(both)
-        aligned = first.T @ value - quadratic @ self.endmembers  # sum_n E[a_k e_p]
-        squared = (
-            (value**2).sum(0)
-            - 2.0 * (self.endmembers * (first.T @ value)).sum(0)
-            + (self.endmembers * (quadratic @ self.endmembers)).sum(0)
-        )
-        n_units = value.shape[0]
-        rows = rows.reshape(n_parts + 1, n_channels, n_parts + 1, n_channels)
-        every = jnp.arange(n_channels)
-        for k in range(n_parts):
-            for m in range(n_parts):
-                rows = rows.at[k, every, m, every].add(-quadratic[k, m] * precision)
-            rows = rows.at[k, every, n_parts, every].add(-2.0 * aligned[k] * precision)
-            rows = rows.at[n_parts, every, k, every].add(-2.0 * aligned[k] * precision)
-        log_noise_gradient = squared * precision - n_units
-        rows = rows.at[n_parts, every, n_parts, every].add(-2.0 * squared * precision)
-
-        # log noise -> noise_scale, then the sum over channels when one scale serves all.
-        to_scale = jnp.ones(n_parts + 1, points.dtype)[:, None] * jnp.ones(n_channels, points.dtype)
-        to_scale = to_scale.at[n_parts].set(1.0 / noise)
-        rows = rows * to_scale[:, :, None, None] * to_scale[None, None]
-        rows = rows.at[n_parts, every, n_parts, every].add(-log_noise_gradient / noise**2)
-        noise_gradient = log_noise_gradient / noise
-
-        # Concentration: its complete-data score is log a_k, up to a constant.
-        logs = slice(n_features - n_parts, n_features)
-        with_logs = jnp.einsum("api,pij->apj", by_value, by_channel[:, :, logs]) + jnp.einsum(
-            "api,ij->apj", constant, total[:, logs]
-        )
-        with_logs = with_logs * to_scale[:, :, None]
-        alpha = self.concentration
-        prior = n_units * (polygamma(1, alpha.sum()) - jnp.diag(polygamma(1, alpha)))
-        gradient = {
-            "endmembers": precision * aligned,
-            "concentration": mean[logs].sum(1) + n_units * (digamma(alpha.sum()) - digamma(alpha)),
-            "noise_scale": noise_gradient,
-        }
-        hessian = {
-            "endmembers": {
-                "endmembers": rows[:n_parts, :, :n_parts, :],
-                "concentration": with_logs[:n_parts],
-                "noise_scale": rows[:n_parts, :, n_parts, :],
-            },
-            "concentration": {
-                "endmembers": jnp.moveaxis(with_logs[:n_parts], -1, 0),
-                "concentration": total[logs, logs] + prior,
-                "noise_scale": with_logs[n_parts].T,
-            },
-            "noise_scale": {
-                "endmembers": rows[n_parts, :, :n_parts, :],
-                "concentration": with_logs[n_parts],
-                "noise_scale": rows[n_parts, :, n_parts, :],
-            },
-        }
-        if self.noise_scale.ndim == 0:
-            gradient["noise_scale"] = noise_gradient.sum()
-            hessian["endmembers"]["noise_scale"] = hessian["endmembers"]["noise_scale"].sum(-1)
-            hessian["concentration"]["noise_scale"] = hessian["concentration"]["noise_scale"].sum(-1)
-            hessian["noise_scale"]["endmembers"] = hessian["noise_scale"]["endmembers"].sum(0)
-            hessian["noise_scale"]["concentration"] = hessian["noise_scale"]["concentration"].sum(0)
-            hessian["noise_scale"]["noise_scale"] = hessian["noise_scale"]["noise_scale"].sum()
-        return gradient, hessian
+        return curvature(self.endmembers, self.concentration, self.noise_scale, value, rule.nodes, weights)
 
 
 class WeightedSimplex(NamedTuple):
-    """Distribution of abundances per unit on weighted points: ``points`` (K, points, units), ``weights`` (points, units)."""
+    """Abundances of every unit on weighted points: (K, points, units) and (points, units)."""
 
     points: jax.Array
     weights: jax.Array

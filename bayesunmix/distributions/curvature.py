@@ -1,0 +1,115 @@
+"""Slope and curvature of the normal unmixing likelihood in its own parameters, from moments of the nodes.
+
+Louis's identity (Louis, J. R. Stat. Soc. B 44, 226 (1982)): the observed Hessian is the mean of the complete-data
+Hessian plus the covariance of the complete-data score over the latent. The complete-data score of a unit is linear in
+the features ``(a, a_k a_m, log a)`` of its abundances, with coefficients that are linear in its data, so that the cost
+is a handful of matrix products, whatever the number of parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import digamma, polygamma
+
+
+def curvature(endmembers, concentration, noise_scale, value, nodes, weights) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Gradient and Hessian of the summed log marginal density.
+
+    Parameters
+    ----------
+    endmembers, concentration, noise_scale
+        (K, P), (K,), scalar or (P,).
+    value : (units, P)
+    nodes : Nodes
+        Points (K, points, units) and their logarithms.
+    weights : (points, units)
+        Normalised weights of the nodes given the data.
+
+    Returns
+    -------
+    gradient : dict of arrays shaped like the parameters
+    hessian : dict of dicts of arrays, the axes of the row parameter first
+    """
+    n_parts, n_channels = endmembers.shape
+    n_units = value.shape[0]
+    noise = jnp.broadcast_to(noise_scale, (n_channels,))
+    precision = noise**-2.0
+    rows, columns = np.triu_indices(n_parts)
+    # among[k, m, j] marks the product feature j = {k, m}.
+    among = np.zeros((n_parts, n_parts, len(rows)))
+    among[rows, columns, np.arange(len(rows))] = among[columns, rows, np.arange(len(rows))] = 1.0
+
+    products = jnp.stack([nodes.points[k] * nodes.points[m] for k, m in zip(rows, columns, strict=True)])
+    features = jnp.concatenate([nodes.points, products, nodes.log_points])
+    mean = (features * weights).sum(1)  # (features, units)
+    spread = (features - mean[:, None]) * jnp.sqrt(weights)
+    covariance = jnp.einsum("isn,jsn->nij", spread, spread)
+    linear, product, logs = slice(0, n_parts), slice(n_parts, -n_parts), slice(-n_parts, None)
+
+    # Score blocks: K for the endmembers, one for log noise. Their coefficients are y_p * by_value + constant.
+    noise_by_value = -2.0 * (precision * endmembers).T[None]
+    by_value = jnp.concatenate([precision[None, :, None] * jnp.eye(n_parts)[:, None], noise_by_value])
+    of_endmembers = -jnp.einsum("kmj,mp->kpj", among, precision * endmembers)
+    of_noise = jnp.einsum("kmj,kp,mp->pj", among, precision * endmembers, endmembers)
+    constant = jnp.concatenate([of_endmembers, of_noise[None]])
+
+    total = covariance.sum(0)
+    by_channel = jnp.einsum("np,nij->pij", value, covariance[:, linear])
+    mixed = jnp.einsum("api,pij,bqj->apbq", by_value, by_channel[:, :, product], constant, optimize="optimal")
+    hessian = mixed + mixed.transpose(2, 3, 0, 1)
+    hessian += jnp.einsum("api,ij,bqj->apbq", constant, total[product, product], constant, optimize="optimal")
+    for k, m in zip(rows, columns, strict=True):
+        second = (value * covariance[:, k, m][:, None]).T @ value
+        block = jnp.einsum("ap,bq,pq->apbq", by_value[:, :, k], by_value[:, :, m], second)
+        hessian += block if k == m else block + block.transpose(2, 3, 0, 1)
+
+    # Means over the latent: sums over units of a_k a_m, a_k e_p and e_p^2, with e the residual.
+    overlap = jnp.einsum("kmj,j->km", among, mean[product].sum(1))
+    seen = mean[linear] @ value
+    aligned = seen - overlap @ endmembers
+    squared = (value**2).sum(0) - (endmembers * (seen + aligned)).sum(0)
+    own = jnp.zeros((n_parts + 1, n_parts + 1, n_channels), value.dtype)
+    own = own.at[:n_parts, :n_parts].set(-overlap[:, :, None] * precision)
+    own = own.at[:n_parts, n_parts].set(-2.0 * aligned * precision).at[n_parts, :n_parts].set(-2.0 * aligned * precision)
+    own = own.at[n_parts, n_parts].set(-2.0 * squared * precision)
+
+    # From log noise to noise_scale.
+    log_slope = squared * precision - n_units
+    to_scale = jnp.ones((n_parts + 1, n_channels), value.dtype).at[n_parts].set(1.0 / noise)
+    hessian = (hessian + jnp.einsum("abp,pq->apbq", own, jnp.eye(n_channels))) * to_scale[:, :, None, None] * to_scale
+    bent = hessian[n_parts, :, n_parts] - jnp.diag(log_slope / noise**2)
+
+    # The score of the concentration is log a_k, up to a constant.
+    with_logs = jnp.einsum("api,pij->apj", by_value, by_channel[:, :, logs]) + jnp.einsum(
+        "api,ij->apj", constant, total[product, logs]
+    )
+    with_logs = with_logs * to_scale[:, :, None]
+    prior = n_units * (polygamma(1, concentration.sum()) - jnp.diag(polygamma(1, concentration)))
+
+    slope = log_slope / noise
+    noise_endmembers, noise_logs = hessian[n_parts, :, :n_parts], with_logs[n_parts]
+    if jnp.ndim(noise_scale) == 0:
+        slope, noise_endmembers, noise_logs, bent = slope.sum(), noise_endmembers.sum(0), noise_logs.sum(0), bent.sum()
+    gradient = {
+        "endmembers": precision * aligned,
+        "concentration": mean[logs].sum(1) + n_units * (digamma(concentration.sum()) - digamma(concentration)),
+        "noise_scale": slope,
+    }
+    first = jnp.ndim(noise_scale)  # number of axes of the noise
+    blocks = {
+        "endmembers": {
+            "endmembers": hessian[:n_parts, :, :n_parts],
+            "concentration": with_logs[:n_parts],
+            "noise_scale": jnp.moveaxis(noise_endmembers, 0, -1) if first else noise_endmembers,
+        },
+        "concentration": {
+            "endmembers": jnp.moveaxis(with_logs[:n_parts], -1, 0),
+            "concentration": total[logs, logs] + prior,
+            "noise_scale": noise_logs.T,
+        },
+        "noise_scale": {"endmembers": noise_endmembers, "concentration": noise_logs, "noise_scale": bent},
+    }
+    return gradient, blocks
