@@ -22,7 +22,7 @@ _STALLED = (
 )
 MC_SHIFT_LIMIT = 0.25
 _MOST_REDRAWS = 32
-_MOST_POINTS = 16  # times the default number, reached in steps of 4
+_MOST_POINTS = 4  # times the default number
 _CURVED_REDRAWS = 4  # of them, how many also measure the curvature
 
 
@@ -67,7 +67,7 @@ def find_mode(
         settled = mode.found and np.abs(mode.mc_shift).max(initial=0.0) <= MC_SHIFT_LIMIT
         if settled or not mode.data.rules or more == _MOST_POINTS:
             return mode._replace(evaluations=count)
-        more *= 4
+        more = _MOST_POINTS
 
 
 def recentred(program, z: np.ndarray, data: Data, index, key, more: int, tell=lambda _: None) -> Mode:

@@ -48,7 +48,7 @@ def infer(
     if program.size > _MOST_GLOBALS:
         raise ValueError(
             f"expected at most {_MOST_GLOBALS} unknown globals, got {program.size}: integrate the latents of every unit out "
-            "of the likelihood (docs/own_model.md), or crop or bin the channels"
+            "of the likelihood, or crop or bin the channels"
         )
     data = as_device_data(program, numbers, y, covariates)
     key_mode, key_method, key_check = jax.random.split(key, 3)
