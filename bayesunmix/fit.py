@@ -69,9 +69,7 @@ def fit(
     if not isinstance(method, SVI | NUTS):
         raise TypeError(f"method: expected bu.SVI(...) or bu.NUTS(...), got {method!r}")
     units = as_units(data, mask=mask, likelihood=getattr(model, "likelihood", "normal"))
-    bound = (
-        model.bind(units.values) if hasattr(model, "bind") and not getattr(model, "bound", False) else model
-    )
+    bound = model.bind(units.values) if hasattr(model, "bind") and not getattr(model, "bound", False) else model
     started = time.perf_counter()
     with native_precision(), Progress(progress) as bar:
         result = infer(bound, units.values, covariates, method, as_key(seed), bar)
@@ -133,9 +131,7 @@ class Fit:
         image.attrs.update(self.units.attrs)
         return image
 
-    def latent(
-        self, prob: float = 0.9, *, draws: int = _LATENT_DRAWS, seed: int | jax.Array = 0
-    ) -> xr.Dataset:
+    def latent(self, prob: float = 0.9, *, draws: int = _LATENT_DRAWS, seed: int | jax.Array = 0) -> xr.Dataset:
         """Local latents of every pixel with their uncertainty.
 
         Parameters
@@ -165,19 +161,13 @@ class Fit:
         parts = []
         for chosen, chunk, key in self._latent_chunks(draws, seed):
             found = latent_pass(*chosen, chunk, key, _PER_DRAW)
-            mean, noise, spread = (
-                np.asarray(a) for a in (found.mean, found.variance_noise, found.variance_model)
-            )
+            mean, noise, spread = (np.asarray(a) for a in (found.mean, found.variance_noise, found.variance_model))
             lower, upper = np.quantile(np.asarray(found.draws), tails, axis=0)
             sds = np.sqrt([noise + spread, noise, spread])
             parts.append(np.stack([mean, sds[0], lower, upper, sds[1], sds[2]], axis=-1))
-        return self._latent_dataset(
-            np.concatenate(parts), ("statistic",), {"statistic": list(_STATISTICS)}, prob=prob
-        )
+        return self._latent_dataset(np.concatenate(parts), ("statistic",), {"statistic": list(_STATISTICS)}, prob=prob)
 
-    def sample_latent(
-        self, draws: int = 100, seed: int | jax.Array = 0, *, max_bytes: int = 2**31
-    ) -> xr.Dataset:
+    def sample_latent(self, draws: int = 100, seed: int | jax.Array = 0, *, max_bytes: int = 2**31) -> xr.Dataset:
         """Draws of the local latents from the posterior, globals and latents drawn together.
 
         Returns
@@ -196,7 +186,8 @@ class Fit:
             needed = needed or found[:, :1].nbytes * self.units.n_units
             if needed > max_bytes:
                 raise MemoryError(
-                    f"{draws} draws of the latents need {needed / 2**30:.1f} GiB, more than max_bytes={max_bytes / 2**30:.1f} GiB: "
+                    f"{draws} draws of the latents need {needed / 2**30:.1f} GiB, more than "
+                    f"max_bytes={max_bytes / 2**30:.1f} GiB: "
                     "ask for fewer draws or a larger limit"
                 )
             parts.append(np.moveaxis(found, 0, -1))
@@ -219,9 +210,7 @@ class Fit:
         flat = self.posterior.stack(sample=("chain", "draw")).transpose("sample", ...)
         count = flat.sizes["sample"]
         take = (
-            np.arange(count)
-            if most is None or most >= count
-            else np.linspace(0, count - 1, most).round().astype(int)
+            np.arange(count) if most is None or most >= count else np.linspace(0, count - 1, most).round().astype(int)
         )
         program, numbers = compile_model(self.model, jnp.asarray(self.units.values[:1]), self.covariates)
         dtype = jnp.result_type(float)
@@ -240,9 +229,7 @@ class Fit:
             for part, chunk in chunks(chosen, self.units.values, self.covariates, key_points):
                 yield chosen, chunk, jax.random.fold_in(key_draws, part.start)
 
-    def _latent_dataset(
-        self, values: np.ndarray, extra: tuple[str, ...], coords: dict[str, Any], **attrs: Any
-    ):
+    def _latent_dataset(self, values: np.ndarray, extra: tuple[str, ...], coords: dict[str, Any], **attrs: Any):
         name = self.model.latent
         own = self.model.dims[name]
         label = {dim: np.arange(size) for dim, size in zip(own, values.shape[1 : 1 + len(own)], strict=True)}
@@ -263,9 +250,7 @@ class Fit:
 
         mark = "&#10003;" if self.converged else "&#9888;"
         summary = escape(repr(self)[1:-1])
-        priors = (
-            escape(self.model.describe()).replace("\n", "<br>") if hasattr(self.model, "describe") else ""
-        )
+        priors = escape(self.model.describe()).replace("\n", "<br>") if hasattr(self.model, "describe") else ""
         return f"<div><b>{mark} {summary}</b><p>{priors}</p>{self.posterior._repr_html_()}</div>"
 
 
@@ -290,7 +275,7 @@ def _posterior(model: Any, values: dict[str, np.ndarray], units: Units) -> xr.Da
     for name, value in values.items():
         own = dims.get(name) or tuple(f"{name}_dim_{i}" for i in range(value.ndim - 2))
         own = tuple(units.channel_dim if d == "channel" else d for d in own)
-        coords = {
+        coords: dict[str, Any] = {
             d: np.arange(n) for d, n in zip(own, value.shape[2:], strict=True) if d != units.channel_dim
         }
         if units.channel_dim in own and units.channel_dim in units.coords:

@@ -424,4 +424,3 @@ def test_nuts_on_the_textbook_program_and_on_the_marginal_agree(fit: bu.Fit) -> 
     z = (latent.sel(statistic="mean").values - shares.mean(0)) / shares.std(0)
     assert np.sqrt(np.mean(z**2)) < 0.15
     np.testing.assert_allclose(np.mean(latent.sel(statistic="sd").values / shares.std(0)), 1.0, atol=0.05)
-

@@ -84,9 +84,7 @@ def _fill_names(axes: Sequence[Axis]) -> list[str]:
     return names
 
 
-def assemble(
-    data: Any, axes: Sequence[Axis], *, name: str = "", attrs: dict[str, Any] | None = None
-) -> xr.DataArray:
+def assemble(data: Any, axes: Sequence[Axis], *, name: str = "", attrs: dict[str, Any] | None = None) -> xr.DataArray:
     """Put the values and the axes of a file together, the pixel axes first and the spectral axis last.
 
     Parameters

@@ -126,9 +126,7 @@ def _mapped(binary: Path, header: Path, fields: dict[str, str]) -> np.ndarray:
     if interleave not in _ORDERS:
         raise LoadError(f"{header}: expected interleave bsq, bil or bip, found {interleave!r}.")
     if _integer(header, fields, "file compression", 0):
-        raise LoadError(
-            f"{header}: the data are compressed; unpack them (gunzip), set 'file compression = 0'."
-        )
+        raise LoadError(f"{header}: the data are compressed; unpack them (gunzip), set 'file compression = 0'.")
     if min(sizes) < 1 or offset < 0:
         raise LoadError(f"{header}: wrong lines, samples, bands {sizes} or header offset {offset}.")
     dtype = np.dtype(_TYPES[code]).newbyteorder(">" if _integer(header, fields, "byte order", 0) else "<")

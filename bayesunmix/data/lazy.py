@@ -28,9 +28,7 @@ class _FileArray(BackendArray):
         self.source, self.shape, self.dtype, self.fetch = source, shape, dtype, fetch
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.BASIC, self._block
-        )
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._block)
 
     def _block(self, key: Key) -> np.ndarray:
         try:

@@ -38,13 +38,8 @@ def purest_pixels(values: np.ndarray, n_endmembers: int, *, seed: int = 0, resta
     # Of unit size, so that the search, its random starts included, is the same in any units of the data.
     lifted = np.vstack([np.ones(len(scores)), scores.T / (np.abs(scores).max() or 1.0)])
     rng = np.random.default_rng(seed)
-    best, best_volume = None, -np.inf
-    for _ in range(restarts):
-        vertices = _grow(lifted, rng)
-        volume = abs(np.linalg.det(lifted[:, vertices]))
-        if volume > best_volume:
-            best, best_volume = vertices, volume
-    assert best is not None
+    found = [_grow(lifted, rng) for _ in range(restarts)]
+    best = max(found, key=lambda vertices: abs(float(np.linalg.det(lifted[:, vertices]))))
     return mean + scores[best] @ axes
 
 
@@ -52,16 +47,17 @@ def _grow(lifted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Swap vertices, each for the pixel that enlarges the simplex most, until none does."""
     size, n_units = lifted.shape
     # A start in general position: the extremes along random directions, each orthogonal to those found.
-    vertices, basis = [], np.zeros((size, 0))
+    vertices: list[int] = []
+    basis = np.zeros((size, 0))
     for _ in range(size):
-        direction = rng.normal(size=size)
+        direction = rng.standard_normal(size)
         direction -= basis @ (basis.T @ direction)
         vertices.append(int(np.argmax(np.abs(direction @ lifted))))
         basis, _ = np.linalg.qr(lifted[:, vertices])
     chosen = np.array(vertices)
     for _ in range(50 * size):
         if abs(np.linalg.det(lifted[:, chosen])) < 1e-300:
-            chosen = rng.choice(n_units, size, replace=n_units < size)
+            chosen = rng.permutation(max(n_units, size))[:size] % n_units
             continue
         # Replacing vertex k by pixel n multiplies the volume by |barycentric coordinate k of pixel n|.
         gain = np.abs(np.linalg.solve(lifted[:, chosen], lifted))

@@ -109,9 +109,7 @@ class Units:
     def _image(self, flat: np.ndarray, dims: tuple[str, ...], coords: Mapping[str, Any]) -> xr.DataArray:
         all_dims = self.pixel_dims + dims
         known = {dim: coord for dim, coord in self.coords.items() if dim in all_dims}
-        return xr.DataArray(
-            flat.reshape(self.pixel_shape + flat.shape[1:]), dims=all_dims, coords={**known, **coords}
-        )
+        return xr.DataArray(flat.reshape(self.pixel_shape + flat.shape[1:]), dims=all_dims, coords={**known, **coords})
 
 
 def as_units(data: Any, *, mask: Any = None, likelihood: str = "normal") -> Units:
@@ -255,12 +253,8 @@ def _gather(image: xr.DataArray, keep: np.ndarray) -> np.ndarray:
 
 def _floating(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "f":
-        return values.astype(
-            {2: np.float32, 4: np.float32}.get(values.dtype.itemsize, np.float64), copy=False
-        )
+        return values.astype({2: np.float32, 4: np.float32}.get(values.dtype.itemsize, np.float64), copy=False)
     largest = max(abs(int(values.min())), abs(int(values.max())))
     if largest > _EXACT_IN_FLOAT64:
-        raise ValueError(
-            f"integers up to {largest} do not fit into double precision; divide them before fitting"
-        )
+        raise ValueError(f"integers up to {largest} do not fit into double precision; divide them before fitting")
     return values.astype(np.float32 if largest <= _EXACT_IN_FLOAT32 else np.float64)

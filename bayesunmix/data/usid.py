@@ -57,15 +57,11 @@ def _fetch(path: Path, location: str, shape: tuple[int, ...], key: Key) -> np.nd
         return file[location][...].reshape(shape)[key]
 
 
-def _ancillary(
-    dataset: h5py.Dataset, kind: str, path: Path
-) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
+def _ancillary(dataset: h5py.Dataset, kind: str, path: Path) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """Indices and values as ``(entry, dim)``, labels and units of the dims."""
     file = dataset.file
     indices, values = (file[dataset.attrs[f"{kind}_{part}"]] for part in ("Indices", "Values"))
-    labels, units = (
-        [text(word) for word in np.atleast_1d(indices.attrs.get(key, []))] for key in ("labels", "units")
-    )
+    labels, units = ([text(word) for word in np.atleast_1d(indices.attrs.get(key, []))] for key in ("labels", "units"))
     table, points = np.asarray(indices[...]), np.asarray(values[...])
     if kind == "Spectroscopic":
         table, points = table.T, points.T
@@ -79,9 +75,7 @@ def _ancillary(
     return table, points, (labels + [""] * n_dims)[:n_dims], (units + [""] * n_dims)[:n_dims]
 
 
-def _grid(
-    indices: np.ndarray, values: np.ndarray, labels: list[str], units: list[str], *, pixel: bool
-) -> list[Axis]:
+def _grid(indices: np.ndarray, values: np.ndarray, labels: list[str], units: list[str], *, pixel: bool) -> list[Axis]:
     """The axes of a complete grid, slowest first, without those of length one.
 
     Entries that do not fill a grid in order (a spiral scan, a scan that was stopped) stay on a single axis.

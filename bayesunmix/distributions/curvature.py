@@ -73,7 +73,8 @@ def curvature(endmembers, concentration, noise_scale, value, nodes, weights) -> 
     squared = (value**2).sum(0) - (endmembers * (seen + aligned)).sum(0)
     own = jnp.zeros((n_parts + 1, n_parts + 1, n_channels), value.dtype)
     own = own.at[:n_parts, :n_parts].set(-overlap[:, :, None] * precision)
-    own = own.at[:n_parts, n_parts].set(-2.0 * aligned * precision).at[n_parts, :n_parts].set(-2.0 * aligned * precision)
+    crossed = -2.0 * aligned * precision
+    own = own.at[:n_parts, n_parts].set(crossed).at[n_parts, :n_parts].set(crossed)
     own = own.at[n_parts, n_parts].set(-2.0 * squared * precision)
 
     # From log noise to noise_scale.

@@ -28,9 +28,7 @@ class _NonNegative(constraints.Constraint):
 def _softplus_of_width(constraint):
     # Linear well above `width`, logarithmic well below: a posterior of that width is near-Gaussian in it, at the
     # boundary too.
-    return ComposeTransform(
-        [SoftplusTransform(), AffineTransform(0.0, constraint.width, domain=constraints.positive)]
-    )
+    return ComposeTransform([SoftplusTransform(), AffineTransform(0.0, constraint.width, domain=constraints.positive)])
 
 
 class HalfNormal(dist.HalfNormal):

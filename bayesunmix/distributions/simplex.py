@@ -103,7 +103,7 @@ def mode(gram: jax.Array, linear: jax.Array, concentration: jax.Array) -> jax.Ar
 
     start = jnp.full((n_parts, n_units), 1.0 / n_parts, linear.dtype)
     body = lambda state: (*step(state[0]), state[2] + 1)  # noqa: E731
-    a, _, _ = jax.lax.while_loop(unfinished, body, (start, jnp.array(jnp.inf, linear.dtype), 0))
+    a, _, _ = jax.lax.while_loop(unfinished, body, (start, jnp.array(jnp.inf, linear.dtype), jnp.array(0)))
     return a
 
 
@@ -136,8 +136,7 @@ def propose(
         bent = jnp.einsum("kl,lin->kin", gram, spread)
         curvature = [
             [
-                (spread[:, i] * bent[:, j]).sum(0)
-                + (concentration[:, None] * corner[:, i] * corner[:, j]).sum(0)
+                (spread[:, i] * bent[:, j]).sum(0) + (concentration[:, None] * corner[:, i] * corner[:, j]).sum(0)
                 for j in range(n_parts - 1)
             ]
             for i in range(n_parts - 1)
@@ -171,9 +170,7 @@ def place(proposal: Proposal, uniforms: jax.Array) -> Nodes:
     return _place(proposal, uniforms)[1]
 
 
-def exponent(
-    gram: jax.Array, pull: jax.Array, concentration: jax.Array, centre: jax.Array, nodes: Nodes
-) -> jax.Array:
+def exponent(gram: jax.Array, pull: jax.Array, concentration: jax.Array, centre: jax.Array, nodes: Nodes) -> jax.Array:
     """Log integrand over proposal at the nodes, relative to the Gaussian part at ``centre``: shape (points, units).
 
     ``pull`` (K, units) is the linear coefficient at ``centre``. Written in the K - 1 differences to the last
@@ -228,8 +225,7 @@ def _matched(proposal: Proposal, v: jax.Array, weights: jax.Array) -> Proposal:
     now = [[(away[i] * away[j]).sum(0) for j in range(size)] for i in range(size)]
     before = [[(proposal.scale[i] * proposal.scale[j]).sum(0) for j in range(size)] for i in range(size)]
     covariance = [
-        [(trust * now[i][j] + prior * before[i][j]) / (trust + prior) for j in range(size)]
-        for i in range(size)
+        [(trust * now[i][j] + prior * before[i][j]) / (trust + prior) for j in range(size)] for i in range(size)
     ]
     low = lanes.cholesky(covariance)
     zero = jnp.zeros_like(location[0])
@@ -249,8 +245,8 @@ def _place(proposal: Proposal, uniforms: jax.Array) -> tuple[jax.Array, Nodes]:
     log_sum = top + jnp.log(sum(jnp.exp(r - top) for r in ratios))
     log_points = [r - log_sum for r in ratios]
     log_det = sum(jnp.log(jnp.abs(proposal.scale[i, i])) for i in range(size))
-    log_weight = sum(log_points) - sum(log_t[i] for i in range(size)) + (log_det + 0.5 * math.log(size + 1))
     stacked = jnp.stack(log_points)
+    log_weight = stacked.sum(0) - log_t.sum(0) + (log_det + 0.5 * math.log(size + 1))
     return jnp.stack(v), Nodes(jnp.exp(stacked), stacked, log_weight)
 
 

@@ -183,9 +183,7 @@ class NormalUnmixing(dist.Distribution):
         total = self.concentration.sum()
         share = self.concentration / total
         spread = share @ self.endmembers**2 - (share @ self.endmembers) ** 2
-        return jnp.broadcast_to(
-            spread / (total + 1.0) + self.noise_scale**2, self.batch_shape + self.event_shape
-        )
+        return jnp.broadcast_to(spread / (total + 1.0) + self.noise_scale**2, self.batch_shape + self.event_shape)
 
     def curvature_on(self, rule: Rule):
         """Gradient and Hessian of ``log_prob_on(rule).sum()`` in (endmembers, concentration, noise_scale).

@@ -102,7 +102,8 @@ def _of_mode(mode: Mode) -> list[str]:
     if shift <= MC_SHIFT_LIMIT:
         return []
     return [
-        f"the answer is approximate: integration error moves a parameter by {shift:.2f} posterior sd (limit {MC_SHIFT_LIMIT})"
+        f"the answer is approximate: integration error moves a parameter by {shift:.2f} posterior sd "
+        f"(limit {MC_SHIFT_LIMIT})"
     ]
 
 

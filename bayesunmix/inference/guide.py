@@ -61,7 +61,7 @@ def _optimiser(settings: SVI) -> optax.GradientTransformation:
 
 @partial(jax.jit, static_argnames=("program", "settings"))
 def _chunk(program: Program, state: _State, location, factor, data: Data, key, settings: SVI):
-    """Some steps on the ELBO; returns the state, the ELBO of every step and the mean of the parameters over the steps."""
+    """Some steps on the ELBO; returns the state, the ELBO of every step, and the mean of the parameters over them."""
     optimiser = _optimiser(settings)
 
     def loss(parameters, key):
@@ -73,9 +73,7 @@ def _chunk(program: Program, state: _State, location, factor, data: Data, key, s
 
         def one(w):
             z = guide.place(w)
-            back = jax.scipy.linalg.solve_triangular(
-                factor, (z - frozen.location) / frozen.stretch, lower=False
-            )
+            back = jax.scipy.linalg.solve_triangular(factor, (z - frozen.location) / frozen.stretch, lower=False)
             log_q = -0.5 * (back**2).sum() - jnp.log(frozen.stretch).sum()
             return log_density(program, z, data) - log_q
 
@@ -184,6 +182,4 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
     steep = -(along * excess) / (along**2).mean(0)
     steep = 0.5 * (steep[: len(half)] + steep[len(half) :])
     root = np.sqrt(len(half))
-    return GuideCheck(
-        pairs.mean(0), pairs.std(0, ddof=1) / root, 1.0 + steep.mean(0), steep.std(0, ddof=1) / root
-    )
+    return GuideCheck(pairs.mean(0), pairs.std(0, ddof=1) / root, 1.0 + steep.mean(0), steep.std(0, ddof=1) / root)

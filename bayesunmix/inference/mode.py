@@ -17,9 +17,7 @@ from bayesunmix.inference.target import Data, hessian, value_and_grad, with_fres
 _ROUNDS = 12
 _ITERATIONS_A_ROUND = 15
 _DECREMENT = 1e-2  # squared length of the Newton step, in posterior sds, at which the mode is found
-_STALLED = (
-    3  # rounds without halving the decrement: what is left is integration error, which the tilt takes up
-)
+_STALLED = 3  # rounds without halving the decrement: what is left is integration error, which the tilt takes up
 MC_SHIFT_LIMIT = 0.25
 _MOST_REDRAWS = 32
 _MOST_POINTS = 4  # times the default number
@@ -123,15 +121,11 @@ def _climb(program: Program, z: np.ndarray, factor: np.ndarray, data: Data) -> t
         return -float(value), -(factor.T @ np.asarray(gradient, dtype=np.float64))
 
     options = {"maxiter": _ITERATIONS_A_ROUND, "maxcor": 20, "ftol": 1e-13}
-    result = scipy.optimize.minimize(
-        objective, np.zeros_like(z), jac=True, method="L-BFGS-B", options=options
-    )
+    result = scipy.optimize.minimize(objective, np.zeros_like(z), jac=True, method="L-BFGS-B", options=options)
     return z + factor @ result.x, result.nfev
 
 
-def _correct(
-    program, data: Data, index, key, gradient, matrix, tell
-) -> tuple[Data, np.ndarray, np.ndarray, bool]:
+def _correct(program, data: Data, index, key, gradient, matrix, tell) -> tuple[Data, np.ndarray, np.ndarray, bool]:
     """Measure with fresh points what the slope ``gradient`` and the curvature ``matrix`` at the anchor miss.
 
     Returns the corrected data, the factor of the corrected curvature, how far the slope's remaining error moves the
@@ -174,6 +168,4 @@ def _inverse_root(precision: np.ndarray) -> tuple[np.ndarray, bool]:
             continue
         # precision = U'U, so its inverse is (U^-1)(U^-1)'.
         return scipy.linalg.solve_triangular(upper, np.eye(len(upper))), ridge == 0.0
-    raise FloatingPointError(
-        "the curvature of the log posterior is not finite: check the data for extreme values"
-    )
+    raise FloatingPointError("the curvature of the log posterior is not finite: check the data for extreme values")

@@ -93,9 +93,7 @@ class Program:
                 values[name] = site["value"]
         return Evaluation(values, log_prior, observed)
 
-    def likelihood(
-        self, numbers: tuple[Any, ...], values: dict[str, jax.Array], y: jax.Array, covariates: dict
-    ) -> Any:
+    def likelihood(self, numbers: tuple[Any, ...], values: dict[str, jax.Array], y: jax.Array, covariates: dict) -> Any:
         """Distribution of the site "y" with the other sites at ``values``."""
         with handlers.trace() as trace, handlers.substitute(data=values):
             self.model(numbers)(y, n_units=y.shape[0], **covariates)
@@ -105,9 +103,7 @@ class Program:
 _NUMBER = _Identity("a number of the model")
 
 
-def compile_model(
-    model: Any, y: jax.Array, covariates: dict | None = None
-) -> tuple[Program, tuple[Any, ...]]:
+def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> tuple[Program, tuple[Any, ...]]:
     """Split a model into its static program and its numbers, and check that it can be fitted.
 
     Raises
@@ -133,20 +129,16 @@ def compile_model(
             shapes.append((name, tuple(transform.inverse_shape(jnp.shape(site["value"])))))
         elif type(site["fn"]).__name__ == "Unit":
             raise ValueError(
-                f"the site {name!r} is a numpyro.factor: a bare factor has no distribution that can be predicted from or "
-                'checked; put the likelihood into an observed site, numpyro.sample("y", distribution, obs=y)'
+                f"the site {name!r} is a numpyro.factor: a bare factor has no distribution that can be predicted from "
+                'or checked; put the likelihood into an observed site, numpyro.sample("y", distribution, obs=y)'
             )
     observed = [name for name, site in trace.items() if site["type"] == "sample" and site["is_observed"]]
     if "y" not in observed:
-        raise ValueError(
-            f'expected an observed site named "y" in the plate "unit", got observed sites {observed}'
-        )
+        raise ValueError(f'expected an observed site named "y" in the plate "unit", got observed sites {observed}')
     return Program(treedef, constants, tuple(shapes)), numbers
 
 
-def unconstrain(
-    program: Program, model: Any, values: dict[str, Any], y: jax.Array, covariates: dict
-) -> jax.Array:
+def unconstrain(program: Program, model: Any, values: dict[str, Any], y: jax.Array, covariates: dict) -> jax.Array:
     """Flat unconstrained vector of given site values; a site that is not given sits at 0."""
     found: dict[str, jax.Array] = {}
 

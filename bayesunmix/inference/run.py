@@ -47,8 +47,8 @@ def infer(
     program, numbers = compile_model(model, jnp.asarray(y), covariates)
     if program.size > _MOST_GLOBALS:
         raise ValueError(
-            f"expected at most {_MOST_GLOBALS} unknown globals, got {program.size}: integrate the latents of every unit out "
-            "of the likelihood, or crop or bin the channels"
+            f"expected at most {_MOST_GLOBALS} unknown globals, got {program.size}: integrate the latents of every "
+            "unit out of the likelihood, or crop or bin the channels"
         )
     data = as_device_data(program, numbers, y, covariates)
     key_mode, key_method, key_check = jax.random.split(key, 3)
@@ -66,9 +66,7 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, key, key_check, 
     checked = guide.check_guide(program, fitted, mode.data, key_check)
     if method.sample_if_needed and checked.faults():
         progress.note("the posterior is not Gaussian: sampling it")
-        own = recentred(
-            program, np.asarray(fitted.location), mode.data, index, key_check, mode.more, progress.note
-        )
+        own = recentred(program, np.asarray(fitted.location), mode.data, index, key_check, mode.more, progress.note)
         start = own._replace(
             z=np.asarray(fitted.location),
             factor=np.asarray(fitted.stretch)[:, None] * np.asarray(fitted.factor),
@@ -78,9 +76,7 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, key, key_check, 
         values = _named(program, chains.draws, start.data)
         judged = diagnostics.of_sampled_guide(start, elbo, checked, values, chains.statistics)
         return Result(values, judged, chains.finished)
-    white = jax.random.normal(
-        jax.random.fold_in(key, 2**20), (method.draws, program.size), fitted.location.dtype
-    )
+    white = jax.random.normal(jax.random.fold_in(key, 2**20), (method.draws, program.size), fitted.location.dtype)
     values = _named(program, np.asarray(fitted.place(white))[None], mode.data)
     return Result(values, diagnostics.of_guide(mode, elbo, settled, checked), True)
 

@@ -61,7 +61,7 @@ def _advance(program: Program, settings: NUTS, state, location, factor, data: Da
 
 
 class Chains(NamedTuple):
-    """Unconstrained draws (chain, draw, size), statistics (chain, draw) each, and whether every chain ran to its end."""
+    """Unconstrained draws (chain, draw, size), statistics (chain, draw), and whether every chain ran to its end."""
 
     draws: np.ndarray
     statistics: dict[str, np.ndarray]
@@ -87,8 +87,7 @@ def sample(
     stop, compiled = threading.Event(), threading.Event()
     done = [0] * settings.chains
     jobs = [
-        (program, mode, settings, jax.random.fold_in(key, c), c, done, stop, compiled)
-        for c in range(settings.chains)
+        (program, mode, settings, jax.random.fold_in(key, c), c, done, stop, compiled) for c in range(settings.chains)
     ]
     total = settings.chains * (settings.warmup + settings.draws)
     with ThreadPoolExecutor(settings.chains) as pool:
@@ -110,9 +109,7 @@ def sample(
     return Chains(draws, {"diverging": diverging, "tree_steps": steps, "accept": accept}, not stop.is_set())
 
 
-def _run_chain(
-    program, mode: Mode, settings: NUTS, key, chain, done, stop, compiled
-) -> tuple[np.ndarray, ...]:
+def _run_chain(program, mode: Mode, settings: NUTS, key, chain, done, stop, compiled) -> tuple[np.ndarray, ...]:
     """One chain; ``done[chain]`` counts its steps. Chains after the first wait until it has compiled."""
     if chain > 0:
         compiled.wait()

@@ -56,9 +56,7 @@ def value_and_grad(program: Program, z: jax.Array, data: Data):
 
 
 @partial(jax.jit, static_argnames=("program", "more"))
-def with_rules(
-    program: Program, z: jax.Array, data: Data, key: jax.Array, index: jax.Array, more: int = 1
-) -> Data:
+def with_rules(program: Program, z: jax.Array, data: Data, key: jax.Array, index: jax.Array, more: int = 1) -> Data:
     """Data with integration rules made at ``z`` for the observed sites whose distribution has one.
 
     ``more`` multiplies the distribution's own number of points.
@@ -92,9 +90,7 @@ def hessian(program: Program, z: jax.Array, data: Data):
     def smooth(v):
         """What automatic differentiation sees: the prior, and observed sites without a curvature of their own."""
         run = program.evaluate(data.numbers, v, data.y, data.covariates)
-        rest = [
-            fn.log_prob(value).sum() for name, (fn, value) in run.observed.items() if name not in data.rules
-        ]
+        rest = [fn.log_prob(value).sum() for name, (fn, value) in run.observed.items() if name not in data.rules]
         return run.log_prior + sum(rest, start=_correction(v, data))
 
     gradient, matrix = jax.grad(smooth)(z), _dense_hessian(smooth, z)
@@ -114,11 +110,13 @@ def hessian(program: Program, z: jax.Array, data: Data):
             for q in names:
                 block = own_hessian[p][q].reshape(flat[p].shape[0], flat[q].shape[0])
                 matrix = matrix + flat[p].T @ (block @ flat[q])
-        matrix = matrix + _dense_hessian(
-            lambda v: sum((own_gradient[p] * parameters(v)[p]).sum() for p in names),
-            z,  # noqa: B023
-        )
+        matrix = matrix + _dense_hessian(partial(_weighted, own_gradient, parameters), z)
     return gradient, 0.5 * (matrix + matrix.T)
+
+
+def _weighted(weights: dict[str, jax.Array], parameters, z: jax.Array) -> jax.Array:
+    found = parameters(z)
+    return sum(((weights[p] * found[p]).sum() for p in weights), start=jnp.zeros((), z.dtype))
 
 
 def _dense_hessian(fn, z: jax.Array) -> jax.Array:
@@ -135,9 +133,7 @@ def constrain(program: Program, draws: jax.Array, data: Data) -> dict[str, jax.A
     )
 
 
-def as_device_data(
-    program: Program, numbers: tuple[Any, ...], y: np.ndarray, covariates: dict[str, Any]
-) -> Data:
+def as_device_data(program: Program, numbers: tuple[Any, ...], y: np.ndarray, covariates: dict[str, Any]) -> Data:
     """Data in the precision of the current context, without rules yet."""
     dtype = jnp.result_type(float)
     nowhere = jnp.zeros(program.size, dtype)

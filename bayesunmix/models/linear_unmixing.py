@@ -72,9 +72,7 @@ class LinearUnmixing:
     endmembers: Any = None
     likelihood: Literal["normal"] = field(default="normal", metadata={"static": True})
     concentration: float | None = field(default=None, metadata={"static": True})
-    endmember_support: Literal["nonnegative", "real"] = field(
-        default="nonnegative", metadata={"static": True}
-    )
+    endmember_support: Literal["nonnegative", "real"] = field(default="nonnegative", metadata={"static": True})
     noise: Literal["isotropic", "diagonal"] = field(default="isotropic", metadata={"static": True})
     endmember_scale: Any = None
     noise_level: Any = None
@@ -88,9 +86,7 @@ class LinearUnmixing:
                 )
         if not isinstance(self.n_endmembers, int | np.integer) or self.n_endmembers < 1:
             raise ValueError(f"n_endmembers: expected an integer of at least 1, got {self.n_endmembers!r}")
-        if self.concentration is not None and not (
-            np.isfinite(self.concentration) and self.concentration > 0
-        ):
+        if self.concentration is not None and not (np.isfinite(self.concentration) and self.concentration > 0):
             raise ValueError(f"concentration: expected a positive number, got {self.concentration!r}")
         if self.endmembers is not None:
             known = np.asarray(self.endmembers, dtype=np.float64)
@@ -123,9 +119,7 @@ class LinearUnmixing:
 
     def _globals(self):
         if not self.bound:
-            raise ValueError(
-                "the priors have no scale yet: call model.bind(data) first (bu.fit does it for you)"
-            )
+            raise ValueError("the priors have no scale yet: call model.bind(data) first (bu.fit does it for you)")
         scale, level = jnp.asarray(self.endmember_scale), jnp.asarray(self.noise_level)
         if self.endmembers is not None:
             endmembers = jnp.asarray(self.endmembers)
@@ -187,7 +181,8 @@ class LinearUnmixing:
             )
         if self.n_endmembers > n_channels:
             raise ValueError(
-                f"n_endmembers={self.n_endmembers} exceeds the {n_channels} channels: no more spectra than channels can be told apart"
+                f"n_endmembers={self.n_endmembers} exceeds the {n_channels} channels: no more spectra than channels "
+                "can be told apart"
             )
         if np.ptp(values) == 0:
             scale, level = np.ones(n_channels), np.full(n_channels, 0.05)
@@ -230,18 +225,13 @@ class LinearUnmixing:
         if self.endmembers is not None:
             lines.append("Endmembers: known, taken as exact.")
         elif not self.bound:
-            lines.append(
-                f"Endmembers: {self.endmember_support}, scale taken from the data when the model is fitted."
-            )
+            lines.append(f"Endmembers: {self.endmember_support}, scale taken from the data when the model is fitted.")
         else:
             low, high = np.min(self.endmember_scale), np.max(self.endmember_scale)
-            kind = (
-                "half-normal (never negative)"
-                if self.endmember_support == "nonnegative"
-                else "normal around zero"
-            )
+            kind = "half-normal (never negative)" if self.endmember_support == "nonnegative" else "normal around zero"
             lines.append(
-                f"Endmembers: every channel on its own, {kind}, with the spread of the data in that channel ({low:.3g} to {high:.3g})."
+                f"Endmembers: every channel on its own, {kind}, with the spread of the data in that channel "
+                f"({low:.3g} to {high:.3g})."
             )
         if self.bound:
             level = float(np.sqrt(np.mean(np.square(self.noise_level))))

@@ -164,9 +164,7 @@ def _single(ax: Axes, panels: list[_Panel], at: dict[str, int] | None) -> Axes:
     return ax
 
 
-def _page(
-    panels: list[_Panel], at: dict[str, int] | None, below: Sequence[str]
-) -> tuple[Figure, dict[str, Axes]]:
+def _page(panels: list[_Panel], at: dict[str, int] | None, below: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
     """Maps in a row and room for curves below."""
     figure, top, lower = map_canvas(panels[0][0], 1, len(panels), below=below)
     note = ""

@@ -74,9 +74,7 @@ def map_canvas(
     return figure, panels, lower
 
 
-def draw(
-    ax: Axes, image: xr.DataArray, *, bar: bool = True, outer: bool = True, **look: Any
-) -> ScalarMappable:
+def draw(ax: Axes, image: xr.DataArray, *, bar: bool = True, outer: bool = True, **look: Any) -> ScalarMappable:
     """A 2-D map in calibrated pixels; lengths get a scale bar (if `bar`), other axes labels (if `outer`)."""
     down, across = image.dims
     rows, columns = centres(image, down), centres(image, across)

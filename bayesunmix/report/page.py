@@ -111,8 +111,7 @@ def _residuals(facts: Facts) -> Picture:
 def _uncertainty(facts: Facts) -> Picture:
     return _picture(
         lambda: plot.uncertainty(facts.fit, split=facts.split),
-        f"Epistemic, aleatoric and total sd; the epistemic part is {words.percent(facts.epistemic_share)} "
-        "of variance.",
+        f"Epistemic, aleatoric and total sd; the epistemic part is {words.percent(facts.epistemic_share)} of variance.",
         "Predictive standard deviation of a pixel measured again: epistemic (not knowing the "
         "parameters), aleatoric (noise) and total, by pixel above and by channel below.",
     )

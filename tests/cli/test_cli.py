@@ -112,9 +112,7 @@ def test_run_repeats_bit_for_bit(call: Call, fitted: tuple[Path, Result]) -> Non
     assert recipes.read(again / "recipe.toml") == recipes.read(folder / "recipe.toml")
 
 
-def test_run_refuses_other_data(
-    call: Call, fitted: tuple[Path, Result], image_file: Path, tmp_path: Path
-) -> None:
+def test_run_refuses_other_data(call: Call, fitted: tuple[Path, Result], image_file: Path, tmp_path: Path) -> None:
     image = xr.load_dataarray(image_file)
     image[5, 5, 10] += 1e-6
     image.to_netcdf(tmp_path / "scan.nc", engine="h5netcdf")

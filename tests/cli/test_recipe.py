@@ -21,9 +21,7 @@ class ToyModel:
 
 
 CLASSES = recipes.choices([ToyModel, int])
-PLAIN = recipes.Recipe(
-    data={"path": "a.nc", "hash": "12"}, model={"name": "toy-model"}, method={"name": "svi"}, seed=7
-)
+PLAIN = recipes.Recipe(data={"path": "a.nc", "hash": "12"}, model={"name": "toy-model"}, method={"name": "svi"}, seed=7)
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,7 @@ def test_names_for_the_type_checker_are_the_names_at_run_time() -> None:
     tree = ast.parse(Path(bu.__file__).read_text())
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     static = {
-        alias.asname: node.module
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
+        alias.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
     assert static == {**bu._HOMES, **dict.fromkeys(bu._MODULES, "bayesunmix")}
 

@@ -170,9 +170,7 @@ def test_header_without_binary(tmp_path: Path, cube: np.ndarray) -> None:
         load(tmp_path / "scan.hdr")
 
 
-def test_img_without_header_is_not_envi(
-    tmp_path: Path, cube: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_img_without_header_is_not_envi(tmp_path: Path, cube: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     write_envi(tmp_path / "scan.img", cube)
     (tmp_path / "scan.hdr").write_text("another program's header")
     monkeypatch.setitem(sys.modules, "rsciio", None)

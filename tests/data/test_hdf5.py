@@ -62,9 +62,7 @@ def test_usid_with_two_spectroscopic_dims(tmp_path: Path, write_usid: Write) -> 
 
 def test_usid_scan_that_was_stopped(tmp_path: Path, write_usid: Write, cube: np.ndarray) -> None:
     """Ten of the twelve pixels of a grid were measured."""
-    path = write_usid(
-        tmp_path / "a.h5", cube.reshape(12, 5), {"X": X, "Y": Y}, {"Bias": BIAS}, keep=slice(10)
-    )
+    path = write_usid(tmp_path / "a.h5", cube.reshape(12, 5), {"X": X, "Y": Y}, {"Bias": BIAS}, keep=slice(10))
     image = load(path)
     assert image.dims == ("position", "bias")
     np.testing.assert_array_equal(image.values, cube.reshape(12, 5)[:10])
@@ -187,9 +185,7 @@ def test_files_of_makers_go_to_rosettasciio(
         load(tmp_path / "a.h5")
 
 
-def test_large_data_stay_in_the_file(
-    tmp_path: Path, cube: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_data_stay_in_the_file(tmp_path: Path, cube: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     """Selecting and transposing read no more than what is asked for, and reading twice reads once."""
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:

@@ -111,9 +111,7 @@ def test_several_experiments_are_listed_and_chosen(
     tmp_path: Path, write_hspy: Write, cube: np.ndarray, scan_axes: list[dict[str, Any]]
 ) -> None:
     spectrum = cube[0, 0].astype("f4")
-    path = write_hspy(
-        tmp_path / "two.hspy", {"low": (cube, scan_axes, {}), "core": (spectrum, scan_axes[2:], {})}
-    )
+    path = write_hspy(tmp_path / "two.hspy", {"low": (cube, scan_axes, {}), "core": (spectrum, scan_axes[2:], {})})
     with pytest.raises(LoadError, match=r"2 data sets.*dataset=") as caught:
         load(path)
     assert "'low'  shape (3, 4, 5)  int16" in str(caught.value)
@@ -301,9 +299,7 @@ def test_zspy(tmp_path: Path, cube: np.ndarray, dtype: str, separator: str, kind
     assert image.name == "zipped"
 
 
-def test_zspy_with_a_pickle_codec_is_refused(
-    tmp_path: Path, cube: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_zspy_with_a_pickle_codec_is_refused(tmp_path: Path, cube: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("zarr", reason="zarr is not installed")
     path = _write_zspy(tmp_path / "a.zspy", cube, filters=[{"id": "pickle", "protocol": 5}])
     monkeypatch.setattr("numcodecs.pickles.pickle.loads", lambda *_: pytest.fail("a pickle was read"))

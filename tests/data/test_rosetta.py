@@ -130,9 +130,7 @@ def test_large_signals_stay_lazy(
     assert asked == [True, True]
 
 
-def test_damage_that_shows_when_values_are_read(
-    tmp_path: Path, rsciio: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damage_that_shows_when_values_are_read(tmp_path: Path, rsciio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     dask_array = pytest.importorskip("dask.array")
 
     def broken(block: np.ndarray) -> np.ndarray:

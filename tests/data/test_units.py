@@ -23,9 +23,7 @@ def image() -> xr.DataArray:
     energy = xr.DataArray(np.linspace(100, 140, 5), dims="energy", attrs={"units": "eV"})
     coords = {"y": ("y", [0.0, 0.5, 1.0], {"units": "nm"}), "energy": energy, "note": "a scalar"}
     values = np.arange(1, 61, dtype=float).reshape(3, 4, 5)
-    return xr.DataArray(
-        values, dims=("y", "x", "energy"), coords=coords, name="scan", attrs={"units": "counts"}
-    )
+    return xr.DataArray(values, dims=("y", "x", "energy"), coords=coords, name="scan", attrs={"units": "counts"})
 
 
 def with_values(image: xr.DataArray, *changes: tuple[tuple[int, ...], float]) -> xr.DataArray:
@@ -135,9 +133,7 @@ def test_dask(image: xr.DataArray, mask: Any) -> None:
         units = as_units(chunked, mask=mask)
         np.testing.assert_array_equal(units.values, as_units(image, mask=mask).values)
         assert chunked.chunks is not None
-    np.testing.assert_array_equal(
-        as_units(image.fillna(7).chunk().data).values, image.fillna(7).values.reshape(12, 5)
-    )
+    np.testing.assert_array_equal(as_units(image.fillna(7).chunk().data).values, image.fillna(7).values.reshape(12, 5))
 
 
 def test_data_in_a_file_are_read_a_slab_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

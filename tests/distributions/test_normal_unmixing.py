@@ -146,9 +146,7 @@ def test_float32_sees_small_differences_of_a_large_signal() -> None:
         linear, gram = data @ spectra.T, spectra @ spectra.T
         return float(((parts * linear).sum() - 0.5 * ((parts @ gram) * parts).sum()).astype(dtype))
 
-    naive = [
-        [uncentred(endmembers + m, t) - uncentred(endmembers, t) for m in moves] for t in (np.float32, np.float64)
-    ]
+    naive = [[uncentred(endmembers + m, t) - uncentred(endmembers, t) for m in moves] for t in (np.float32, np.float64)]
     assert np.abs(np.subtract(*naive)).max() > limit
 
 

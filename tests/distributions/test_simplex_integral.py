@@ -180,9 +180,7 @@ def test_bias_over_many_pixels(concentration: float) -> None:
     alpha = np.full(3, concentration)
     y = rng.dirichlet(alpha, 2000) @ endmembers + 0.1 * rng.normal(size=(2000, CHANNELS))
     log_p, _, _ = quadrature(y, endmembers, alpha, 0.1, 0.04)
-    got = np.asarray(
-        _on_point_sets(endmembers, alpha, np.asarray(0.1), y, default_points(3, concentration))[0]
-    )
+    got = np.asarray(_on_point_sets(endmembers, alpha, np.asarray(0.1), y, default_points(3, concentration))[0])
     by_pixel = (got - log_p).mean(0)
     error = by_pixel.std() / np.sqrt(len(by_pixel))
     assert abs(by_pixel.mean()) + 2 * error <= 0.02

@@ -79,9 +79,7 @@ def test_maps_put_each_mean_beside_its_sd(handmade: Any) -> None:
     panels = _maps_of(plot.maps(handmade))
     abundance = handmade.latent()["abundance"]
     assert len(panels) == 6
-    for panel, (member, statistic) in zip(
-        panels, [(k, s) for k in range(3) for s in ("mean", "sd")], strict=True
-    ):
+    for panel, (member, statistic) in zip(panels, [(k, s) for k in range(3) for s in ("mean", "sd")], strict=True):
         shown = np.ma.filled(panel.images[0].get_array(), np.nan)
         np.testing.assert_array_equal(shown, abundance.sel(statistic=statistic).values[..., member])
     means = {panels[i].images[0].get_clim() for i in (0, 2, 4)}
