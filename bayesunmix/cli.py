@@ -63,7 +63,7 @@ def demo(out: Path, quick: bool) -> None:
         image.to_netcdf(path, engine="h5netcdf")
         _say("data", f"simulated {_describe(image)}, noise {truth.attrs['snr_db']:g} dB below the signal")
         fits = {}
-        for n in (2, 3, 4):
+        for n in (2, 3):
             fits[f"n_endmembers={n}"] = _fit(bu.models.LinearUnmixing(n_endmembers=n), image, bu.SVI())
     table = bu.compare(fits)
     click.echo(_table(table))
