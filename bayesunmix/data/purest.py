@@ -50,7 +50,7 @@ def _grow(lifted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     vertices: list[int] = []
     basis = np.zeros((size, 0))
     for _ in range(size):
-        direction: np.ndarray = rng.standard_normal(size)
+        direction = rng.standard_normal((size,))
         direction -= basis @ (basis.T @ direction)
         vertices.append(int(np.argmax(np.abs(direction @ lifted))))
         basis, _ = np.linalg.qr(lifted[:, vertices])
