@@ -53,7 +53,7 @@ def demo(out: Path, quick: bool) -> None:
     """Unmix a simulated image, its truth shown beside the answer."""
     from bayesunmix.data.simulators import core_shell
 
-    shape, n_channels = ((20, 20), 48) if quick else ((48, 48), 128)
+    shape, n_channels = ((16, 16), 32) if quick else ((32, 32), 96)
     image, truth = core_shell(shape, n_channels)
     path = out / "image.nc"
     with _errors():

@@ -27,6 +27,7 @@ def comparison(table: pd.DataFrame, *, ax: Axes | None = None) -> Figure | Axes:
     Figure, or the Axes given. Bars reach two standard errors; the preferred model is filled.
     """
     import matplotlib
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     with matplotlib.rc_context(RC):
         figure = None
@@ -46,7 +47,7 @@ def comparison(table: pd.DataFrame, *, ax: Axes | None = None) -> Figure | Axes:
                 elinewidth=0.9,
             )
             ax.annotate(
-                f"−{line['elpd_diff']:.3g} ± {line['dse']:.2g}" if line["elpd_diff"] else "best",
+                f"−{_short(line['elpd_diff'])} ± {_short(line['dse'])}" if line["elpd_diff"] else "best",
                 (1, row),
                 (3, 0),
                 ("axes fraction", "data"),
@@ -58,5 +59,12 @@ def comparison(table: pd.DataFrame, *, ax: Axes | None = None) -> Figure | Axes:
         labels = [plain(f"{name} (preferred)" if name == preferred else name) for name in table.index]
         ax.set_yticks(range(len(table)), labels)
         ax.set_ylim(len(table) - 0.5, -0.5)
-        ax.set_xlabel("elpd difference to the best (nats), ± 2 se")
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.5g}".replace("-", "−")))
+        ax.set_xlabel("Δelpd (nats), bars ± 2 se")
         return ax if figure is None else figure
+
+
+def _short(value: float) -> str:
+    """Two decimals for small numbers, whole numbers with thousands marked for large ones."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"

@@ -104,14 +104,16 @@ def _residuals(facts: Facts) -> Picture:
         lambda: plot.residuals(facts.fit, checked=facts.checked),
         f"Maps of residual, chi-square and p-value. {facts.checked.attrs['verdict']}",
         "Residuals in predictive standard deviations, chi-square and predictive p-value by pixel; below, "
-        "residuals by channel and the p-values, which fill the grey band evenly when the model is right.",
+        "residuals by channel (a little under one where the fit follows the noise) and the p-values, which "
+        "fill the grey band evenly when the model is right.",
     )
 
 
 def _uncertainty(facts: Facts) -> Picture:
     return _picture(
         lambda: plot.uncertainty(facts.fit, split=facts.split),
-        f"Epistemic, aleatoric and total sd; the epistemic part is {words.percent(facts.epistemic_share)} of variance.",
+        f"Epistemic, aleatoric and total sd; the epistemic part is {words.percent(facts.epistemic_share)} "
+        "of variance.",
         "Predictive standard deviation of a pixel measured again: epistemic (not knowing the "
         "parameters), aleatoric (noise) and total, by pixel above and by channel below.",
     )

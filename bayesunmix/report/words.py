@@ -12,6 +12,17 @@ from bayesunmix.plot.style import member_names
 
 from .facts import PROB, Facts, finite
 
+_DIAGNOSTICS = {
+    "elbo": "ELBO (nats)",
+    "guide_mean_shift": "Offset of the Gaussian guide along test directions (posterior sd, within 0.25)",
+    "guide_sd_ratio": "Posterior width over the guide's along test directions (between 0.8 and 1.25)",
+    "mc_shift": "Shift by integration error (posterior sd, below 0.25)",
+    "rhat": "R-hat, the worst of each parameter (below 1.01)",
+    "ess_bulk": "Effective draws, the fewest of each parameter",
+    "divergences": "Divergent transitions",
+}
+_PROVENANCE = {"wall_s": "seconds", "n_units": "pixels fitted"}
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -151,14 +162,15 @@ def diagnostics_rows(diagnostics: xr.Dataset) -> list[tuple[str, str]]:
     """Name and summary of each diagnostic: its value, or its range when it is an array."""
     rows = []
     for name, values in diagnostics.data_vars.items():
+        label = _DIAGNOSTICS.get(str(name), str(name).replace("_", " "))
         array = finite(values) if values.dtype.kind in "fiub" else np.array([])
         if array.size == 1:
-            rows.append((str(name), size(float(array[0]))))
+            rows.append((label, size(float(array[0]))))
         elif array.size > 1 and "step" in values.dims:
-            rows.append((str(name), f"{size(array[0])} at first, {size(array[-1])} at last"))
+            rows.append((label, f"{array[0]:.6g} at the first of {array.size} steps, {array[-1]:.6g} at the last"))
         elif array.size > 1:
             low, middle, high = np.quantile(array, [0, 0.5, 1])
-            rows.append((str(name), f"median {size(middle)}, from {size(low)} to {size(high)}"))
+            rows.append((label, f"median {size(middle)}, from {size(low)} to {size(high)}"))
     return rows
 
 
@@ -170,5 +182,5 @@ def provenance_rows(provenance: dict[str, Any]) -> list[tuple[str, str]]:
             rows += [(f"{name} {inner}", text) for inner, text in provenance_rows(value)]
         else:
             text = f"{value:.4g}" if isinstance(value, float) else str(value)
-            rows.append((str(name).replace("_", " "), text))
+            rows.append((_PROVENANCE.get(str(name), str(name).replace("_", " ")), text))
     return rows

@@ -136,4 +136,4 @@ def test_percent(share: float, text: str) -> None:
 
 def test_provenance_is_flat() -> None:
     rows = words.provenance_rows({"data_hash": "ab", "versions": {"jax": "1"}, "wall_s": 1.23456})
-    assert rows == [("data hash", "ab"), ("versions jax", "1"), ("wall s", "1.235")]
+    assert rows == [("data hash", "ab"), ("versions jax", "1"), ("seconds", "1.235")]
