@@ -1,0 +1,168 @@
+"""One table over every model: each passes the same checks, on one small image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+from numpyro import handlers
+
+import bayesunmix as bu
+from bayesunmix import models
+from bayesunmix.inference.program import compile_model, unconstrain
+from bayesunmix.inference.target import as_device_data, value_and_grad
+
+SVI = bu.SVI(draws=200, steps=20)
+UNITS, CHANNELS = 64, 16
+
+# Name: (model, whether it is fitted too). Options that change the density but not the way to it are not fitted again.
+MODELS: dict[str, tuple[Any, bool]] = {
+    "LinearUnmixing": (models.LinearUnmixing(2), True),
+    "LinearUnmixing, diagonal noise": (models.LinearUnmixing(2, noise="diagonal", concentration=0.5), False),
+    "LinearUnmixing, real": (models.LinearUnmixing(3, endmember_support="real"), False),
+    "LinearUnmixing, one": (models.LinearUnmixing(1), False),
+    "LinearUnmixing, known": (models.LinearUnmixing(2, endmembers=np.eye(2, CHANNELS) + 0.1), False),
+}
+EVERY = pytest.mark.parametrize("name", list(MODELS))
+FITTED = pytest.mark.parametrize("name", [name for name, (_, fitted) in MODELS.items() if fitted])
+
+
+@pytest.fixture(scope="module")
+def image() -> xr.DataArray:
+    rng = np.random.default_rng(0)
+    spectra = 0.2 + np.abs(np.sin(np.linspace(0.1, 3.0, CHANNELS) * np.array([[1.0], [2.3]])))
+    values = rng.dirichlet(np.ones(2), (8, 8)) @ spectra + 0.05 * rng.normal(size=(8, 8, CHANNELS))
+    energy = ("energy", np.linspace(100.0, 200.0, CHANNELS), {"units": "eV"})
+    return xr.DataArray(values, {"energy": energy}, ("y", "x", "energy"))
+
+
+@pytest.fixture(scope="module")
+def fits(image: xr.DataArray) -> dict[str, bu.Fit]:
+    return {name: bu.fit(model, image, SVI, progress=False) for name, (model, fitted) in MODELS.items() if fitted}
+
+
+def bound(name: str, image: xr.DataArray) -> tuple[Any, np.ndarray]:
+    y = image.values.reshape(UNITS, CHANNELS)
+    return MODELS[name][0].bind(y), y
+
+
+def test_every_model_of_the_package_is_in_the_table() -> None:
+    assert {type(model).__name__ for model, _ in MODELS.values()} == set(models.__all__)
+
+
+@EVERY
+def test_it_traces_with_and_without_data(name: str, image: xr.DataArray) -> None:
+    model, y = bound(name, image)
+    for observed in (None, y):
+        sites = handlers.trace(handlers.seed(model, 0)).get_trace(observed, n_units=UNITS)
+        site = sites["y"]
+        assert site["value"].shape == (UNITS, CHANNELS)
+        assert site["fn"].batch_shape == (UNITS,)
+        assert [(frame.name, frame.size) for frame in site["cond_indep_stack"]] == [("unit", UNITS)]
+        assert site["is_observed"] == (observed is not None)
+
+
+@EVERY
+def test_prior_draws_are_finite_and_named(name: str, image: xr.DataArray) -> None:
+    model, _ = bound(name, image)
+    sites = handlers.trace(handlers.seed(model, 1)).get_trace(n_units=UNITS)
+    globals_ = {n: s for n, s in sites.items() if s["type"] == "sample" and n != "y"}
+    assert all(np.isfinite(np.asarray(s["value"])).all() for s in sites.values() if s["type"] == "sample")
+    for site_name, site in globals_.items():
+        assert len(model.dims[site_name]) == np.ndim(site["value"])
+
+
+@EVERY
+def test_binding_is_final(name: str, image: xr.DataArray) -> None:
+    model, y = bound(name, image)
+    assert model.bound and not MODELS[name][0].bound
+    again = jax.tree.leaves(bu.models.LinearUnmixing.bind(MODELS[name][0], y))
+    for one, other in zip(jax.tree.leaves(model), again, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@EVERY
+def test_density_is_finite_and_its_gradient_is_its_slope(name: str, image: xr.DataArray) -> None:
+    """In compiled form, at the start of every fit and away from it, in unconstrained coordinates."""
+    model, y = bound(name, image)
+    with jax.enable_x64(True):
+        program, numbers = compile_model(model, jnp.asarray(y))
+        data = as_device_data(program, numbers, y, {})
+        start = np.asarray(unconstrain(program, model, model.initial(y), data.y, {}))
+        rng = np.random.default_rng(0)
+        for z in (start, start + 0.3 * rng.normal(size=start.size)):
+            value, gradient = value_and_grad(program, jnp.asarray(z), data)
+            assert np.isfinite(value) and np.isfinite(gradient).all()
+            direction = rng.normal(size=z.size)
+            ahead, behind = (
+                value_and_grad(program, jnp.asarray(z + step * direction), data)[0] for step in (1e-5, -1e-5)
+            )
+            # Truncation at this step and rounding of the difference both stay below 1e-5 of the largest terms.
+            slope, size = float(gradient @ direction), float(np.abs(gradient) @ np.abs(direction))
+            assert float(ahead - behind) / 2e-5 == pytest.approx(slope, abs=1e-5 * size)
+
+
+@FITTED
+def test_it_is_fitted_and_usable(name: str, fits: dict[str, bu.Fit]) -> None:
+    fit = fits[name]
+    assert fit.converged, fit.diagnostics.attrs["verdict"]
+    assert all(np.isfinite(v.values).all() for v in fit.posterior.data_vars.values())
+    for site, array in fit.posterior.data_vars.items():
+        dims = [fit.units.channel_dim if d == "channel" else d for d in fit.model.dims[str(site)]]
+        assert array.dims == ("chain", "draw", *dims)
+    assert fit.model.describe()
+
+
+@FITTED
+def test_latents_are_on_the_grid_with_their_error(name: str, fits: dict[str, bu.Fit]) -> None:
+    fit = fits[name]
+    latent = fit.latent()[fit.model.latent]
+    assert latent.dims == ("y", "x", *fit.model.dims[fit.model.latent], "statistic")
+    assert np.isfinite(latent.values).all()
+    spread = [latent.sel(statistic=s).values ** 2 for s in ("sd", "sd_noise", "sd_model")]
+    np.testing.assert_allclose(spread[0], spread[1] + spread[2], rtol=1e-6)
+
+
+@FITTED
+def test_the_seed_decides_everything(name: str, fits: dict[str, bu.Fit], image: xr.DataArray) -> None:
+    model, _ = MODELS[name]
+    again = bu.fit(model, image, SVI, progress=False)
+    other = bu.fit(model, image, SVI, progress=False, seed=1)
+    for site, array in fits[name].posterior.data_vars.items():
+        np.testing.assert_array_equal(again.posterior[site], array)
+        assert not np.array_equal(other.posterior[site], array)
+    xr.testing.assert_identical(fits[name].latent(seed=3), again.latent(seed=3))
+    key = bu.fit(model, image, SVI, progress=False, seed=jax.random.key(1))
+    xr.testing.assert_identical(key.posterior, other.posterior)
+
+
+@FITTED
+def test_it_is_saved_and_read_back(name: str, fits: dict[str, bu.Fit], tmp_path: Path) -> None:
+    fit = fits[name]
+    fit.save(tmp_path / "fit.nc")
+    back = bu.load_fit(tmp_path / "fit.nc")
+    xr.testing.assert_identical(back.posterior, fit.posterior)
+    xr.testing.assert_identical(back.latent(), fit.latent())
+    assert type(back.model) is type(fit.model) and back.model.describe() == fit.model.describe()
+    assert (back.method, back.finished, back.converged) == (fit.method, fit.finished, fit.converged)
+    assert back.provenance == fit.provenance
+
+
+@FITTED
+def test_it_predicts_and_is_criticised(name: str, fits: dict[str, bu.Fit], image: xr.DataArray) -> None:
+    fit = fits[name]
+    parts = bu.uncertainty(fit)
+    np.testing.assert_allclose(parts["total"] ** 2, parts["epistemic"] ** 2 + parts["aleatoric"] ** 2, rtol=1e-5)
+    checked = bu.check(fit)
+    # The model is true: a chi-square per pixel of 16 channels has mean about 16.
+    assert checked["p_value"].dims == ("y", "x")
+    assert 0.3 < float(checked["p_value"].mean()) < 0.7
+    assert np.isfinite(bu.waic(fit).elpd)
+    drawn, truth = bu.simulate(fit.model, like=image, seed=0)
+    assert drawn.dims == image.dims and drawn.shape == image.shape
+    assert set(map(str, fit.posterior.data_vars)) <= set(map(str, truth.data_vars))

@@ -1,0 +1,72 @@
+"""The mode of the globals, the curvature there, and the precision that the log density needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesunmix.inference.diagnostics import MC_SHIFT_LIMIT
+from bayesunmix.inference.target import log_density, value_and_grad
+
+
+def test_the_mode_is_found(problem: Any) -> None:
+    mode = problem.mode
+    assert mode.found
+    assert mode.mc_shift.shape == mode.z.shape == (9,)
+    assert np.abs(mode.mc_shift).max() <= MC_SHIFT_LIMIT
+
+
+def test_the_slope_at_the_mode_is_small(problem: Any) -> None:
+    """In whitened coordinates the Newton step that is left is a small part of a posterior sd in every direction."""
+    mode = problem.mode
+    _, gradient = value_and_grad(problem.program, jnp.asarray(mode.z), mode.data)
+    assert np.abs(mode.factor.T @ np.asarray(gradient)).max() < 0.1
+
+
+def test_no_point_nearby_is_higher(problem: Any) -> None:
+    mode = problem.mode
+    rng = np.random.default_rng(0)
+    top, _ = value_and_grad(problem.program, jnp.asarray(mode.z), mode.data)
+    for scale in (0.5, 1.0, 3.0):
+        for white in rng.normal(size=(5, 9)):
+            value, _ = value_and_grad(problem.program, jnp.asarray(mode.z + scale * mode.factor @ white), mode.data)
+            assert value < top
+
+
+def test_covariance_is_the_inverse_of_the_brute_force_hessian(problem: Any) -> None:
+    """Automatic differentiation twice through the whole program, against the chain rule through Louis's identity.
+
+    The engine corrects the curvature of its frozen rules by fresh points, and the correction is part of the
+    density: both see it. The factor is that of the anchor, a small step from the mode.
+    """
+    mode = problem.mode
+    density = jax.jit(jax.hessian(lambda z: log_density(problem.program, z, mode.data)))
+    precision = -np.asarray(density(mode.data.anchor))
+    identity = mode.factor.T @ precision @ mode.factor
+    np.testing.assert_allclose(identity, np.eye(9), atol=1e-6)
+
+
+def test_float32_sees_the_differences_that_float64_sees(problem: Any) -> None:
+    """Log density differences over a posterior sd in random directions, to a hundredth of a nat."""
+    mode = problem.mode
+    rng = np.random.default_rng(1)
+    steps = [mode.factor @ white for white in rng.normal(size=(20, 9))]
+
+    def differences(dtype: Any) -> np.ndarray:
+        def cast(x: Any) -> Any:
+            return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+        data = jax.tree.map(cast, jax.tree.map(np.asarray, mode.data))
+        density = jax.jit(lambda z: log_density(problem.program, z, data))
+        values = [density(jnp.asarray(mode.z + step, dtype)) for step in [np.zeros(9), *steps]]
+        assert all(v.dtype == dtype for v in values)
+        return np.asarray(values[1:], np.float64) - float(values[0])
+
+    double = differences(jnp.float64)
+    with jax.enable_x64(False):
+        single = differences(jnp.float32)
+    assert np.abs(double).max() > 1.0
+    assert np.abs(single - double).max() < 0.01
