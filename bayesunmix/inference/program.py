@@ -135,6 +135,8 @@ def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> t
     observed = [name for name, site in trace.items() if site["type"] == "sample" and site["is_observed"]]
     if "y" not in observed:
         raise ValueError(f'expected an observed site named "y" in the plate "unit", got observed sites {observed}')
+    if not shapes:
+        raise ValueError("the model has nothing to infer: expected at least one latent sample site")
     return Program(treedef, constants, tuple(shapes)), numbers
 
 
