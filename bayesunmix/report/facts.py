@@ -60,6 +60,15 @@ class Facts:
         return f"{where.item():.5g} {where.attrs.get('units', '')}".strip(), float(worst)
 
     @property
+    def residual_by_signal(self) -> tuple[float, float]:
+        """Median root mean square residual of the darkest and of the brightest third of the channels."""
+        residual = self.checked["residual"]
+        by_channel = ((residual**2).mean(residual.dims[:-1]) ** 0.5).values
+        order = np.argsort(self.fit.data.mean(residual.dims[:-1]).values)
+        third = max(1, order.size // 3)
+        return float(np.median(by_channel[order[:third]])), float(np.median(by_channel[order[-third:]]))
+
+    @property
     def epistemic_share(self) -> float:
         """Share of the predictive variance, over the image, that is not noise."""
         epistemic, total = (np.mean(finite(self.split[part]) ** 2) for part in ("epistemic", "total"))

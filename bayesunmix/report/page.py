@@ -20,7 +20,8 @@ from .facts import PROB, Facts, finite
 if TYPE_CHECKING:
     import pandas as pd
 
-DPI = 200
+DPI = 220  # of the pictures
+PIXELS_AN_INCH = 128  # on the page: figures of two journal columns fill it
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Picture:
     uri: str
     alt: str
     caption: str
+    width: int  # on the page, so that letters have one size in all figures
 
 
 def render(facts: Facts, table: pd.DataFrame | None = None) -> str:
@@ -112,8 +114,7 @@ def _residuals(facts: Facts) -> Picture:
 def _uncertainty(facts: Facts) -> Picture:
     return _picture(
         lambda: plot.uncertainty(facts.fit, split=facts.split),
-        f"Epistemic, aleatoric and total sd; the epistemic part is {words.percent(facts.epistemic_share)} "
-        "of variance.",
+        f"Epistemic, aleatoric and total sd; the epistemic part is {words.percent(facts.epistemic_share)} of variance.",
         "Predictive standard deviation of a pixel measured again: epistemic (not knowing the "
         "parameters), aleatoric (noise) and total, by pixel above and by channel below.",
     )
@@ -139,5 +140,6 @@ def _picture(draw: Callable[[], Any], alt: str, caption: str) -> Picture:
         figure = draw()
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
+        width = round(PIXELS_AN_INCH * figure.get_figwidth())
         plt.close(figure)
-    return Picture("data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(), alt, caption)
+    return Picture("data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(), alt, caption, width)

@@ -20,6 +20,8 @@ _DIAGNOSTICS = {
     "rhat": "R-hat, the worst of each parameter (below 1.01)",
     "ess_bulk": "Effective draws, the fewest of each parameter",
     "divergences": "Divergent transitions",
+    "tree_steps": "Leapfrog steps a draw",
+    "accept": "Acceptance probability",
 }
 _PROVENANCE = {"wall_s": "seconds", "n_units": "pixels fitted"}
 
@@ -124,6 +126,12 @@ def _seen(facts: Facts) -> list[str]:
             "chi-square map for a phase the model lacks, drift, or a change of thickness."
         )
     place, rms = facts.worst_channel
+    dark, bright = facts.residual_by_signal
+    if bright > 1.2 * dark and getattr(facts.fit.model, "noise", "") == "isotropic":
+        found.append(
+            f"Residuals are {size(dark)} noise standard deviations in the dark channels and {size(bright)} in the "
+            'bright ones: the noise grows with the signal. noise="diagonal" gives every channel its own level.'
+        )
     if rms > 1.3:
         found.append(
             f"Residuals around {place} are {size(rms)} times the noise. A missing edge or peak, an energy "
@@ -159,12 +167,28 @@ def _assumed(facts: Facts) -> list[str]:
 
 
 def diagnostics_rows(diagnostics: xr.Dataset) -> list[tuple[str, str]]:
-    """Name and summary of each diagnostic: its value, or its range when it is an array."""
+    """Name and summary of each diagnostic: its value, or its range when it is an array.
+
+    Where a diagnostic is there for every parameter, only its summary by parameter is listed.
+    """
     rows = []
     for name, values in diagnostics.data_vars.items():
+        if str(name).startswith(("rhat_", "ess_bulk_")):
+            continue
         label = _DIAGNOSTICS.get(str(name), str(name).replace("_", " "))
         array = finite(values) if values.dtype.kind in "fiub" else np.array([])
-        if array.size == 1:
+        if name == "divergences":
+            rows.append((label, f"{array.sum():.0f}"))
+        elif "site" in values.dims:
+            rows.append(
+                (
+                    label,
+                    ", ".join(
+                        f"{site} {size(v.item())}" for site, v in zip(values["site"].values, values, strict=True)
+                    ),
+                )
+            )
+        elif array.size == 1:
             rows.append((label, size(float(array[0]))))
         elif array.size > 1 and "step" in values.dims:
             rows.append((label, f"{array[0]:.6g} at the first of {array.size} steps, {array[-1]:.6g} at the last"))

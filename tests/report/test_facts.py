@@ -51,7 +51,10 @@ def make_facts(**change: Any) -> Facts:
         finished=parts["finished"],
         diagnostics=xr.Dataset(attrs={"verdict": "Usable."}),
         posterior=xr.Dataset({"endmembers": 0} if parts["inferred"] else {}),
-        model=SimpleNamespace(brightness=parts["brightness"], likelihood="normal", alpha=parts["alpha"]),
+        model=SimpleNamespace(
+            brightness=parts["brightness"], likelihood="normal", alpha=parts["alpha"], noise="isotropic"
+        ),
+        data=xr.zeros_like(residual) + residual["energy"],
     )
     split = xr.Dataset({"epistemic": 3 * ones, "total": 5 * ones})
     return Facts(fit=fit, latent=latent, checked=checked, split=split, truth=parts["truth"])
@@ -107,6 +110,14 @@ def test_an_endmember_without_pure_pixels_is_a_doubt_only_where_it_was_inferred(
     text = "No pixel is nearly pure in endmember 1 (0.59"
     seen = [any(text in d for d in words.doubts(make_facts(abundance=abundance, inferred=i))) for i in (1, 0)]
     assert seen == [True, False]
+
+
+def test_noise_that_grows_with_the_signal_is_seen() -> None:
+    assert not any("grows with the signal." in doubt for doubt in words.doubts(make_facts()))
+    residual = make_facts().checked["residual"] * (0.5 + make_facts().checked["energy"] / 50)
+    dark, bright = make_facts(residual=residual).residual_by_signal
+    assert (dark, bright) == pytest.approx((0.5 + 8 / 50, 0.5 + 41 / 50), rel=0.1)
+    assert any("grows with the signal." in doubt for doubt in words.doubts(make_facts(residual=residual)))
 
 
 def test_brightness_lifts_the_doubt_about_thickness() -> None:
