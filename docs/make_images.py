@@ -1,0 +1,17 @@
+"""Draw the picture of the README: `python docs/make_images.py`, from the root of a checkout."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import matplotlib
+
+import bayesunmix as bu
+from bayesunmix.data.simulators import core_shell
+
+matplotlib.use("Agg")
+image, truth = core_shell()
+fit = bu.fit(bu.models.LinearUnmixing(n_endmembers=3), image, seed=0)
+figure = bu.plot.maps(dataclasses.replace(fit, truth=truth))
+figure.savefig(Path(__file__).parent / "images" / "demo.png", dpi=150)
