@@ -70,7 +70,8 @@ def fit(
         raise TypeError(f"method: expected bu.SVI(...) or bu.NUTS(...), got {method!r}")
     if isinstance(model, type) or not callable(model):
         raise TypeError(
-            f"model: expected a model such as bu.models.LinearUnmixing(n_endmembers=4), or a NumPyro program, got {model!r}"
+            "model: expected a model such as bu.models.LinearUnmixing(n_endmembers=4), or a NumPyro program, "
+            f"got {model!r}"
         )
     units = as_units(data, mask=mask, likelihood=getattr(model, "likelihood", "normal"))
     bound = model.bind(units.values) if hasattr(model, "bind") and not getattr(model, "bound", False) else model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import matplotlib
@@ -11,7 +10,7 @@ import bayesunmix as bu
 from bayesunmix.data.simulators import core_shell
 
 matplotlib.use("Agg")
-image, truth = core_shell()
+image, truth = core_shell(shape=(32, 32), n_channels=96)
 fit = bu.fit(bu.models.LinearUnmixing(n_endmembers=3), image, seed=0)
-figure = bu.plot.maps(dataclasses.replace(fit, truth=truth))
+figure = bu.plot.maps(fit, truth=truth)
 figure.savefig(Path(__file__).parent / "images" / "demo.png", dpi=150)
