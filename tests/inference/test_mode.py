@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesunmix.inference.diagnostics import MC_SHIFT_LIMIT
-from bayesunmix.inference.target import log_density, value_and_grad
+from bayesunmix.inference.target import log_density, value_and_grad, with_rules
 
 
 def test_the_mode_is_found(problem: Any) -> None:
@@ -47,6 +47,28 @@ def test_covariance_is_the_inverse_of_the_brute_force_hessian(problem: Any) -> N
     precision = -np.asarray(density(mode.data.anchor))
     identity = mode.factor.T @ precision @ mode.factor
     np.testing.assert_allclose(identity, np.eye(9), atol=1e-6)
+
+
+def test_frozen_rules_serve_the_whole_posterior(problem: Any) -> None:
+    """Over draws of the Laplace approximation, against rules remade at every draw: the error stays below .3 nats rms.
+
+    Integration error at the mode says nothing of this one, which narrows the posterior: far from where a rule was
+    made it misses mass and never finds too much. .3 nats of it change a posterior sd by a few per cent.
+    """
+    program, mode = problem.program, problem.mode
+    white = np.random.default_rng(2).normal(size=(60, 9))
+    draws = jnp.concatenate([jnp.asarray(mode.z)[None], jnp.asarray(mode.z + white @ mode.factor.T)])
+
+    def remade(z: Any) -> Any:
+        return log_density(program, z, with_rules(program, z, mode.data, jax.random.key(1), jnp.arange(64), 16))
+
+    found, expected = (
+        np.asarray(jax.jit(lambda z, f=f: jax.lax.map(f, z))(draws))
+        for f in (lambda z: log_density(program, z, mode.data), remade)
+    )
+    error = (found - found[0]) - (expected - expected[0])
+    assert np.std(expected) > 1.0
+    assert np.sqrt(np.mean(error[1:] ** 2)) < 0.3
 
 
 def test_float32_sees_the_differences_that_float64_sees(problem: Any) -> None:
