@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
-_LENGTHS = {"m", "cm", "mm", "um", "µm", "μm", "nm", "pm", "Å", "A", "angstrom", "Angstrom"}
+# Metres in each unit of length that files use.
+_LENGTHS = {
+    "m": 1.0,
+    "cm": 1e-2,
+    "mm": 1e-3,
+    **dict.fromkeys(("um", "µm", "μm"), 1e-6),
+    "nm": 1e-9,
+    **dict.fromkeys(("Å", "A", "angstrom", "Angstrom"), 1e-10),
+    "pm": 1e-12,
+}
 
 
 def flatten(values: xr.DataArray, at: dict[str, int] | None = None) -> tuple[xr.DataArray, str]:
@@ -182,7 +191,7 @@ def _scale_bar(ax: Axes, units: str) -> None:
     ax.text(
         x + across * length / 2,
         y + up * 0.04 * height,
-        f"{length:g} {_proper(units)}",
+        _length(length, units),
         ha="center",
         va="bottom",
         color="white",
@@ -196,5 +205,11 @@ def _round_length(most: float) -> float:
     return max(step * power for step in (1, 2, 5) if step * power <= most * (1 + 1e-9))
 
 
-def _proper(units: str) -> str:
-    return {"um": "µm", "A": "Å", "angstrom": "Å", "Angstrom": "Å"}.get(units, units)
+def _length(value: float, units: str) -> str:
+    """A length in the unit that it is usually told in: ``2e-06 m`` is ``2 µm``."""
+    if not 0.1 <= value < 1000:
+        metres = value * _LENGTHS[units]
+        units = next((u for u in ("m", "mm", "µm", "nm") if metres >= 0.999 * _LENGTHS[u]), "pm")
+        value = metres / _LENGTHS[units]
+    symbol = {"um": "µm", "A": "Å", "angstrom": "Å", "Angstrom": "Å"}.get(units, units)
+    return f"{value:g} {symbol}"

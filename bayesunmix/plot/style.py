@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +78,15 @@ def axis_label(values: xr.DataArray, name: str | None = None) -> str:
 
 
 def plain(text: object) -> str:
-    """Text that matplotlib shows as it stands: a dollar sign from a file must not start mathematics."""
-    return str(text).replace("$", r"\$")
+    """Text for matplotlib: formulae that it can set stay (``$A/m^2$``), a stray dollar sign is shown as one."""
+    from matplotlib.mathtext import MathTextParser
+
+    text = str(text)
+    if text.count("$") and text.count("$") % 2 == 0:
+        with contextlib.suppress(ValueError):
+            MathTextParser("path").parse(text)
+            return text
+    return text.replace("$", r"\$")
 
 
 def member_names(values: Sequence[object], truth: xr.DataArray | xr.Dataset | None = None) -> list[str]:

@@ -16,6 +16,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import bayesunmix.plot
+from bayesunmix.plot.images import _length
 from bayesunmix.plot.truth import matched
 
 plot: Any = bayesunmix.plot  # tests look inside figures, where matplotlib's types are wide unions
@@ -200,6 +201,19 @@ def test_comparison_fills_the_preferred_model() -> None:
     assert [t.get_text() for t in ax.get_yticklabels()] == ["n=4", "n=3 (preferred)", "n=2"]
     filled = [c.lines[0].get_markerfacecolor() != "white" for c in ax.containers]
     assert filled == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("value", "units", "expected"),
+    [(20.0, "nm", "20 nm"), (2e-6, "m", "2 µm"), (5.0, "um", "5 µm"), (2000.0, "nm", "2 µm"), (0.05, "nm", "50 pm")],
+)
+def test_lengths_are_told_in_the_usual_unit(value: float, units: str, expected: str) -> None:
+    assert _length(value, units) == expected
+
+
+def test_formulae_in_units_are_set_as_such(handmade: Any) -> None:
+    handmade.data.attrs["units"] = "$A/m^2$"
+    assert plot.endmembers(handmade).axes[0].get_ylabel() == "intensity ($A/m^2$)"
 
 
 def test_a_dollar_sign_in_a_unit_is_not_mathematics(handmade: Any) -> None:
