@@ -31,10 +31,8 @@ from bayesunmix.distributions import lanes
 # log-ratios. The first proposal is widened; the second matches the mean and covariance that the first one
 # found, which
 # brings in the skewness near the faces.
-# A defensive share of the points lies _WIDE times wider.
 _WIDEN = 1.15
 _MATCHING_ROUNDS = 1
-_WIDE = 3.0
 _GOLDEN = 0.6180339887498949
 _NEWTON_STEPS = 80
 
@@ -241,15 +239,7 @@ def _place(proposal: Proposal, uniforms: jax.Array) -> tuple[jax.Array, Nodes]:
     """Log-ratio coordinates (K-1, points, units) of a proposal at points of the unit cube, and the nodes there."""
     size = len(proposal.location)
     basis = _log_ratio_basis(size + 1)
-    t = _student4(uniforms)
-    # The last quarter of the points lies wider: it catches what a skewed integrand has outside the matched proposal.
-    n_points = t.shape[1]
-    n_wide = n_points // 4
-    t = jnp.where(jnp.arange(n_points)[:, None] < n_points - n_wide, t, _WIDE * t)
-    share = n_wide / n_points
-    narrow = _log_student4(t).sum(0)
-    broad = _log_student4(t / _WIDE).sum(0) - size * math.log(_WIDE)
-    log_density = jnp.logaddexp(math.log1p(-share) + narrow, math.log(max(share, 1e-300)) + broad)
+    t, log_t = _student4(uniforms)
     offset = [sum(proposal.scale[i, c][None] * t[c] for c in range(size)) for i in range(size)]
     v = [proposal.location[i] + offset[i] for i in range(size)]
     ratios = [sum(float(basis[k, i]) * v[i] for i in range(size)) for k in range(size + 1)]
@@ -258,21 +248,17 @@ def _place(proposal: Proposal, uniforms: jax.Array) -> tuple[jax.Array, Nodes]:
     log_points = [r - log_sum for r in ratios]
     log_det = sum(jnp.log(jnp.abs(proposal.scale[i, i])) for i in range(size))
     stacked = jnp.stack(log_points)
-    log_weight = stacked.sum(0) - log_density + (log_det + 0.5 * math.log(size + 1))
+    log_weight = stacked.sum(0) - log_t.sum(0) + (log_det + 0.5 * math.log(size + 1))
     return jnp.stack(v), Nodes(jnp.exp(stacked), stacked, log_weight)
 
 
-def _student4(uniform: jax.Array) -> jax.Array:
-    """Quantile of Student's t with 4 degrees of freedom (Shaw, J. Comput. Finance 9(4), 37 (2006), section 3)."""
+def _student4(uniform: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Quantile of Student's t with 4 degrees of freedom and its log density there (Shaw 2006, section 3)."""
     alpha = jnp.clip(4.0 * uniform * (1.0 - uniform), jnp.finfo(uniform.dtype).tiny, 1.0)
     root = jnp.sqrt(alpha)
     q = jnp.cos(jnp.arccos(jnp.minimum(root, 1.0 - 1e-7)) / 3.0) / root
-    return jnp.sign(uniform - 0.5) * 2.0 * jnp.sqrt(jnp.maximum(q - 1.0, 0.0))
-
-
-def _log_student4(t: jax.Array) -> jax.Array:
-    """Log density of Student's t with 4 degrees of freedom."""
-    return math.log(0.375) - 2.5 * jnp.log1p(t**2 / 4.0)
+    t = jnp.sign(uniform - 0.5) * 2.0 * jnp.sqrt(jnp.maximum(q - 1.0, 0.0))
+    return t, math.log(0.375) - 2.5 * jnp.log1p(t**2 / 4.0)
 
 
 def shifted_points(key: jax.Array, index: jax.Array, n_parts: int, n_points: int, dtype) -> jax.Array:

@@ -23,7 +23,7 @@ _RANDOM_DIRECTIONS = 32
 SHIFT_LIMIT = 0.25  # posterior sds
 RATIO_LIMITS = (0.8, 1.25)
 _SURE = 3.5  # standard errors: a false alarm in a few hundred directions about once in ten fits
-_DOUBT = 0.3  # of a ratio of precisions
+_DOUBT = 0.15  # of a ratio of precisions
 
 
 class Guide(NamedTuple):
