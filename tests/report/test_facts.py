@@ -49,7 +49,7 @@ def make_facts(**change: Any) -> Facts:
     fit = SimpleNamespace(
         converged=parts["converged"],
         finished=parts["finished"],
-        diagnostics=xr.Dataset(attrs={"verdict": "Usable."}),
+        diagnostics=xr.Dataset(attrs={"verdict": "Usable.", "converged": int(parts["converged"])}),
         posterior=xr.Dataset({"endmembers": 0} if parts["inferred"] else {}),
         model=SimpleNamespace(
             brightness=parts["brightness"], likelihood="normal", alpha=parts["alpha"], noise="isotropic"
