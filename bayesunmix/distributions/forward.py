@@ -1,0 +1,217 @@
+"""Recursions along a chain of hidden states, many sequences at a time.
+
+Densities come as ``log_emission`` (time, state, sequence): log p(y_t | state) of every frame, 0 in every state where a
+frame is missing. The sequences lie along the last axis, so that a step is one small matrix product over all of them.
+The scaled form keeps probabilities that are renormalised at every step; the log form is for chains with forbidden
+transitions, where a probability may underflow beside an exact zero.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_LONG = 4096  # steps from which blocks pay on a CPU
+_LANES = 256  # blocks of all sequences together that keep its vector units busy
+_FEW_STATES = 8  # a block carries one vector per state
+
+
+def log_likelihood(initial, transition, log_emission, *, log_form: bool = False) -> jax.Array:
+    """Log density of every sequence, its path summed out, shape (sequence,).
+
+    Parameters
+    ----------
+    initial : (state,)
+    transition : (state, next_state)
+    log_emission : (time, state, sequence)
+    log_form : bool
+        Work with log probabilities: for forbidden transitions.
+    """
+    steps, states, sequences = log_emission.shape
+    if log_form:
+        return jax.nn.logsumexp(_log_filter(initial, transition, log_emission)[-1], axis=0)
+    blocks = _LANES // sequences
+    if steps >= _LONG and blocks > 1 and states <= _FEW_STATES:
+        return _by_blocks(initial, transition, log_emission, blocks)
+    return total(log_steps(initial, transition, log_emission))
+
+
+def log_steps(initial, transition, log_emission) -> jax.Array:
+    """log p(y_t | y_1 ... y_t-1) of every frame, (time, sequence)."""
+    weight, top = _weights(log_emission)
+    first, log_first = _normalised(initial[:, None] * weight[0])
+
+    def step(state, weight):
+        joint = (transition.T @ state) * weight
+        size = joint.sum(0)
+        return joint / size, size
+
+    _, sizes = lax.scan(step, first, weight[1:])
+    return jnp.concatenate([log_first[None], jnp.log(sizes)]) + top
+
+
+def total(terms) -> jax.Array:
+    """Sum over the first axis in two levels: in float32 the error of a plain sum of 1e5 terms is several nats."""
+    steps = len(terms)
+    width = max(1, math.isqrt(steps))
+    rows = -(-steps // width)
+    padded = jnp.concatenate([terms, jnp.zeros((rows * width - steps, *terms.shape[1:]), terms.dtype)])
+    return padded.reshape(rows, width, *terms.shape[1:]).sum(1).sum(0)
+
+
+def _by_blocks(initial, transition, log_emission, blocks: int) -> jax.Array:
+    """The same sum with every sequence cut into blocks that run side by side.
+
+    What a block does to the state before it is a matrix; it is found by running the block from every state at once.
+    """
+    steps, states, sequences = log_emission.shape
+    weight, top = _weights(log_emission)
+    length = (steps - 1) // blocks
+    parts = weight[1 : 1 + blocks * length].reshape(blocks, length, states, sequences)
+    parts = parts.transpose(1, 2, 3, 0).reshape(length, states, sequences * blocks)
+    # (state now, state before, lane)
+    unit = jnp.broadcast_to(jnp.eye(states, dtype=weight.dtype)[:, :, None], (states, states, parts.shape[2]))
+
+    def step(matrix, weight):
+        new = [sum(matrix[i] * transition[i, j] for i in range(states)) * weight[j] for j in range(states)]
+        size = sum(row.sum(0) for row in new)
+        return jnp.stack([row / size for row in new]), size
+
+    matrix, sizes = lax.scan(step, unit, parts)
+    inside = total(jnp.log(sizes)).reshape(sequences, blocks).sum(1)
+
+    def join(state, matrix):
+        joint = jnp.einsum("is,jis->js", state, matrix)
+        size = joint.sum(0)
+        return joint / size, size
+
+    first, log_first = _normalised(initial[:, None] * weight[0])
+    state, between = lax.scan(join, first, jnp.moveaxis(matrix.reshape(states, states, sequences, blocks), 3, 0))
+
+    def last(state, weight):
+        joint = (transition.T @ state) * weight
+        size = joint.sum(0)
+        return joint / size, size
+
+    _, rest = lax.scan(last, state, weight[1 + blocks * length :])
+    return inside + jnp.log(between).sum(0) + jnp.log(rest).sum(0) + log_first + total(top)
+
+
+def _weights(log_emission):
+    """Densities relative to the most probable state of the frame, and the log of what was taken out."""
+    top = log_emission.max(1)
+    top = lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))
+    return jnp.exp(log_emission - top[:, None]), top
+
+
+def _normalised(joint):
+    size = joint.sum(0)
+    return joint / size, jnp.log(size)
+
+
+def filtered(initial, transition, log_emission, *, log_form: bool = False) -> jax.Array:
+    """p(state_t | y_1 ... y_t), (time, state, sequence)."""
+    if log_form:
+        return jax.nn.softmax(_log_filter(initial, transition, log_emission), axis=1)
+    weight, _ = _weights(log_emission)
+    first, _ = _normalised(initial[:, None] * weight[0])
+
+    def step(state, weight):
+        joint = (transition.T @ state) * weight
+        joint = joint / joint.sum(0)
+        return joint, joint
+
+    _, rest = lax.scan(step, first, weight[1:])
+    return jnp.concatenate([first[None], rest])
+
+
+def _log_filter(initial, transition, log_emission):
+    log_transition = _log(transition)
+
+    def step(state, log_emission):
+        joint = jax.nn.logsumexp(state[:, None] + log_transition[:, :, None], axis=0) + log_emission
+        return joint, joint
+
+    first = _log(initial)[:, None] + log_emission[0]
+    _, rest = lax.scan(step, first, log_emission[1:])
+    return jnp.concatenate([first[None], rest])
+
+
+def _log(probability):
+    """Log with a very small number for an exact zero, so that slopes stay finite."""
+    floor = jnp.finfo(probability.dtype).tiny
+    return jnp.log(jnp.maximum(probability, floor)) + jnp.where(probability > 0, 0.0, _NEVER)
+
+
+_NEVER = -1e5
+
+
+def smoothed(transition, filter_) -> jax.Array:
+    """p(state_t | all of y) from the filter, (time, state, sequence)."""
+    tiny = jnp.finfo(filter_.dtype).tiny
+
+    def back(after, now):
+        ahead = transition.T @ now
+        now = now * (transition @ (after / jnp.maximum(ahead, tiny)))
+        now = now / jnp.maximum(now.sum(0), tiny)
+        return now, now
+
+    last = filter_[-1]
+    _, before = lax.scan(back, last, filter_[:-1], reverse=True)
+    return jnp.concatenate([before, last[None]])
+
+
+def sample_path(key, transition, filter_) -> jax.Array:
+    """A path of every sequence given all of y, by backward sampling from the filter, (time, sequence) of int."""
+    steps, states, sequences = filter_.shape
+    uniform = jax.random.uniform(key, (steps, sequences), filter_.dtype)
+    last = _choose(filter_[-1], uniform[-1])
+
+    def back(after, inputs):
+        now, uniform = inputs
+        state = _choose(now * transition[:, after], uniform)
+        return state, state
+
+    _, before = lax.scan(back, last, (filter_[:-1], uniform[:-1]), reverse=True)
+    return jnp.concatenate([before, last[None]])
+
+
+def _choose(weights, uniform):
+    """A row of ``weights`` (state, lane) per lane, with probability in proportion; never one of weight zero."""
+    cumulative = jnp.cumsum(weights, axis=0)
+    return (uniform * cumulative[-1] >= cumulative[:-1]).sum(0)
+
+
+def most_probable_path(initial, transition, log_emission) -> jax.Array:
+    """The path with the highest posterior probability (Viterbi), (time, sequence) of int."""
+    log_transition = _log(transition)
+
+    def step(best, log_emission):
+        reach = best[:, None] + log_transition[:, :, None]
+        return reach.max(0) + log_emission, reach.argmax(0)
+
+    best, source = lax.scan(step, _log(initial)[:, None] + log_emission[0], log_emission[1:])
+    last = best.argmax(0)
+
+    def back(after, source):
+        state = jnp.take_along_axis(source, after[None], axis=0)[0]
+        return state, state
+
+    _, before = lax.scan(back, last, source, reverse=True)
+    return jnp.concatenate([before, last[None]])
+
+
+def simulate_path(key, initial, transition, steps: int, sequences: int) -> jax.Array:
+    """Paths from the chain itself, (time, sequence) of int."""
+    uniform = jax.random.uniform(key, (steps, sequences), transition.dtype)
+    first = _choose(jnp.broadcast_to(initial[:, None], (len(initial), sequences)), uniform[0])
+
+    def step(state, uniform):
+        state = _choose(transition[state].T, uniform)
+        return state, state
+
+    _, rest = lax.scan(step, first, uniform[1:])
+    return jnp.concatenate([first[None], rest])
