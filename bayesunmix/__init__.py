@@ -15,6 +15,7 @@ from bayesunmix._contents import attach
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from bayesunmix import descriptors as descriptors
     from bayesunmix import models as models
     from bayesunmix import plot as plot
     from bayesunmix.check import check as check
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from bayesunmix.compare import compare as compare
     from bayesunmix.compare import waic as waic
     from bayesunmix.data import load as load
+    from bayesunmix.descriptors import atoms as atoms
     from bayesunmix.fit import Fit as Fit
     from bayesunmix.fit import fit as fit
     from bayesunmix.fit import load_fit as load_fit
@@ -40,6 +42,7 @@ _HOMES = {
     "Elpd": "bayesunmix.compare",
     "waic": "bayesunmix.compare",
     "load": "bayesunmix.data",
+    "atoms": "bayesunmix.descriptors",
     "Fit": "bayesunmix.fit",
     "fit": "bayesunmix.fit",
     "load_fit": "bayesunmix.fit",
@@ -52,6 +55,6 @@ _HOMES = {
     "report": "bayesunmix.report",
     "uncertainty": "bayesunmix.uncertainty",
 }
-_MODULES = ("models", "plot")
+_MODULES = ("descriptors", "models", "plot")
 
 attach(__name__, _HOMES, _MODULES)

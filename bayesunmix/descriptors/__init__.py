@@ -1,0 +1,6 @@
+"""From images and atoms to vectors with errors."""
+
+from bayesunmix.descriptors.neighbours import bond_angles, lengths_and_angles, neighbour_vectors
+from bayesunmix.descriptors.tables import atoms
+
+__all__ = ["atoms", "bond_angles", "lengths_and_angles", "neighbour_vectors"]
