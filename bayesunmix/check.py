@@ -66,19 +66,19 @@ def check(fit: Fit, draws: int = 100, seed: int | jax.Array = 0, *, replicates: 
             total = np.sqrt(np.asarray(seen.variance_mean + seen.mean_variance))
             residual[part] = (units.values[part] - np.asarray(seen.mean)) / total
             by_unit[:, part] = ranked.chi2, ranked.p_value, seen.exceeded
-    arrays = {"residual": units.to_map(residual, (units.channel_dim,))}
+    arrays = {"residual": units.to_map(residual, units.inner_dims)}
     arrays.update(zip(("chi2", "p_value", "p_mean"), map(units.to_map, by_unit), strict=True))
     for name, array in arrays.items():
         array.attrs["long_name"] = _MEANING[name]
-    return xr.Dataset(arrays, attrs=_summary(by_unit[0], by_unit[1], units.n_channels))
+    return xr.Dataset(arrays, attrs=_summary(by_unit[0], by_unit[1], np.isfinite(units.values).sum()))
 
 
-def _summary(chi2: np.ndarray, p_value: np.ndarray, n_channels: int) -> dict[str, float | str]:
+def _summary(chi2: np.ndarray, p_value: np.ndarray, n_values: int) -> dict[str, float | str]:
     from scipy.stats import binom, kstest
 
     n_units = len(p_value)
     small = int(np.sum(p_value < _SMALL_P))
-    reduced = float(np.mean(chi2) / n_channels)
+    reduced = float(np.sum(chi2) / n_values)
     uniform = float(kstest(p_value, "uniform").pvalue)
     too_many = binom.sf(small - 1, n_units, _SMALL_P) < _UNIFORM_P
     share = f"{small} of {n_units} pixels have a p-value below {_SMALL_P:g} ({_SMALL_P * n_units:.3g} expected)"

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from bayesunmix._keys import as_key
+from bayesunmix.data.sequences import as_sequences
 from bayesunmix.data.units import Units, as_units
 from bayesunmix.inference import NUTS, SVI
 from bayesunmix.inference.precision import native_precision
@@ -73,7 +74,7 @@ def fit(
             "model: expected a model such as bu.models.LinearUnmixing(n_endmembers=4), or a NumPyro program, "
             f"got {model!r}"
         )
-    units = as_units(data, mask=mask, likelihood=getattr(model, "likelihood", "normal"))
+    units = units_of(model, data, mask)
     bound = model.bind(units.values) if hasattr(model, "bind") and not getattr(model, "bound", False) else model
     started = time.perf_counter()
     with native_precision(), Progress(progress) as bar:
@@ -131,7 +132,7 @@ class Fit:
     @cached_property
     def data(self) -> xr.DataArray:
         """The fitted data on their own coordinates, NaN where pixels were masked."""
-        image = self.units.to_map(self.units.values, (self.units.channel_dim,))
+        image = self.units.to_map(self.units.values, self.units.inner_dims)
         image.name = self.units.name or None
         image.attrs.update(self.units.attrs)
         return image
@@ -236,8 +237,9 @@ class Fit:
 
     def _latent_dataset(self, values: np.ndarray, extra: tuple[str, ...], coords: dict[str, Any], **attrs: Any):
         name = self.model.latent
-        own = self.model.dims[name]
-        label = {dim: np.arange(size) for dim, size in zip(own, values.shape[1 : 1 + len(own)], strict=True)}
+        own = tuple(self.units.channel_dim if d == "channel" else d for d in self.model.dims[name])
+        sizes = zip(own, values.shape[1 : 1 + len(own)], strict=True)
+        label = {dim: np.arange(size) for dim, size in sizes if dim != self.units.channel_dim}
         array = self.units.to_map(values, (*own, *extra), {**label, **coords})
         return xr.Dataset({name: array}, attrs=attrs)
 
@@ -267,6 +269,18 @@ def load_fit(path: Any, model: Any = None) -> Fit:
     from bayesunmix.storage import read_fit
 
     return read_fit(path, model)
+
+
+def of_sequences(model: Any) -> bool:
+    """Whether the units of a model are sequences, whose data come as (sequence, time[, feature])."""
+    return getattr(model, "unit", "pixel") == "sequence"
+
+
+def units_of(model: Any, data: Any, mask: Any = None) -> Units:
+    """Data through the door that the model's units ask for."""
+    if of_sequences(model):
+        return as_sequences(data, mask=mask)
+    return as_units(data, mask=mask, likelihood=getattr(model, "likelihood", "normal"))
 
 
 def _name(model: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -14,8 +15,9 @@ from numpyro import handlers
 
 from bayesunmix._keys import as_key
 from bayesunmix.data.axes import bare_dims
-from bayesunmix.data.units import Units, as_units
-from bayesunmix.fit import Fit
+from bayesunmix.data.sequences import as_padded
+from bayesunmix.data.units import Units
+from bayesunmix.fit import Fit, of_sequences, units_of
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.program import Program, compile_model
 from bayesunmix.inference.units import (
@@ -56,14 +58,15 @@ def simulate(model: Any, like: Any, seed: int | jax.Array = 0, **covariates: Any
         Globals with their named dims, latents on the pixel dims; exchangeable labels are in the model's
         canonical order.
     """
-    image = _template(like)
+    image = _template(model, like)
     bound = _bind(model, image)
-    n_units, n_channels = int(np.prod(image.shape[:-1])), image.shape[-1]
+    shape = _unit_shape(bound, image)
+    n_units = image.size // math.prod(shape)
     with native_precision():
         key = as_key(seed)
-        program, numbers = compile_model(bound, jnp.zeros((n_units, n_channels)), covariates)
+        program, numbers = compile_model(bound, jnp.zeros((n_units, *shape)), covariates)
         y, globals_, latents = _generate(program, numbers, {}, key, n_units, getattr(bound, "latent", None), covariates)
-    data = image.copy(data=np.asarray(y).reshape(image.shape))
+    data = image.copy(data=_with_gaps(bound, np.asarray(y).reshape(image.shape), image))
     return data, _truth(bound, globals_, latents, image)
 
 
@@ -90,16 +93,17 @@ def prior_predictive(
     MemoryError
         When the images would take more than ``max_bytes``.
     """
-    image = _template(like)
+    image = _template(model, like)
     bound = _bind(model, image)
     _check_size(draws * image.size * 8, max_bytes, draws)
-    n_units, n_channels = int(np.prod(image.shape[:-1])), image.shape[-1]
+    shape = _unit_shape(bound, image)
+    n_units = image.size // math.prod(shape)
     images = np.empty((draws, *image.shape))
     with native_precision():
-        program, numbers = compile_model(bound, jnp.zeros((n_units, n_channels)), covariates)
+        program, numbers = compile_model(bound, jnp.zeros((n_units, *shape)), covariates)
         for i, key in enumerate(jax.random.split(as_key(seed), draws)):
             y, _, _ = _generate(program, numbers, {}, key, n_units, getattr(bound, "latent", None), covariates)
-            images[i] = np.asarray(y).reshape(image.shape)
+            images[i] = _with_gaps(bound, np.asarray(y).reshape(image.shape), image)
     return _images(images, image)
 
 
@@ -131,13 +135,13 @@ def posterior_predictive(
     check_unit(unit)
     units = fit.units
     dtype = units.values.dtype
-    _check_size(draws * int(np.prod(units.pixel_shape)) * units.n_channels * dtype.itemsize, max_bytes, draws)
+    _check_size(draws * int(np.prod(units.pixel_shape)) * units.values[0].size * dtype.itemsize, max_bytes, draws)
     with native_precision():
         key_points, key_draws = jax.random.split(as_key(seed))
         chosen = fit.draws(draws)
-        found = np.empty((units.n_units, chosen.size, units.n_channels), dtype)
+        found = np.empty((units.n_units, chosen.size, *units.values.shape[1:]), dtype)
         if unit == "same":
-            parts = chunks(chosen, units.values, fit.covariates, key_points, held=chosen.size * units.n_channels)
+            parts = chunks(chosen, units.values, fit.covariates, key_points, held=chosen.size * units.values[0].size)
             for part, chunk in parts:
                 again = replicate_pass(*chosen, chunk, jax.random.fold_in(key_draws, part.start))
                 found[part] = np.moveaxis(np.asarray(again), 0, 1)
@@ -147,7 +151,8 @@ def posterior_predictive(
                 values = {name: chosen.values[name][i] for name in known}
                 y, _, _ = _generate(chosen.program, chosen.numbers, values, key, units.n_units, None, fit.covariates)
                 found[:, i] = np.asarray(y)
-    image = units.to_map(found, ("draw", units.channel_dim)).transpose("draw", ...)
+    found = np.moveaxis(found, 1, -1)
+    image = units.to_map(found, (*units.inner_dims, "draw")).transpose("draw", ...)
     image.attrs.update(units.attrs)
     image.name = units.name or None
     return image
@@ -219,10 +224,13 @@ def fresh_units(fit: Fit, data: Any, mask: Any = None) -> Units:
     ValueError
         When the channels differ, or the model holds latents or covariates of the fitted pixels.
     """
-    units = as_units(data, mask=mask, likelihood=getattr(fit.model, "likelihood", "normal"))
-    if units.n_channels != fit.units.n_channels:
+    units = units_of(fit.model, data, mask)
+    if of_sequences(fit.model):
+        ours = theirs = None
+    elif units.n_channels != fit.units.n_channels:
         raise ValueError(f"data: expected the {fit.units.n_channels} channels of the fit, got {units.n_channels}")
-    ours, theirs = (u.coords.get(u.channel_dim) for u in (fit.units, units))
+    else:
+        ours, theirs = (u.coords.get(u.channel_dim) for u in (fit.units, units))
     if ours is not None and theirs is not None and not np.array_equal(ours.values, theirs.values):
         raise ValueError(f"data: their {units.channel_dim} axis is not that of the fit: interpolate them onto it")
     if per_unit_covariates(fit) or local_latents(fit):
@@ -248,7 +256,7 @@ def local_latents(fit: Fit) -> tuple[str, ...]:
     one = {name: of_units(value, slice(0, 1), n_units) for name, value in fit.covariates.items()}
     with native_precision():
         chosen = fit.draws(1)
-        return local_sites(chosen.program, chosen.numbers, fit.units.n_channels, one)
+        return local_sites(chosen.program, chosen.numbers, fit.units.values.shape[1:], one)
 
 
 @partial(jax.jit, static_argnames=("program", "n_units", "latent"))
@@ -269,8 +277,10 @@ def _generate(program: Program, numbers, values, key, n_units: int, latent: str 
     return y, found, latents
 
 
-def _template(like: Any) -> xr.DataArray:
-    """An image to imitate, in float64."""
+def _template(model: Any, like: Any) -> xr.DataArray:
+    """An image to imitate, or sequences with NaN beyond their ends, in float64."""
+    if of_sequences(model):
+        return as_padded(like)
     image = like if isinstance(like, xr.DataArray) else xr.DataArray(np.asarray(like), dims=_dims(np.ndim(like)))
     if image.ndim < 2 or image.dtype.kind not in "fiub":
         raise ValueError(
@@ -284,9 +294,21 @@ def _dims(ndim: int) -> tuple[str, ...]:
     return ("pixel", "channel") if ndim == 2 else bare_dims(ndim)
 
 
+def _unit_shape(model: Any, image: xr.DataArray) -> tuple[int, ...]:
+    """Sizes of one unit: the channels of a pixel, the frames and features of a sequence."""
+    return image.shape[1:] if of_sequences(model) else image.shape[-1:]
+
+
+def _with_gaps(model: Any, values: np.ndarray, image: xr.DataArray) -> np.ndarray:
+    """Simulated sequences miss the frames that their template misses."""
+    return np.where(np.isnan(image.values), np.nan, values) if of_sequences(model) else values
+
+
 def _bind(model: Any, image: xr.DataArray) -> Any:
     if not hasattr(model, "bind") or getattr(model, "bound", False):
         return model
+    if of_sequences(model):
+        return model.bind(image.values)
     values = image.values.reshape(-1, image.shape[-1])
     values = values[np.isfinite(values).all(axis=1)]
     return model.bind(values if len(values) else np.zeros((1, image.shape[-1])))
@@ -294,7 +316,8 @@ def _bind(model: Any, image: xr.DataArray) -> Any:
 
 def _truth(model: Any, found: dict[str, Any], latents: dict[str, Any], image: xr.DataArray) -> xr.Dataset:
     dims = getattr(model, "dims", {})
-    pixel_dims, channel_dim = image.dims[:-1], image.dims[-1]
+    inner = len(_unit_shape(model, image))
+    pixel_dims, channel_dim = image.dims[: image.ndim - inner], image.dims[image.ndim - inner]
     arrays: dict[str, xr.DataArray] = {}
     for name, value in {**found, **latents}.items():
         values = np.asarray(value)
@@ -307,7 +330,9 @@ def _truth(model: Any, found: dict[str, Any], latents: dict[str, Any], image: xr
     coords = {d: image.coords[d] for d in image.dims if d in image.coords}
     truth = xr.Dataset(arrays).assign_coords(coords)
     label, latent = getattr(model, "label", None), getattr(model, "latent", None)
-    if label is not None and latent in truth:
+    if hasattr(model, "relabelled"):
+        truth = model.relabelled(truth)
+    elif label is not None and latent in truth:
         order = model.order({latent: truth[latent].mean(pixel_dims).values})
         truth = truth.isel({label: order}).assign_coords({label: truth[label]})
     return truth

@@ -24,7 +24,7 @@ def describe_run(units: Units, method: dict[str, Any], seed: Any, wall: float, *
         "seed": int(seed) if isinstance(seed, int | np.integer) else np.asarray(jax.random.key_data(seed)).tolist(),
         "data_name": units.name,
         "data_hash": data_hash(units),
-        "data_shape": [*units.pixel_shape, units.n_channels],
+        "data_shape": [*units.pixel_shape, *units.values.shape[1:]],
         "n_units": units.n_units,
         "wall_s": round(wall, 3),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

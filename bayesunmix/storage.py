@@ -50,7 +50,7 @@ def save_fit(fit: Fit, path: Any) -> None:
     groups: dict[str, xr.Dataset] = {
         "posterior": fit.posterior,
         "diagnostics": fit.diagnostics,
-        "units": xr.Dataset({"values": (("unit", "channel"), units.values), "index": (("unit",), units.index)}),
+        "units": _pack_units(units),
         "model": model_arrays,
         "covariates": covariate_arrays,
     }
@@ -71,6 +71,7 @@ def save_fit(fit: Fit, path: Any) -> None:
             "pixel_dims": units.pixel_dims,
             "pixel_shape": units.pixel_shape,
             "channel_dim": units.channel_dim,
+            "feature_dim": units.feature_dim,
             "name": units.name,
             "attrs": units.attrs,
         },
@@ -195,11 +196,20 @@ def _unpack_fields(plain: Mapping[str, Any], arrays: xr.Dataset) -> dict[str, An
 # ---------------------------------------------------------------------- units
 
 
+def _pack_units(units: Units) -> xr.Dataset:
+    dims = ("unit", "channel", "feature")[: units.values.ndim]
+    arrays = {"values": (dims, units.values), "index": (("unit",), units.index)}
+    if units.lengths is not None:
+        arrays["lengths"] = (("unit",), units.lengths)
+    return xr.Dataset(arrays)
+
+
 def _read_units(about: dict[str, Any], groups: Mapping[str, xr.Dataset]) -> Units:
     values = groups["units"]["values"].values
     values.flags.writeable = False
     coords = {}
-    for dim in (*about["pixel_dims"], about["channel_dim"]):
+    feature_dim = about.get("feature_dim", "")
+    for dim in (*about["pixel_dims"], about["channel_dim"], feature_dim):
         if f"coords/{dim}" in groups:
             axis = groups[f"coords/{dim}"]["values"]
             coords[dim] = xr.DataArray(axis.values, {dim: (dim, axis.values, axis.attrs)}, (dim,), dim, axis.attrs)
@@ -212,6 +222,8 @@ def _read_units(about: dict[str, Any], groups: Mapping[str, xr.Dataset]) -> Unit
         coords=coords,
         name=about["name"],
         attrs=about["attrs"],
+        feature_dim=feature_dim,
+        lengths=groups["units"]["lengths"].values if "lengths" in groups["units"] else None,
     )
 
 

@@ -64,17 +64,17 @@ def uncertainty(fit: Fit, unit: str = "same", draws: int = 200, seed: int | jax.
     with native_precision():
         chosen = fit.draws(draws)
         if unit == "same":
-            rows = np.empty((units.n_units, units.n_channels, 3))
+            rows = np.empty((*units.values.shape, 3))
             key_points, key_draws = jax.random.split(as_key(seed))
             for part, chunk in chunks(chosen, units.values, fit.covariates, key_points):
                 found = prediction_pass(*chosen, chunk, jax.random.fold_in(key_draws, part.start))
                 rows[part] = np.stack([found.mean, found.variance_mean, found.mean_variance], axis=-1)
-            split = units.to_map(rows, (units.channel_dim, "part"))
+            split = units.to_map(rows, (*units.inner_dims, "part"))
         else:
             _refuse_dependence(fit)
-            moments = np.stack(_population(*chosen, fit.covariates, units.n_channels), axis=-1)
-            known = {d: c for d, c in units.coords.items() if d == units.channel_dim}
-            split = xr.DataArray(moments, dims=(units.channel_dim, "part"), coords=known)
+            moments = np.stack(_population(*chosen, fit.covariates, units.values.shape[1:]), axis=-1)
+            known = {d: c for d, c in units.coords.items() if d in units.inner_dims}
+            split = xr.DataArray(moments, dims=(*units.inner_dims, "part"), coords=known)
     mean, epistemic, aleatoric = (split.isel(part=i) for i in range(3))
     parts: dict[str, xr.DataArray] = {
         "mean": mean,
@@ -87,13 +87,13 @@ def uncertainty(fit: Fit, unit: str = "same", draws: int = 200, seed: int | jax.
     return xr.Dataset(arrays, attrs={"unit": unit, "draws": chosen.size})
 
 
-@partial(jax.jit, static_argnames=("program", "n_channels"))
-def _population(program, numbers, values, covariates, n_channels: int):
+@partial(jax.jit, static_argnames=("program", "shape"))
+def _population(program, numbers, values, covariates, shape: tuple[int, ...]):
     """Mean over draws, variance (ddof 1) of the marginal mean, and mean of the marginal variance."""
 
     def one(value):
-        fn = program.likelihood(numbers, value, jnp.zeros((1, n_channels)), covariates)
-        return tuple(jnp.broadcast_to(part, (1, n_channels))[0] for part in (fn.mean, fn.variance))
+        fn = program.likelihood(numbers, value, jnp.zeros((1, *shape)), covariates)
+        return tuple(jnp.broadcast_to(part, (1, *shape))[0] for part in (fn.mean, fn.variance))
 
     means, variances = jax.lax.map(one, {name: values[name] for name, _ in program.shapes})
     return means.mean(0), means.var(0, ddof=1), variances.mean(0)

@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "bayesunmix"
 # A later row of the table is further right in the flow that the architecture draws.
 ROWS = (
     ("_contents", "_keys"),
-    ("data", "distributions"),
+    ("data", "distributions", "align"),
     ("provenance",),
-    ("descriptors", "models", "inference", "align"),
+    ("descriptors", "models", "inference"),
     ("fit",),
     ("predict", "storage"),
     ("uncertainty", "check", "compare"),

@@ -32,6 +32,10 @@ class Units:
         Names and sizes of the pixel dims; name of the last dim.
     coords : dict of str to xarray.DataArray
         Coordinates of the pixel and channel dims where the image has them, with their units in ``attrs``.
+    feature_dim : str
+        Of sequences with several features: name of their last dim; the channel dim is then that of time.
+    lengths : numpy.ndarray, optional
+        ``(unit,)``, frames of each sequence; what lies beyond is padding.
     name, attrs
         Of the image; the unit of the values is ``attrs["units"]`` where it is known.
     """
@@ -44,6 +48,13 @@ class Units:
     coords: dict[str, xr.DataArray] = field(default_factory=dict)
     name: str = ""
     attrs: dict[str, Any] = field(default_factory=dict)
+    feature_dim: str = ""
+    lengths: np.ndarray | None = None
+
+    @property
+    def inner_dims(self) -> tuple[str, ...]:
+        """Names of the axes of one unit."""
+        return (self.channel_dim, self.feature_dim) if self.feature_dim else (self.channel_dim,)
 
     @property
     def n_units(self) -> int:
@@ -103,6 +114,9 @@ class Units:
             )
         shape = (int(np.prod(self.pixel_shape)), *rows.shape[1:])
         flat = np.full(shape, fill, dtype=np.result_type(rows.dtype, fill))
+        if self.lengths is not None and dims and dims[0] == self.channel_dim:
+            beyond = np.arange(rows.shape[1]) >= self.lengths[:, None]
+            rows = np.where(beyond.reshape(*beyond.shape, *[1] * (rows.ndim - 2)), fill, rows)
         flat[self.index] = rows
         return self._image(flat, tuple(dims), coords or {})
 

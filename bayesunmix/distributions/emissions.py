@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
 
 from bayesunmix.distributions import lanes
 
@@ -82,6 +84,14 @@ class Normal(NamedTuple):
         factor = jnp.linalg.cholesky(self._of_path(path))
         return self.mean(path) + jnp.einsum("...ij,...j->...i", factor, white)
 
+    def observe(self, name, state, y):
+        """Sample site of a frame in known states (sequence,)."""
+        if self.covariances is None:
+            fn = dist.Normal(self.means[state], self.scales[state]).to_event(1)
+        else:
+            fn = dist.MultivariateNormal(self.means[state], self.covariances[state])
+        numpyro.sample(name, fn, obs=y)
+
     def discrepancy(self, y, path):
         """Squared deviations in standard deviations, (..., time); 0 for a missing value."""
         if self.covariances is None and self.noise is None:
@@ -132,6 +142,10 @@ class Categorical(NamedTuple):
         symbol = jax.random.categorical(key, jnp.log(path @ self.probabilities))
         return self._codes()[symbol]
 
+    def observe(self, name, state, y):
+        """Sample site of a frame in known states (sequence,)."""
+        numpyro.sample(name, dist.Categorical(self.probabilities[state]), obs=None if y is None else y[..., 0])
+
     def discrepancy(self, y, path):
         """-2 log density of the symbol, (..., time)."""
         return -2.0 * (self.log_prob(y) * path).sum(-1)
@@ -141,7 +155,10 @@ class Poisson(NamedTuple):
     """Counts of mean ``rates`` (state,)."""
 
     rates: jax.Array
-    columns = 1
+
+    @property
+    def columns(self) -> int:
+        return 1
 
     def log_prob(self, y):
         seen = jnp.isfinite(y)
@@ -152,10 +169,15 @@ class Poisson(NamedTuple):
     def mean(self, path):
         return (path @ self.rates)[..., None]
 
-    variance = mean
+    def variance(self, path):
+        return self.mean(path)
 
     def sample(self, key, path):
         return jax.random.poisson(key, self.mean(path)).astype(self.rates.dtype)
+
+    def observe(self, name, state, y):
+        """Sample site of a frame in known states (sequence,)."""
+        numpyro.sample(name, dist.Poisson(self.rates[state]), obs=None if y is None else y[..., 0])
 
     def discrepancy(self, y, path):
         mean = self.mean(path)
@@ -166,7 +188,10 @@ class Exponential(NamedTuple):
     """Positive numbers with density ``rate exp(-rate y)``, ``rates`` (state,)."""
 
     rates: jax.Array
-    columns = 1
+
+    @property
+    def columns(self) -> int:
+        return 1
 
     def log_prob(self, y):
         seen = jnp.isfinite(y)
@@ -180,6 +205,10 @@ class Exponential(NamedTuple):
 
     def sample(self, key, path):
         return self.mean(path) * jax.random.exponential(key, (*path.shape[:-1], 1), self.rates.dtype)
+
+    def observe(self, name, state, y):
+        """Sample site of a frame in known states (sequence,)."""
+        numpyro.sample(name, dist.Exponential(self.rates[state]), obs=None if y is None else y[..., 0])
 
     def discrepancy(self, y, path):
         """-2 log density, (..., time)."""

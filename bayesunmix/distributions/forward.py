@@ -32,7 +32,7 @@ def log_likelihood(initial, transition, log_emission, *, log_form: bool = False)
     """
     steps, states, sequences = log_emission.shape
     if log_form:
-        return jax.nn.logsumexp(_log_filter(initial, transition, log_emission)[-1], axis=0)
+        return jax.nn.logsumexp(log_filtered(initial, transition, log_emission)[-1], axis=0)
     blocks = _LANES // sequences
     if steps >= _LONG and blocks > 1 and states <= _FEW_STATES:
         return _by_blocks(initial, transition, log_emission, blocks)
@@ -115,7 +115,7 @@ def _normalised(joint):
 def filtered(initial, transition, log_emission, *, log_form: bool = False) -> jax.Array:
     """p(state_t | y_1 ... y_t), (time, state, sequence)."""
     if log_form:
-        return jax.nn.softmax(_log_filter(initial, transition, log_emission), axis=1)
+        return jax.nn.softmax(log_filtered(initial, transition, log_emission), axis=1)
     weight, _ = _weights(log_emission)
     first, _ = _normalised(initial[:, None] * weight[0])
 
@@ -128,7 +128,8 @@ def filtered(initial, transition, log_emission, *, log_form: bool = False) -> ja
     return jnp.concatenate([first[None], rest])
 
 
-def _log_filter(initial, transition, log_emission):
+def log_filtered(initial, transition, log_emission) -> jax.Array:
+    """log p(state_t, y_1 ... y_t), (time, state, sequence)."""
     log_transition = _log(transition)
 
     def step(state, log_emission):
@@ -166,7 +167,7 @@ def smoothed(transition, filter_) -> jax.Array:
 
 def sample_path(key, transition, filter_) -> jax.Array:
     """A path of every sequence given all of y, by backward sampling from the filter, (time, sequence) of int."""
-    steps, states, sequences = filter_.shape
+    steps, _, sequences = filter_.shape
     uniform = jax.random.uniform(key, (steps, sequences), filter_.dtype)
     last = _choose(filter_[-1], uniform[-1])
 

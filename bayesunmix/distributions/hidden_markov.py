@@ -59,20 +59,20 @@ class HiddenMarkov(dist.Distribution):
     def log_prob(self, value, intermediates=None):
         """Log density of every sequence, shape ``value.shape[:-len(event_shape)]``; NaN is integrated out."""
         units = value.reshape(-1, *value.shape[value.ndim - len(self.event_shape) :])
-        found = forward.log_likelihood(self.initial, self.transition, self._frames(units), log_form=self.log_form)
+        found = forward.log_likelihood(self.initial, self.transition, self.frames(units), log_form=self.log_form)
         return found.reshape(value.shape[: value.ndim - len(self.event_shape)])
 
     def log_prob_blocks(self, value, n_blocks: int):
         """log p(block | all frames before it) for ``n_blocks`` stretches of nearly equal length, (sequence, block)."""
         if self.log_form:
-            steps = jax.nn.logsumexp(forward._log_filter(self.initial, self.transition, self._frames(value)), axis=1)
+            steps = jax.nn.logsumexp(forward.log_filtered(self.initial, self.transition, self.frames(value)), axis=1)
             steps = jnp.diff(steps, axis=0, prepend=0.0)
         else:
-            steps = forward.log_steps(self.initial, self.transition, self._frames(value))
+            steps = forward.log_steps(self.initial, self.transition, self.frames(value))
         block = jnp.arange(len(steps)) * n_blocks // len(steps)
         return jax.ops.segment_sum(steps, block, n_blocks).T
 
-    def _frames(self, value):
+    def frames(self, value):
         """log p(y_t | state), (time, state, sequence)."""
         y = value[..., None] if len(self.event_shape) == 1 else value
         start, log_p = 0, jnp.zeros((), y.dtype)
@@ -85,7 +85,7 @@ class HiddenMarkov(dist.Distribution):
 
     def conditional(self, value) -> PathPosterior:
         """p(path | y, parameters) of sequences (sequence, time[, feature])."""
-        frames = self._frames(value)
+        frames = self.frames(value)
         filter_ = forward.filtered(self.initial, self.transition, frames, log_form=self.log_form)
         return PathPosterior(self.initial, self.transition, frames, filter_)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesunmix.align import match_labels
 from bayesunmix.inference import diagnostics, guide, sampler
 from bayesunmix.inference.mode import Mode, find_mode, recentred
 from bayesunmix.inference.program import Program, compile_model, unconstrain
@@ -90,7 +91,8 @@ def _by_sampler(program: Program, mode: Mode, method: NUTS, key, progress: Progr
 def _named(program: Program, draws: np.ndarray, data: Data) -> dict[str, np.ndarray]:
     chains, n_draws, size = draws.shape
     values = constrain(program, jnp.asarray(draws.reshape(-1, size)), data)
-    return {name: np.asarray(v).reshape(chains, n_draws, *v.shape[1:]) for name, v in values.items()}
+    named = {name: np.asarray(v).reshape(chains, n_draws, *v.shape[1:]) for name, v in values.items()}
+    return match_labels(program.model(data.numbers), named)
 
 
 def _relabel(program: Program, model: Any):

@@ -59,7 +59,7 @@ def chunks(
     """
     n_units = len(y)
     one = {name: of_units(value, slice(0, 1), n_units) for name, value in covariates.items()}
-    local = local_sites(draws.program, draws.numbers, y.shape[1], one)
+    local = local_sites(draws.program, draws.numbers, y.shape[1:], one)
     size = _units_a_chunk(draws, y, one, local, held)
     for start in range(0, n_units, size):
         part = slice(start, min(start + size, n_units))
@@ -77,13 +77,13 @@ def of_units(value: Any, part: Any, n_units: int) -> Any:
     return value[part] if np.ndim(value) and len(value) == n_units else value
 
 
-def local_sites(program: Program, numbers, n_channels: int, one: dict[str, Any]) -> tuple[str, ...]:
-    """Latents that are sample sites inside the plate "unit"; ``one`` are the covariates of one unit."""
+def local_sites(program: Program, numbers, shape: tuple[int, ...], one: dict[str, Any]) -> tuple[str, ...]:
+    """Latents that are sample sites inside the plate "unit"; ``shape`` and ``one`` belong to one unit."""
     names: list[str] = []
 
     def run() -> None:
         with handlers.trace() as trace, handlers.seed(rng_seed=0):
-            program.model(numbers)(jnp.zeros((1, n_channels)), n_units=1, **one)
+            program.model(numbers)(jnp.zeros((1, *shape)), n_units=1, **one)
         names.extend(n for n, site in trace.items() if site["type"] == "sample" and is_local(site))
 
     jax.eval_shape(run)
@@ -96,14 +96,14 @@ def is_local(site: dict[str, Any]) -> bool:
 
 
 def _units_a_chunk(draws: Draws, y: np.ndarray, one: dict[str, Any], local: tuple[str, ...], held: int) -> int:
-    shape = jax.ShapeDtypeStruct((1, y.shape[1]), jnp.result_type(float))
+    shape = jax.ShapeDtypeStruct((1, *y.shape[1:]), jnp.result_type(float))
     centre = {name: value[:1] if name in local else value for name, value in draws.centre.items()}
     probe = jax.eval_shape(
         lambda v: _make_rule(draws.program, draws.numbers, centre, v, one, jax.random.key(0), jnp.arange(1)),
         shape,
     )
     rule = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree_util.tree_leaves(probe))
-    return max(256, int(_CHUNK_BYTES // (rule + 8 * 8 * y.shape[1] + 8 * held)))
+    return max(256, int(_CHUNK_BYTES // (rule + 8 * 8 * y[0].size + 8 * held)))
 
 
 def _inputs(program: Program, values: dict[str, jax.Array], chunk: Chunk) -> dict[str, jax.Array]:
@@ -193,21 +193,28 @@ def prediction_pass(program: Program, numbers, values, chunk: Chunk, key, replic
         noise = noise + (emission.variance - noise) / count
         if replicate:
             found = chi_square(chunk.y, emission)
-            again = chi_square(_sample(emission, key_replicate, chunk.y.shape), emission)
+            again = chi_square(_sample_as(chunk.y, emission, key_replicate), emission)
             exceeded = exceeded + (again > found) + 0.5 * (again == found)
         return (count, centre, spread + moved * (mean - centre), noise, exceeded), None
 
     values = _inputs(program, values, chunk)
     zero = jnp.zeros_like(chunk.y)
     n_draws = len(next(iter(values.values())))
-    start = (jnp.zeros((), chunk.y.dtype), zero, zero, zero, zero[:, 0])
+    start = (jnp.zeros((), chunk.y.dtype), zero, zero, zero, jnp.zeros(len(zero), zero.dtype))
     (count, mean, spread, noise, exceeded), _ = jax.lax.scan(one, start, (values, jax.random.split(key, n_draws)))
     return PredictionPass(mean, spread / jnp.maximum(count - 1.0, 1.0), noise, exceeded / count)
 
 
 def chi_square(y, emission):
-    """Discrepancy of every unit: squared deviations in standard deviations, summed over channels."""
+    """Discrepancy of every unit: the emission's own, or squared deviations in standard deviations, summed."""
+    if hasattr(emission, "discrepancy"):
+        return emission.discrepancy(y)
     return ((y - emission.mean) ** 2 / emission.variance).sum(-1)
+
+
+def _sample_as(y, distribution, key):
+    """One replicate of the units, with values missing where they are missing in the data."""
+    return jnp.where(jnp.isnan(y), y, _sample(distribution, key, y.shape))
 
 
 def _sample(distribution, key, shape):
@@ -274,7 +281,7 @@ def _by_group(program: Program, numbers, shared, inputs, replicates: int):
         found = chi_square(y, emission)
 
         def again(counts, key):
-            other = chi_square(_sample(emission, key, y.shape), emission)
+            other = chi_square(_sample_as(y, emission, key), emission)
             return (counts[0] + (other > found), counts[1] + (other == found)), None
 
         none = jnp.zeros(found.shape, found.dtype)

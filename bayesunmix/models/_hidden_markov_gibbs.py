@@ -1,0 +1,303 @@
+"""Gibbs sampling of a hidden Markov model: forward filter, backward sample, then every parameter given the paths.
+
+Where prior and emission are conjugate a parameter is drawn from its exact conditional. Elsewhere the conditional under
+a conjugate stand-in for the prior is the proposal, and a Metropolis step accepts by the ratio of prior to stand-in:
+exact for every prior, ordered ones included, and nearly always accepted where the data say more than the prior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.distributions import biject_to
+
+from bayesunmix.distributions import forward
+from bayesunmix.distributions.chain_priors import InverseWishart
+from bayesunmix.distributions.hidden_markov import HiddenMarkov
+
+if TYPE_CHECKING:
+    from bayesunmix.models.hidden_markov_model import HiddenMarkovModel
+
+Values = dict[str, jax.Array]
+
+
+class PathSampler:
+    """Chains side by side, as the engine drives them: ``start``, ``sweep``, ``values``."""
+
+    def __init__(self, model: HiddenMarkovModel, y: Any, covariates: Mapping[str, Any]):
+        unknown = sorted(set(covariates) - {"measurement_cov"})
+        if unknown:
+            raise TypeError(f"expected no covariates but measurement_cov, got {unknown}")
+        self._model = model
+        self._y = jnp.asarray(y, jnp.result_type(float))
+        noise = covariates.get("measurement_cov")
+        self._noise = None if noise is None else jnp.asarray(noise, self._y.dtype)
+        self._own = None
+
+    def start(self, rng: np.random.Generator, chains: int) -> Values:
+        """Clustered frames, every parameter moved at random in unconstrained coordinates."""
+        model, begin = self._model, self._model.initial(np.asarray(self._y))
+        found = {}
+        for name, value in begin.items():
+            transform = biject_to(_prior(model, name).support)
+            free = transform.inv(jnp.asarray(value, self._y.dtype))
+            moved = np.asarray(free) + 0.2 * rng.normal(size=(chains, *free.shape))
+            found[name] = jax.vmap(transform)(jnp.asarray(moved))
+        return found
+
+    def sweep(self, state: Values, rng: np.random.Generator) -> Values:
+        """All chains once."""
+        seed = jnp.asarray(rng.integers(2**31, size=(), dtype=np.int64))
+        return _sweeps(self._model, seed, state, self._y, self._noise)
+
+    @staticmethod
+    def values(state: Values) -> dict[str, np.ndarray]:
+        """Parameters by name, (chain, ...)."""
+        return {name: np.asarray(value) for name, value in state.items()}
+
+
+def _prior(model: HiddenMarkovModel, name: str):
+    if name == "initial":
+        return dist.Dirichlet(model.initial_weights)
+    return model.transition_prior() if name == "transition" else model.prior(name)
+
+
+@jax.jit
+def _sweeps(model: HiddenMarkovModel, seed, state: Values, y, noise) -> Values:
+    chains = len(next(iter(state.values())))
+    keys = jax.random.split(jax.random.key(seed), chains)
+    return jax.vmap(lambda key, values: _sweep(model, key, values, y, noise))(keys, state)
+
+
+def _sweep(model: HiddenMarkovModel, key, values: Values, y, noise) -> Values:
+    key_path, key_rows, key_first, key_frames, key_emit = jax.random.split(key, 5)
+    full = {**{n: jnp.asarray(v, y.dtype) for n, v in model.fixed.items()}, **values}
+    full = {n: jnp.broadcast_to(v, _shape(model, n)) for n, v in full.items()}
+    families = model.emissions_at(full, noise)
+    chain = HiddenMarkov(full["initial"], full["transition"], families, y.shape[1:], log_form=model.restricted)
+    frames = chain.frames(y)
+    filter_ = forward.filtered(full["initial"], full["transition"], frames, log_form=model.restricted)
+    path = forward.sample_path(key_path, full["transition"], filter_).T  # (sequence, time)
+    columns = y.reshape(*y.shape[:2], -1)
+    # Frames after the last that was seen hold no data: their states are summed out, not sampled.
+    seen = jnp.isfinite(columns).any(-1)
+    live = jnp.cumsum(seen[:, ::-1], axis=1)[:, ::-1] > 0
+    found = dict(values)
+    if "transition" in values:
+        hops = _count(path[:, :-1], path[:, 1:], live[:, 1:], model.n_states)
+        weights = model.transition_weights + hops
+        found["transition"] = _dirichlet(key_rows, weights, jnp.array(model.allowed))
+    if "initial" in values:
+        first = jnp.zeros(model.n_states, y.dtype).at[path[:, 0]].add(1.0)
+        found["initial"] = _dirichlet(key_first, model.initial_weights + first, True)
+    start = 0
+    for i, (family, plain, suffix) in enumerate(zip(families, model.families, model.suffixes, strict=True)):
+        part = columns[..., start : start + family.columns]
+        start += family.columns
+        keys = jax.random.split(jax.random.fold_in(key_emit, i))
+        if plain == "normal":
+            found |= _normal(model, keys, full, suffix, family, part, path, jax.random.fold_in(key_frames, i))
+        elif plain == "categorical":
+            found |= _categorical(model, keys, full, suffix, family, part, path)
+        else:
+            found |= _rates(model, keys, full, suffix, plain, part, path)
+    return {name: found[name] for name in values}
+
+
+def _shape(model: HiddenMarkovModel, name: str) -> tuple[int, ...]:
+    sizes = {"state": model.n_states, "next_state": model.n_states, "symbol": model.n_symbols}
+    return tuple(int(sizes.get(dim, model.n_features)) for dim in model.dims[name])
+
+
+def _count(here, there, weight, states: int):
+    """Weighted hops, (state, next_state)."""
+    code = (here * states + there).reshape(-1)
+    return jax.ops.segment_sum(weight.reshape(-1).astype(jnp.result_type(float)), code, states**2).reshape(
+        states, states
+    )
+
+
+def _dirichlet(key, concentration, allowed):
+    log_gamma = jax.random.loggamma(key, concentration)
+    return jax.nn.softmax(jnp.where(allowed, log_gamma, -jnp.inf), axis=-1)
+
+
+class _Proposal(NamedTuple):
+    """A draw from the conditional under a conjugate stand-in for the prior, and that stand-in."""
+
+    value: jax.Array
+    stand_in: Any  # distribution over single entries
+
+
+def _accept(model: HiddenMarkovModel, key, name: str, old, proposal: _Proposal):
+    """Metropolis: the likelihood cancels, prior over stand-in remains; entry by entry unless they are ordered."""
+    if model.orders(name):
+        prior = model.prior(name)
+        ratio = prior.log_prob(proposal.value) - prior.log_prob(old)
+        ratio = ratio - (proposal.stand_in.log_prob(proposal.value) - proposal.stand_in.log_prob(old)).sum()
+        return jnp.where(jnp.log(jax.random.uniform(key)) < ratio, proposal.value, old)
+    prior = model.priors[name].distribution()
+    ratio = prior.log_prob(proposal.value) - prior.log_prob(old)
+    ratio = ratio - (proposal.stand_in.log_prob(proposal.value) - proposal.stand_in.log_prob(old))
+    return jnp.where(jnp.log(jax.random.uniform(key, old.shape)) < ratio, proposal.value, old)
+
+
+# ---------------------------------------------------------------------- normal
+
+
+def _normal(model, keys, full: Values, suffix: str, family, y, path, key_frames) -> Values:
+    spread = f"covariances{suffix}" if f"covariances{suffix}" in model.parameters else f"scales{suffix}"
+    joint = family.covariances is not None or family.noise is not None
+    if joint:
+        y, seen = _complete(key_frames, family, y, path)
+        seen = jnp.broadcast_to(seen[..., None], y.shape)
+    else:
+        seen = jnp.isfinite(y)
+        y = jnp.where(seen, y, 0.0)
+    flat, weight = y.reshape(-1, y.shape[-1]), seen.reshape(-1, y.shape[-1]).astype(y.dtype)
+    state = path.reshape(-1)
+    per_state = lambda value: jax.ops.segment_sum(value, state, model.n_states)  # noqa: E731
+    count, total = per_state(weight), per_state(flat * weight)
+    found: Values = {}
+    means = family.means
+    name = f"means{suffix}"
+    if name in model.priors:
+        if family.covariances is None:
+            precision = family.scales**-2.0
+            centre, width = _stand_in_of_means(model, name, flat, weight)
+            stiff = width**-2.0 + count * precision
+            middle = (centre * width**-2.0 + total * precision) / stiff
+            drawn = middle + jax.random.normal(keys[0], means.shape, y.dtype) / jnp.sqrt(stiff)
+        else:
+            precision = jnp.linalg.inv(family.covariances)
+            centre, width = _stand_in_of_means(model, name, flat, weight)
+            own = (jnp.broadcast_to(width, means.shape) ** -2.0)[..., None] * jnp.eye(means.shape[1])
+            stiff = own + count[:, :1, None] * precision
+            pull = jnp.broadcast_to(centre * width**-2.0, means.shape) + jnp.einsum("kij,kj->ki", precision, total)
+            factor = jnp.linalg.cholesky(stiff)
+            white = jax.random.normal(keys[0], means.shape, y.dtype)
+            solve = partial(jax.scipy.linalg.solve_triangular, lower=True)
+            half = jax.vmap(solve)(factor, pull)
+            drawn = jax.vmap(lambda f, h: jax.scipy.linalg.solve_triangular(f.T, h, lower=False))(factor, half + white)
+        stand_in = dist.Normal(_like(centre, means, model), _like(width, means, model))
+        old = full[name]
+        drawn = drawn if model.wide else drawn[:, 0]
+        found[name] = _accept(model, jax.random.fold_in(keys[0], 1), name, old, _Proposal(drawn, stand_in))
+        means = found[name] if model.wide else found[name][:, None]
+    if spread not in model.priors:
+        return found
+    away = (flat - means[state]) * weight
+    if family.covariances is not None:
+        scatter = jax.vmap(lambda k: (away * (state == k)[:, None]).T @ away)(jnp.arange(model.n_states))
+        spec = model.priors[spread]
+        if spec.kind != "InverseWishart":
+            raise ValueError(f"Gibbs draws {spread} under an InverseWishart prior, got {spec.kind}; use bu.NUTS()")
+        drawn = InverseWishart(spec["degrees"] + count[:, 0], spec["scale"] + scatter).sample(keys[1])
+        return {**found, spread: drawn}
+    squares = per_state(away**2)
+    # Half an observation of a thousandth of the data's variance: wide enough for any prior.
+    total_count = jnp.maximum(weight.sum(0), 1.0)
+    centre = (flat * weight).sum(0) / total_count
+    shape, level = 0.5, 1e-3 * (((flat - centre) ** 2) * weight).sum(0) / total_count + 1e-12
+    gamma = jax.random.gamma(keys[1], shape + 0.5 * count, dtype=y.dtype)
+    drawn = jnp.sqrt((level + 0.5 * squares) / gamma)
+    stand_in = _RootInverseGamma(shape, _like(level, drawn, model))
+    drawn = drawn if model.wide else drawn[:, 0]
+    accepted = _accept(model, jax.random.fold_in(keys[1], 1), spread, full[spread], _Proposal(drawn, stand_in))
+    return {**found, spread: accepted}
+
+
+class _RootInverseGamma(NamedTuple):
+    """Of a scale whose square is inverse gamma; up to a constant."""
+
+    shape: Any
+    level: Any
+
+    def log_prob(self, scale):
+        return -(2.0 * self.shape + 1.0) * jnp.log(scale) - self.level / scale**2
+
+
+def _stand_in_of_means(model, name: str, flat, weight):
+    """The prior itself where it is normal, else a wide normal around the data; broadcast against (state, feature)."""
+    spec = model.priors[name]
+    if spec.kind == "Normal":
+        column = (lambda v: v) if model.wide else (lambda v: v[..., None])
+        return column(jnp.asarray(spec["loc"])), column(jnp.asarray(spec["scale"]))
+    count = jnp.maximum(weight.sum(0), 1.0)
+    centre = (flat * weight).sum(0) / count
+    return centre, 3.0 * jnp.sqrt(((flat - centre) ** 2 * weight).sum(0) / count) + 1e-12
+
+
+def _like(value, reference, model):
+    """A stand-in's number in the shape of the parameter."""
+    full = jnp.broadcast_to(value, reference.shape)
+    return full if model.wide else full[:, 0]
+
+
+def _complete(key, family, y, path):
+    """Vectors without missing features or measurement noise, given everything else; and whether a frame was seen.
+
+    A draw of vector and noise is corrected by what the data say about their sum (Matheron's rule).
+    """
+    known = jnp.isfinite(y)
+    one = family._replace(noise=None)
+    size = family.columns
+    own = (one.covariances if one.covariances is not None else one.scales[..., None] ** 2 * jnp.eye(size))[path]
+    noise = jnp.zeros_like(own) if family.noise is None else jnp.broadcast_to(family.noise, own.shape)
+    white = jax.random.normal(key, (2, *y.shape), y.dtype)
+    drawn = family.means[path] + jnp.einsum("...ij,...j->...i", jnp.linalg.cholesky(own), white[0])
+    values, vectors = jnp.linalg.eigh(noise)
+    root = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[..., None, :]
+    shown = drawn + jnp.einsum("...ij,...j->...i", root, white[1])
+    both = known[..., :, None] & known[..., None, :]
+    matrix = jnp.where(both, own + noise, jnp.eye(size))
+    away = jnp.where(known, jnp.where(known, y, 0.0) - shown, 0.0)
+    pull = jnp.linalg.solve(matrix, away[..., None])[..., 0]
+    return drawn + jnp.einsum("...ij,...j->...i", own, jnp.where(known, pull, 0.0)), known.any(-1)
+
+
+# ---------------------------------------------------------------------- symbols, counts and waits
+
+
+def _categorical(model, keys, full: Values, suffix: str, family, y, path) -> Values:
+    name = f"probabilities{suffix}"
+    if name not in model.priors:
+        return {}
+    spec = model.priors[name]
+    if spec.kind != "Dirichlet":
+        raise ValueError(f"Gibbs draws {name} under a Dirichlet prior, got {spec.kind}; use bu.NUTS()")
+    seen = jnp.isfinite(y).all(-1)
+    if model.soft:
+        weight = jnp.where(seen[..., None], y, 1.0) * family.probabilities[path]
+        symbol = jax.random.categorical(keys[1], jnp.log(weight))
+    else:
+        symbol = jnp.where(seen, y[..., 0], 0).astype(jnp.int32)
+    symbols = family.probabilities.shape[1]
+    code = (path * symbols + symbol).reshape(-1)
+    counts = jax.ops.segment_sum(seen.reshape(-1).astype(y.dtype), code, model.n_states * symbols)
+    weights = spec["concentration"] + counts.reshape(model.n_states, symbols)
+    return {name: _dirichlet(keys[0], weights, True)}
+
+
+def _rates(model, keys, full: Values, suffix: str, plain: str, y, path) -> Values:
+    name = f"rates{suffix}"
+    if name not in model.priors:
+        return {}
+    seen = jnp.isfinite(y[..., 0]).reshape(-1)
+    value = jnp.where(seen, y[..., 0].reshape(-1), 0.0)
+    state = path.reshape(-1)
+    per_state = lambda v: jax.ops.segment_sum(v, state, model.n_states)  # noqa: E731
+    count, total = per_state(seen.astype(y.dtype)), per_state(value)
+    typical = (value.sum() + 1e-12) / jnp.maximum(seen.sum(), 1)
+    # Gamma is conjugate to both; a shape of one half and the data's own level is wide in either.
+    shape, level = 0.5, 0.5 / typical if plain == "poisson" else 0.5 * typical
+    events, exposure = (total, count) if plain == "poisson" else (count, total)
+    drawn = jax.random.gamma(keys[0], shape + events, dtype=y.dtype) / (level + exposure)
+    stand_in = dist.Gamma(shape, level)
+    return {name: _accept(model, keys[1], name, full[name], _Proposal(drawn, stand_in))}

@@ -1,0 +1,425 @@
+"""Hidden Markov model: sequences whose frames are shown by a state that hops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import xarray as xr
+
+from bayesunmix.distributions import emissions
+from bayesunmix.distributions.chain_priors import Restricted, TransitionRows
+from bayesunmix.distributions.hidden_markov import HiddenMarkov
+from bayesunmix.models import _hidden_markov_data as frames
+from bayesunmix.models._hidden_markov_gibbs import PathSampler
+from bayesunmix.models._hyperparameters import hyperparameters
+from bayesunmix.models._prior_specs import as_spec
+
+EMISSIONS = {
+    "normal": ("means", "scales", "covariances"),
+    "categorical": ("probabilities",),
+    "poisson": ("rates",),
+    "exponential": ("rates",),
+}
+
+
+@hyperparameters
+@dataclass(frozen=True, eq=False)
+class HiddenMarkovModel:
+    """A chain of ``n_states`` hidden states, and what each of them shows in a frame.
+
+    The story, for sequence n, frame t and state k::
+
+        pi        ~ Dirichlet(initial_concentration)
+        A_k       ~ Dirichlet(transition_concentration, + stickiness where the state stays)
+        z_n1      ~ pi,    z_nt ~ A[z_n,t-1]
+        y_nt      ~ Normal(means[z], scales[z]**2)      emission="normal", one feature
+                    Normal(means[z], covariances[z])    several features, known measurement covariance added
+                    Categorical(probabilities[z])       a confusion matrix: what a detector calls the state
+                    Poisson(rates[z]), or Exponential(rates[z])
+
+    A list of emissions is a product: one feature each, independent given the state. The path of states is summed out of
+    the likelihood (:class:`~bayesunmix.distributions.hidden_markov.HiddenMarkov`), and so are missing frames (NaN), as
+    far as being missing says nothing about the state.
+
+    *Identifiable*: the states up to their order, when emissions or dwell times differ. States are put in the order of
+    their emission mean (the first feature that has one); draws are matched to each other before that. With priors,
+    fixed values or forbidden transitions that tell states apart, their order is kept as given. *Not identifiable*: a
+    state that is never visited (its emission keeps the prior), and ``initial`` beyond what one frame a sequence tells.
+
+    Parameters
+    ----------
+    n_states : int
+    emission : str, or a sequence of str
+        "normal", "categorical", "poisson", "exponential".
+    transition_concentration : float, (n_states,) or (n_states, n_states)
+    initial_concentration : float or (n_states,)
+    stickiness : float
+        Added to the concentration of staying.
+    absorbing : sequence of int
+        States that are never left, such as "lost".
+    forbidden : sequence of (state, next_state)
+        Transitions of probability zero.
+    priors : dict
+        By parameter: ``means``, ``scales``, ``covariances``, ``rates``, ``probabilities``, with the feature's number
+        as suffix under a list (``rates_0``). A NumPyro distribution, or its name and parameters
+        (``{"kind": "Normal", "loc": [0, 3], "scale": 1}``); parameters broadcast against (state[, feature]).
+    fixed : dict
+        Known values by parameter, also ``initial`` and ``transition``.
+    ordered : bool, or a sequence of str
+        Constrain ``means`` or ``rates`` (or those named) to increase from state to state.
+    covariance : "full" or "diagonal"
+        Of normal emissions of several features.
+    soft : bool
+        Categorical data are the probabilities that a classifier gave (sequence, time, symbol).
+    n_symbols, n_steps, n_features
+        Sizes that :meth:`bind` reads from the data.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For names, sizes or numbers out of range.
+
+    References
+    ----------
+    Rabiner, Proc. IEEE 77, 257 (1989); Scott, J. Am. Stat. Assoc. 97, 337 (2002), for the sampler behind ``Gibbs``;
+    Dawid & Skene, Appl. Stat. 28, 20 (1979), for the confusion matrix; Fox et al., Ann. Appl. Stat. 5, 1020 (2011), for
+    sticky rows.
+    """
+
+    n_states: int = field(metadata={"static": True})
+    emission: Any = field(default="normal", metadata={"static": True})
+    transition_concentration: Any = 1.0
+    initial_concentration: Any = 1.0
+    stickiness: float = 0.0
+    absorbing: Any = field(default=(), metadata={"static": True})
+    forbidden: Any = field(default=(), metadata={"static": True})
+    priors: Any = None
+    fixed: Any = None
+    ordered: Any = field(default=False, metadata={"static": True})
+    covariance: str = field(default="full", metadata={"static": True})
+    soft: bool = field(default=False, metadata={"static": True})
+    n_symbols: Any = field(default=None, metadata={"static": True})
+    n_steps: Any = field(default=None, metadata={"static": True})
+    n_features: Any = field(default=None, metadata={"static": True})
+
+    unit = "sequence"
+    latent = "state"
+
+    def __post_init__(self) -> None:
+        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
+        if not isinstance(self.n_states, int | np.integer) or self.n_states < 1:
+            raise ValueError(f"n_states: expected an integer of at least 1, got {self.n_states!r}")
+        put("n_states", int(self.n_states))
+        single = isinstance(self.emission, str)
+        put("emission", self.emission if single else tuple(map(str, self.emission)))
+        for one in self.families:
+            if one not in EMISSIONS:
+                raise ValueError(f"emission: expected one of {', '.join(map(repr, EMISSIONS))}, got {one!r}")
+        if not self.families:
+            raise ValueError("emission: expected at least one family, got an empty list")
+        if self.covariance not in ("full", "diagonal"):
+            raise ValueError(f'covariance: expected "full" or "diagonal", got {self.covariance!r}')
+        if self.soft and self.emission != "categorical":
+            raise ValueError(f'soft: only for emission="categorical", got {self.emission!r}')
+        for name, shapes in _CONCENTRATIONS.items():
+            put(name, self._concentration(name, shapes))
+        pairs = tuple((int(i), int(j)) for i, j in self.forbidden)
+        put("absorbing", tuple(int(k) for k in self.absorbing))
+        put("forbidden", pairs)
+        inside = all(0 <= k < self.n_states for k in (*self.absorbing, *(k for pair in pairs for k in pair)))
+        if not inside or not all(any(row) for row in self.allowed):
+            raise ValueError(
+                f"absorbing, forbidden: expected states below {self.n_states}, and a way out of every state"
+            )
+        put("ordered", self.ordered if isinstance(self.ordered, bool) else tuple(map(str, self.ordered)))
+        known = [*self.parameters, *(f"covariances{s}" for s in self.suffixes)]
+        put("priors", {n: as_spec(n, p) for n, p in self._checked("priors", known).items()})
+        values = self._checked("fixed", [*known, "initial", "transition"])
+        put("fixed", {n: v if hasattr(v, "aval") else np.asarray(v, dtype=np.float64) for n, v in values.items()})
+
+    def _concentration(self, name: str, ndim: int) -> np.ndarray:
+        value = np.asarray(getattr(self, name), dtype=np.float64)
+        try:
+            np.broadcast_to(value, (self.n_states,) * ndim)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        if not (np.isfinite(value).all() and (value > 0 if name != "stickiness" else value >= 0).all()):
+            raise ValueError(f"{name}: expected positive numbers, got {value}; forbid a transition with forbidden=")
+        return value
+
+    def _checked(self, field_: str, known: Sequence[str]) -> Mapping[str, Any]:
+        given = getattr(self, field_) or {}
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise ValueError(f"{field_}: this model has no {unknown}; it has {sorted(set(known))}")
+        return given
+
+    # ------------------------------------------------------------------ names and sizes
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Emission families in order."""
+        return (self.emission,) if isinstance(self.emission, str) else self.emission
+
+    @property
+    def suffixes(self) -> list[str]:
+        """What the parameters of every family carry after their name."""
+        return [""] if isinstance(self.emission, str) else [f"_{i}" for i in range(len(self.families))]
+
+    @property
+    def wide(self) -> bool:
+        """Whether one normal family describes several features."""
+        return self.emission == "normal" and (self.n_features or 1) > 1
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Emission parameters: name with suffix, and name without."""
+        found = {}
+        for family, suffix in zip(self.families, self.suffixes, strict=True):
+            for name in EMISSIONS[family]:
+                spread = "covariances" if self.wide and self.covariance == "full" else "scales"
+                if name in ("scales", "covariances") and name != spread:
+                    continue
+                found[name + suffix] = name
+        return found
+
+    @property
+    def allowed(self) -> tuple[tuple[bool, ...], ...]:
+        """Which transitions can happen."""
+        return tuple(
+            tuple((i, j) not in self.forbidden and (i not in self.absorbing or i == j) for j in range(self.n_states))
+            for i in range(self.n_states)
+        )
+
+    @property
+    def restricted(self) -> bool:
+        """Whether some transition cannot happen."""
+        return not all(map(all, self.allowed))
+
+    @property
+    def dims(self) -> dict[str, tuple[str, ...]]:
+        """Names of the axes of every parameter; "channel" is the data's own time, "feature" their last dim."""
+        wide = ("feature",) if self.wide else ()
+        by_name = {
+            "means": ("state", *wide),
+            "scales": ("state", *wide),
+            "covariances": ("state", "feature", "other_feature"),
+            "rates": ("state",),
+            "probabilities": ("state", "symbol"),
+        }
+        found = {name: by_name[plain] for name, plain in self.parameters.items()}
+        chain = {"initial": ("state",), "transition": ("state", "next_state")}
+        return {**chain, **found, "state": ("channel", "state")}
+
+    @property
+    def bound(self) -> bool:
+        """Whether the priors are numbers already."""
+        return self.n_steps is not None
+
+    @property
+    def exchangeable(self) -> bool:
+        """Whether nothing but the data tells states apart, so that their order is arbitrary."""
+        if self.n_states == 1 or self.ordered or self.restricted:
+            return False
+        per_state = [(len(self.dims[n]), v) for n, v in self.fixed.items() if n != "transition"]
+        for name, spec in self.priors.items():
+            own = [value for key, value in spec.parameters.items() if key != "degrees"]
+            per_state += [(len(self.dims[name]), value) for value in own]
+        per_state.append((1, self.initial_concentration))
+        square = [np.asarray(m) for m in (self.transition_concentration, self.fixed.get("transition", 1.0))]
+        if any((m.ndim == 1 and np.ptp(m) > 0) or (m.ndim == 2 and not _symmetric(m)) for m in square):
+            return False
+        return not any(_differ(np.asarray(value), ndim) for ndim, value in per_state)
+
+    # ------------------------------------------------------------------ the program
+
+    def __call__(self, y=None, *, n_units: int, measurement_cov=None) -> None:
+        """The program of inference: paths summed out. ``y`` is (sequence, time[, feature])."""
+        initial, transition, families = self._globals(measurement_cov)
+        shape = self._event_shape if y is None else y.shape[1:]
+        likelihood = HiddenMarkov(initial, transition, families, shape, log_form=self.restricted)
+        with numpyro.plate("unit", n_units):
+            numpyro.sample("y", likelihood, obs=y)
+
+    def joint(self, y=None, *, n_units: int) -> None:
+        """The same model as in a paper, the state of every frame a discrete latent variable."""
+        initial, transition, families = self._globals(None)
+        steps = (self._event_shape if y is None else y.shape[1:])[0]
+        columns = None if y is None else y.reshape(n_units, steps, -1)
+        with numpyro.plate("unit", n_units):
+            state = numpyro.sample("state_0", dist.Categorical(initial))
+            for t in range(steps):
+                if t > 0:
+                    state = numpyro.sample(f"state_{t}", dist.Categorical(transition[state]))
+                start = 0
+                for family, suffix in zip(families, self.suffixes, strict=True):
+                    frame = None if columns is None else columns[:, t, start : start + family.columns]
+                    family.observe(f"y_{t}{suffix}", state, frame)
+                    start += family.columns
+
+    @property
+    def _event_shape(self) -> tuple[int, ...]:
+        return (self.n_steps,) if self.n_features is None else (self.n_steps, self.n_features)
+
+    def _globals(self, measurement_cov):
+        if not self.bound:
+            raise ValueError("the priors have no scale yet: call model.bind(data) first (bu.fit does it for you)")
+        initial = self._value("initial", dist.Dirichlet(self.initial_weights))
+        transition = self._value("transition", self.transition_prior())
+        found = {name: self._value(name, self.prior(name)) for name in self.parameters}
+        return initial, transition, self.emissions_at(found, measurement_cov)
+
+    def _value(self, name: str, prior):
+        if name in self.fixed:
+            shape = prior.batch_shape + prior.event_shape
+            return jnp.broadcast_to(jnp.asarray(self.fixed[name], jnp.result_type(float)), shape)
+        return numpyro.sample(name, prior)
+
+    @property
+    def initial_weights(self):
+        """Dirichlet concentration of ``initial``, (state,)."""
+        return jnp.broadcast_to(jnp.asarray(self.initial_concentration), (self.n_states,))
+
+    @property
+    def transition_weights(self):
+        """Dirichlet concentration of ``transition``, (state, next_state)."""
+        full = jnp.broadcast_to(jnp.asarray(self.transition_concentration), (self.n_states, self.n_states))
+        return full + self.stickiness * jnp.eye(self.n_states)
+
+    def transition_prior(self):
+        """Prior of the transition matrix, one event."""
+        if self.restricted:
+            return TransitionRows(self.transition_weights, self.allowed)
+        return dist.Dirichlet(self.transition_weights).to_event(1)
+
+    def prior(self, name: str):
+        """Prior of an emission parameter, one event."""
+        plain, base = self.parameters[name], self.priors[name].distribution()
+        shape = (self.n_states, self.n_features) if self.wide else (self.n_states,)
+        if plain in ("covariances", "probabilities"):
+            return base.expand((self.n_states,)).to_event(1)
+        positive = plain in ("rates", "scales") and base.support is not dist.constraints.positive
+        base = base.expand(shape)
+        if positive or self.orders(name):
+            return Restricted(base, ordered=self.orders(name), positive=plain in ("rates", "scales"))
+        return base.to_event(len(shape))
+
+    def orders(self, name: str) -> bool:
+        """Whether the states are constrained to increase in a parameter."""
+        if isinstance(self.ordered, tuple):
+            return name in self.ordered
+        first = next((n for n, plain in self.parameters.items() if plain in ("means", "rates")), None)
+        return self.ordered and name == first
+
+    def emissions_at(self, found: Mapping[str, Any], measurement_cov=None) -> tuple[Any, ...]:
+        """Emission families at given parameters."""
+        noise = None if measurement_cov is None else jnp.asarray(measurement_cov)
+        if noise is not None and noise.ndim < 4:
+            noise = noise[..., None, None]
+        made: list[Any] = []
+        for family, suffix in zip(self.families, self.suffixes, strict=True):
+            value: dict[str, Any] = {name: found.get(name + suffix) for name in EMISSIONS[family]}
+            if family == "normal":
+                wide = lambda v: v if v is None or self.wide else v[:, None]  # noqa: E731
+                means, scales = wide(value["means"]), wide(value["scales"])
+                made.append(emissions.Normal(means, scales, value["covariances"], noise))
+            elif family == "categorical":
+                made.append(emissions.Categorical(value["probabilities"], () if self.soft else None))
+            elif family == "poisson":
+                made.append(emissions.Poisson(value["rates"]))
+            else:
+                made.append(emissions.Exponential(value["rates"]))
+        return tuple(made)
+
+    # ------------------------------------------------------------------ what the engine asks of a model
+
+    def bind(self, data) -> HiddenMarkovModel:
+        """The same model with its sizes, and priors that were not given scaled to ``data`` (sequence, time, ...)."""
+        values = np.asarray(data, dtype=np.float64)
+        sizes = {
+            "n_steps": values.shape[1],
+            "n_features": values.shape[2] if values.ndim == 3 else None,
+            "n_symbols": frames.count_symbols(values, self.families, self.soft, self.n_symbols),
+        }
+        sized = replace(self, **sizes)
+        frames.check(values, sized.families, soft=sized.soft)
+        for name in sized.ordered if isinstance(sized.ordered, tuple) else ():
+            if name not in sized.parameters or len(sized.dims[name]) != 1:
+                raise ValueError(f"ordered: expected parameters with one number a state, got {name!r}")
+        if sized.ordered is True and sized.wide:
+            raise ValueError("ordered: only for one feature; give a list of emissions for several")
+        defaults = frames.default_priors(values, sized)
+        wanted = {
+            name: sized.priors.get(name) or defaults[name] for name in sized.parameters if name not in sized.fixed
+        }
+        return replace(sized, priors=wanted)
+
+    def initial(self, data) -> dict[str, np.ndarray]:
+        """Where to start: frames clustered, and counts of the clusters' hops."""
+        return frames.start(np.asarray(data, dtype=np.float64), self)
+
+    def order(self, draws) -> np.ndarray:
+        """States by increasing emission mean, from parameters without sample axes."""
+        return np.argsort(frames.emission_means(draws, self), kind="stable")
+
+    @property
+    def label_dims(self) -> tuple[str, ...]:
+        """Dims that carry an exchangeable label, to be matched across draws and put in the order of :meth:`order`."""
+        return _AXES if self.exchangeable else ()
+
+    def relabelled(self, truth: xr.Dataset) -> xr.Dataset:
+        """A simulated truth with its states in canonical order."""
+        if not self.exchangeable:
+            return truth
+        fixed = {name: np.broadcast_to(v, (self.n_states, *np.shape(v)[1:])) for name, v in self.fixed.items()}
+        order = self.order({**fixed, **{str(n): v.values for n, v in truth.data_vars.items()}})
+        moved = truth.isel({dim: order for dim in _AXES if dim in truth.dims})
+        return moved.assign_coords({d: truth[d] for d in _AXES if d in truth.coords and truth[d].ndim == 1})
+
+    def gibbs(self, y, covariates: Mapping[str, Any]) -> PathSampler:
+        """The model's own sampler: paths given parameters, parameters given paths."""
+        return PathSampler(self, y, covariates)
+
+    def describe(self) -> str:
+        """The priors in plain words, a line each."""
+        count = f"{self.n_states} hidden state" + ("s" if self.n_states > 1 else "")
+        shown = " x ".join(self.families)
+        lines = [f"Every sequence hops between {count}; a frame shows its state through: {shown}."]
+        rows = "uniform" if _plain_one(self.transition_concentration) and self.stickiness == 0 else "Dirichlet"
+        sticky = f", {float(self.stickiness):g} added to the concentration of staying" if self.stickiness else ""
+        lines.append(f"Transition probabilities: {rows} in every row{sticky}.")
+        if self.absorbing:
+            lines.append(f"States never left: {', '.join(map(str, self.absorbing))}.")
+        for name in self.parameters:
+            if name in self.fixed:
+                lines.append(f"{name}: known, taken as exact.")
+            elif name in self.priors:
+                lines.append(f"{name}: {self.priors[name]}" + (", increasing." if self.orders(name) else "."))
+            else:
+                lines.append(f"{name}: scale taken from the data when the model is fitted.")
+        return "\n".join(lines)
+
+
+_AXES = ("state", "next_state")
+_CONCENTRATIONS = {"transition_concentration": 2, "initial_concentration": 1, "stickiness": 0}
+
+
+def _differ(value: np.ndarray, ndim: int) -> bool:
+    """Whether an array with a leading axis of states tells them apart."""
+    return value.ndim >= ndim and value.ndim > 0 and bool((value != value[:1]).any())
+
+
+def _symmetric(matrix: np.ndarray) -> bool:
+    """Whether a matrix is the same for every order of the states: one value on the diagonal, one off it."""
+    rest = matrix[~np.eye(len(matrix), dtype=bool)]
+    return bool(np.ptp(np.diag(matrix)) == 0 and (rest.size == 0 or np.ptp(rest) == 0))
+
+
+def _plain_one(value: Any) -> bool:
+    return bool(np.all(np.asarray(value) == 1.0))
