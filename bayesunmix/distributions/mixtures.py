@@ -1,0 +1,167 @@
+"""Marginal likelihood of normal mixtures whose vectors may carry a known measurement covariance each.
+
+    c_n ~ Categorical(weights)                       class of unit n
+    y_n ~ Normal(means[c_n], covariances[c_n] + R_n)  R_n known, or absent
+
+The class is summed out. With R_n this is what "extreme deconvolution" maximises: the classes' covariances are those of
+the undisturbed vectors, and a unit that was measured badly says less about them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
+
+from bayesunmix.distributions import lanes
+
+_LOG_2PI = 1.8378770664093453
+
+
+class Memberships(NamedTuple):
+    """Class of every unit given its data: a one-hot vector with these probabilities (units, component)."""
+
+    probability: jax.Array
+
+    @property
+    def mean(self) -> jax.Array:
+        """Probability of every class."""
+        return self.probability
+
+    @property
+    def variance(self) -> jax.Array:
+        """Of the indicator of every class."""
+        return self.probability * (1.0 - self.probability)
+
+    @property
+    def entropy(self) -> jax.Array:
+        """Entropy of the class, (units,), in nats."""
+        return jax.scipy.special.entr(self.probability).sum(-1)
+
+    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        """Classes as one-hot vectors, (*sample_shape, units, component)."""
+        shape = (*sample_shape, *self.probability.shape[:-1])
+        drawn = jax.random.categorical(key, jnp.log(self.probability), shape=shape)
+        return jax.nn.one_hot(drawn, self.probability.shape[-1], dtype=self.probability.dtype)
+
+
+class _ClassNormal(dist.MultivariateNormal):
+    """Normal vectors whose discrepancy is the squared Mahalanobis distance."""
+
+    def discrepancy(self, y: jax.Array) -> jax.Array:
+        away = jax.scipy.linalg.solve_triangular(self.scale_tril, (y - self.loc)[..., None], lower=True)
+        return (away[..., 0] ** 2).sum(-1)
+
+
+class NormalMixture(dist.Distribution):
+    """Mixture of multivariate normals with the class summed out.
+
+    Parameters
+    ----------
+    weights : (component,)
+        Sum to one.
+    means : (component, feature)
+    roots : (component, feature, feature)
+        Lower Cholesky factors of the classes' covariances.
+    measurement_cov : (unit, feature, feature), optional
+        Known covariance of every unit's error, added to the class's own.
+    """
+
+    arg_constraints = {  # noqa: RUF012 (the name and type are NumPyro's)
+        "weights": constraints.simplex,
+        "means": constraints.independent(constraints.real, 2),
+        "roots": constraints.independent(constraints.lower_cholesky, 1),
+    }
+    support = constraints.real_vector
+    pytree_data_fields = ("weights", "means", "roots", "measurement_cov")
+
+    def __init__(self, weights, means, roots, measurement_cov=None, *, validate_args=None):
+        self.weights, self.means, self.roots = jnp.asarray(weights), jnp.asarray(means), jnp.asarray(roots)
+        self.measurement_cov = None if measurement_cov is None else jnp.asarray(measurement_cov)
+        batch = () if measurement_cov is None else self.measurement_cov.shape[:-2]
+        super().__init__(batch, self.means.shape[-1:], validate_args=validate_args)
+
+    # ------------------------------------------------------------------ density
+
+    def log_joint(self, y: jax.Array) -> jax.Array:
+        """log of weight times density of every class, (units, component)."""
+        if self.measurement_cov is None:
+            squares, log_root = self._shared(y)
+        else:
+            squares, log_root = self._own(y)
+        n_features = self.means.shape[-1]
+        return jnp.log(self.weights) - 0.5 * squares - log_root - 0.5 * n_features * _LOG_2PI
+
+    def _shared(self, y):
+        """Squared distances to every class and log determinants of the roots: one matrix product for all classes."""
+        n_classes, n_features = self.means.shape
+        unit = jnp.broadcast_to(jnp.eye(n_features, dtype=self.roots.dtype), self.roots.shape)
+        inverse = jax.scipy.linalg.solve_triangular(self.roots, unit, lower=True)
+        # Centred on the middle of the classes, so that nothing large cancels.
+        centre = self.means.mean(0)
+        offset = jnp.einsum("kij,kj->ki", inverse, self.means - centre)
+        away = (y - centre) @ inverse.reshape(n_classes * n_features, n_features).T
+        away = away.reshape(*y.shape[:-1], n_classes, n_features) - offset
+        return (away**2).sum(-1), jnp.log(jnp.diagonal(self.roots, axis1=-2, axis2=-1)).sum(-1)
+
+    def _own(self, y):
+        """The same with a covariance for every unit and class, all factorised side by side."""
+        n_features = self.means.shape[-1]
+        own = jnp.einsum("kij,klj->kil", self.roots, self.roots)
+        total = [
+            [own[:, i, j] + self.measurement_cov[..., i, j, None] for j in range(i + 1)] for i in range(n_features)
+        ]
+        factor = lanes.cholesky(total)
+        away = lanes.solve_lower(factor, [y[..., i, None] - self.means[:, i] for i in range(n_features)])
+        log_root = jnp.log(jnp.stack([factor[i][i] for i in range(n_features)])).sum(0)
+        return jnp.stack([a**2 for a in away]).sum(0), log_root
+
+    def log_prob(self, value):
+        """Log density, (units,)."""
+        return jax.nn.logsumexp(self.log_joint(value), axis=-1)
+
+    # ------------------------------------------------------------------ the class
+
+    def conditional(self, y) -> Memberships:
+        """Class of every unit given ``y`` (units, feature)."""
+        return Memberships(jax.nn.softmax(self.log_joint(y), axis=-1))
+
+    def emission(self, latent) -> dist.MultivariateNormal:
+        """Data of units whose class is ``latent`` (..., units, component), one-hot."""
+        mean = latent @ self.means
+        if self.measurement_cov is None:
+            return _ClassNormal(mean, scale_tril=jnp.einsum("...k,kij->...ij", latent, self.roots))
+        own = jnp.einsum("kij,klj->kil", self.roots, self.roots)
+        total = jnp.einsum("...k,kij->...ij", latent, own) + self.measurement_cov
+        return _ClassNormal(mean, scale_tril=jnp.linalg.cholesky(total))
+
+    # ------------------------------------------------------------------ draws and moments
+
+    def sample_with_latent(self, key, sample_shape=()):
+        """Data and the classes they were drawn from."""
+        key_class, key_data = jax.random.split(key)
+        shape = (*sample_shape, *self.batch_shape)
+        drawn = jax.random.categorical(key_class, jnp.log(self.weights), shape=shape)
+        latent = jax.nn.one_hot(drawn, self.weights.shape[-1], dtype=self.means.dtype)
+        return self.emission(latent).sample(key_data), latent
+
+    def sample(self, key, sample_shape=()):
+        """Data, (*sample_shape, units, feature)."""
+        return self.sample_with_latent(key, sample_shape)[0]
+
+    @property
+    def mean(self):
+        """Of the data, all classes together."""
+        return jnp.broadcast_to(self.weights @ self.means, self.batch_shape + self.event_shape)
+
+    @property
+    def variance(self):
+        """Of every feature of the data, all classes together."""
+        own = (self.roots**2).sum(-1)
+        total = self.weights @ (own + self.means**2) - (self.weights @ self.means) ** 2
+        if self.measurement_cov is None:
+            return jnp.broadcast_to(total, self.batch_shape + self.event_shape)
+        return total + jnp.diagonal(self.measurement_cov, axis1=-2, axis2=-1)
