@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bayesunmix.fit import load_fit as load_fit
     from bayesunmix.inference import NUTS as NUTS
     from bayesunmix.inference import SVI as SVI
+    from bayesunmix.inference import Gibbs as Gibbs
     from bayesunmix.predict import log_likelihood as log_likelihood
     from bayesunmix.predict import posterior_predictive as posterior_predictive
     from bayesunmix.predict import prior_predictive as prior_predictive
@@ -48,6 +49,7 @@ _HOMES = {
     "load_fit": "bayesunmix.fit",
     "NUTS": "bayesunmix.inference",
     "SVI": "bayesunmix.inference",
+    "Gibbs": "bayesunmix.inference",
     "log_likelihood": "bayesunmix.predict",
     "posterior_predictive": "bayesunmix.predict",
     "prior_predictive": "bayesunmix.predict",

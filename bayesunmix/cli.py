@@ -102,7 +102,7 @@ def info(file: Path) -> None:
 @click.option("--dataset", help="Which data set of the file; see `info`.")
 @click.option("--crop", multiple=True, metavar="DIM=LOW:HIGH", help="Keep part of an axis, in its own units.")
 @click.option("--mask", metavar="finite|FILE", help="Leave out pixels: not finite ones, or a file's zeros.")
-@click.option("--method", type=click.Choice(["svi", "nuts"]), default="svi", show_default=True)
+@click.option("--method", type=click.Choice(["svi", "nuts", "gibbs"]), help="Default: what suits the model.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def fit_command(
     model: str,
@@ -113,7 +113,7 @@ def fit_command(
     dataset: str | None,
     crop: tuple[str, ...],
     mask: str | None,
-    method: str,
+    method: str | None,
     seed: int,
     **named: Any,
 ) -> None:
@@ -131,7 +131,8 @@ def fit_command(
         settings = {name: value for name, value in named.items() if value is not None}
         chosen = _model(model, size, settings | recipes.parse_settings(others))
         image, keep = _load(data)
-        fit = _fit(chosen, image, recipes.build({"name": method}, _methods()), seed, keep)
+        how = recipes.build({"name": method}, _methods()) if method else None
+        fit = _fit(chosen, image, how, seed, keep)
     _finish(fit, out, data)
 
 
@@ -220,7 +221,7 @@ def _methods() -> dict[str, type]:
     import bayesunmix as bu
     from bayesunmix.recipe import choices
 
-    return choices([bu.SVI, bu.NUTS])
+    return choices([bu.SVI, bu.NUTS, bu.Gibbs])
 
 
 def _model(name: str, size: int | None, settings: dict[str, Any]) -> Any:
@@ -258,7 +259,7 @@ def _fit(model: Any, image: xr.DataArray, method: Any, seed: int = 0, mask: Any 
     fit = bu.fit(model, image, method, mask=mask, seed=seed, progress=True)
     sizes = ", ".join(f"{getattr(model, n)} {n[2:]}" for n in vars(model) if n.startswith("n_"))
     took = f"{fit.provenance['wall_s']:.1f} s"
-    _say("fit", f"{kebab(type(model).__name__)}, {sizes}, by {type(method).__name__} in {took}")
+    _say("fit", f"{kebab(type(model).__name__)}, {sizes}, by {type(fit.method).__name__} in {took}")
     return fit
 
 

@@ -15,7 +15,8 @@ import xarray as xr
 from bayesunmix._keys import as_key
 from bayesunmix.data.sequences import as_sequences
 from bayesunmix.data.units import Units, as_units
-from bayesunmix.inference import NUTS, SVI
+from bayesunmix.inference import NUTS, SVI, Gibbs
+from bayesunmix.inference.gibbs import gibbs_settings, infer_by_gibbs
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.program import compile_model
 from bayesunmix.inference.progress import Progress
@@ -30,7 +31,7 @@ _PER_DRAW = 4
 def fit(
     model: Any,
     data: Any,
-    method: SVI | NUTS = SVI(),
+    method: SVI | NUTS | Gibbs | None = None,
     *,
     mask: Any = None,
     seed: int | jax.Array = 0,
@@ -47,7 +48,8 @@ def fit(
         "y" inside ``numpyro.plate("unit", n_units)``.
     data : xarray.DataArray or array
         Spectral axis last; see :func:`bayesunmix.data.units.as_units` for what is accepted.
-    method : SVI or NUTS
+    method : SVI, NUTS or Gibbs, optional
+        Left out: the exact sampler of a model that has one (``Gibbs()``), else ``SVI()``.
     mask : boolean DataArray or array over the pixel dims, or "finite"
         True = keep.
     seed : int or JAX key
@@ -67,8 +69,10 @@ def fit(
     TypeError, ValueError
         For data that cannot be fitted (NaN, complex, constant, ...) and models without an observed site.
     """
-    if not isinstance(method, SVI | NUTS):
-        raise TypeError(f"method: expected bu.SVI(...) or bu.NUTS(...), got {method!r}")
+    if not isinstance(method, SVI | NUTS | Gibbs | None):
+        raise TypeError(f"method: expected bu.SVI(...), bu.NUTS(...) or bu.Gibbs(...), got {method!r}")
+    own = gibbs_settings(model, method)
+    method = method or own or SVI()
     if isinstance(model, type) or not callable(model):
         raise TypeError(
             "model: expected a model such as bu.models.LinearUnmixing(n_endmembers=4), or a NumPyro program, "
@@ -76,11 +80,19 @@ def fit(
         )
     units = units_of(model, data, mask)
     bound = model.bind(units.values) if hasattr(model, "bind") and not getattr(model, "bound", False) else model
+    if hasattr(bound, "unit_covariates"):
+        covariates = {**bound.unit_covariates(units.values), **covariates}
     started = time.perf_counter()
     with native_precision(), Progress(progress) as bar:
-        result = infer(bound, units.values, covariates, method, as_key(seed), bar)
+        if own is not None:
+            result = infer_by_gibbs(bound, units.values, covariates, own, as_key(seed), bar)
+        elif isinstance(method, Gibbs):
+            raise TypeError(f"method: {_name(model)} has no sampler of its own; use bu.SVI() or bu.NUTS()")
+        else:
+            result = infer(bound, units.values, covariates, method, as_key(seed), bar)
     wall = time.perf_counter() - started
-    posterior = _posterior(bound, result.values, units)
+    values = result.values if own is not None or not hasattr(bound, "identified") else bound.identified(result.values)
+    posterior = _posterior(bound, values, units)
     return Fit(
         model=bound,
         method=method,
@@ -101,7 +113,7 @@ class Fit:
     ----------
     model
         The bound model: every prior is a number.
-    method : SVI or NUTS
+    method : SVI, NUTS or Gibbs
     units : Units
         The fitted pixels.
     posterior : xarray.Dataset
@@ -115,7 +127,7 @@ class Fit:
     """
 
     model: Any
-    method: SVI | NUTS
+    method: SVI | NUTS | Gibbs
     units: Units
     posterior: xr.Dataset
     diagnostics: xr.Dataset
@@ -280,7 +292,8 @@ def units_of(model: Any, data: Any, mask: Any = None) -> Units:
     """Data through the door that the model's units ask for."""
     if of_sequences(model):
         return as_sequences(data, mask=mask)
-    return as_units(data, mask=mask, likelihood=getattr(model, "likelihood", "normal"))
+    entries = getattr(model, "missing_entries", False)
+    return as_units(data, mask=mask, likelihood=getattr(model, "likelihood", "normal"), entries=entries)
 
 
 def _name(model: Any) -> str:

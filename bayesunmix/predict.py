@@ -319,7 +319,10 @@ def _truth(model: Any, found: dict[str, Any], latents: dict[str, Any], image: xr
     inner = len(_unit_shape(model, image))
     pixel_dims, channel_dim = image.dims[: image.ndim - inner], image.dims[image.ndim - inner]
     arrays: dict[str, xr.DataArray] = {}
-    for name, value in {**found, **latents}.items():
+    known = {**found, **latents}
+    if hasattr(model, "identified"):
+        known = model.identified(known)
+    for name, value in known.items():
         values = np.asarray(value)
         outer = pixel_dims if name in latents else ()
         values = values.reshape((*image.shape[: len(outer)], *values.shape[bool(outer) :]))

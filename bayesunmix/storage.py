@@ -19,14 +19,14 @@ import xarray as xr
 
 from bayesunmix.data.units import Units
 from bayesunmix.fit import Fit
-from bayesunmix.inference import NUTS, SVI
+from bayesunmix.inference import NUTS, SVI, Gibbs
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.program import compile_model
 from bayesunmix.inference.run import settings_as_dict
 
 FORMAT, VERSION = "bayesunmix fit", 1
 _MODELS = "bayesunmix.models"
-_METHODS: dict[str, type[SVI] | type[NUTS]] = {"SVI": SVI, "NUTS": NUTS}
+_METHODS: dict[str, type[SVI] | type[NUTS] | type[Gibbs]] = {"SVI": SVI, "NUTS": NUTS, "Gibbs": Gibbs}
 # Everything that is no array stands in one JSON text: netCDF attributes know no nesting, and HDF5 limits
 # their size.
 _TEXT = "description"

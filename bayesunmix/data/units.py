@@ -126,7 +126,7 @@ class Units:
         return xr.DataArray(flat.reshape(self.pixel_shape + flat.shape[1:]), dims=all_dims, coords={**known, **coords})
 
 
-def as_units(data: Any, *, mask: Any = None, likelihood: str = "normal") -> Units:
+def as_units(data: Any, *, mask: Any = None, likelihood: str = "normal", entries: bool = False) -> Units:
     """Check an image and take out the pixels that are to be fitted. The image is not changed.
 
     Parameters
@@ -139,6 +139,9 @@ def as_units(data: Any, *, mask: Any = None, likelihood: str = "normal") -> Unit
         Boolean over the pixel dims, True = keep. ``"finite"`` keeps the pixels whose channels are all finite.
     likelihood : str
         With ``"poisson"`` the kept values must be counts.
+    entries : bool
+        With ``mask="finite"``, keep every pixel with a finite channel; what is not finite becomes NaN, an entry that
+        was not measured.
 
     Returns
     -------
@@ -161,12 +164,16 @@ def as_units(data: Any, *, mask: Any = None, likelihood: str = "normal") -> Unit
         Once, with their number, where kept pixels are zero in every channel.
     """
     image = _as_image(data)
-    keep = _keep(image, mask)
+    entries = entries and isinstance(mask, str) and mask == "finite"
+    keep = _keep(image, mask, entries=entries)
     values = _gather(image, keep)
+    if entries:
+        values[~np.isfinite(values)] = np.nan
     index = np.flatnonzero(keep)
     pixel_dims = tuple(map(str, image.dims[:-1]))
     where = checks.Where(index, pixel_dims, keep.shape)
-    checks.finite(values, where)
+    if not entries:
+        checks.finite(values, where)
     checks.varied(values)
     if likelihood == "poisson":
         checks.counts(values, where)
@@ -222,7 +229,7 @@ def _plain_coords(image: xr.DataArray) -> dict[str, xr.DataArray]:
     }
 
 
-def _keep(image: xr.DataArray, mask: Any) -> np.ndarray:
+def _keep(image: xr.DataArray, mask: Any, *, entries: bool = False) -> np.ndarray:
     """Boolean array over the pixel dims, True = keep."""
     if mask is None:
         return np.ones(image.shape[:-1], dtype=bool)
@@ -230,7 +237,8 @@ def _keep(image: xr.DataArray, mask: Any) -> np.ndarray:
         keep = checks.fitting_mask(image, mask)
         advice = "True means keep: if yours marks what to leave out, pass ~mask"
     elif mask == "finite":
-        keep = np.concatenate([np.isfinite(block).all(axis=-1) for _, block in _slabs(image)])
+        enough = np.any if entries else np.all
+        keep = np.concatenate([enough(np.isfinite(block), axis=-1) for _, block in _slabs(image)])
         advice = "every pixel holds NaN or infinity"
     else:
         raise ValueError(f"expected a boolean mask or mask='finite', got mask={mask!r}")

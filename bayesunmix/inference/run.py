@@ -117,6 +117,6 @@ def _relabel(program: Program, model: Any):
     return relabel
 
 
-def settings_as_dict(method: SVI | NUTS) -> dict[str, Any]:
+def settings_as_dict(method: Any) -> dict[str, Any]:
     """Settings with the name of the method, for provenance."""
     return {"name": type(method).__name__, **dataclasses.asdict(method)}

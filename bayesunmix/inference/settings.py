@@ -68,6 +68,32 @@ class NUTS:
             raise ValueError(f"target_accept: expected a number between 0 and 1, got {self.target_accept}")
 
 
+@dataclass(frozen=True)
+class Gibbs:
+    """The model's own exact sampler, for models that have one.
+
+    Parameters
+    ----------
+    draws : int
+        To keep, per chain.
+    warmup : int
+        Sweeps before the first of them.
+    chains : int
+        Run side by side.
+    most_thin : int
+        Where chains do not agree yet, sampling starts again from where they are and keeps every second, fourth,
+        ... sweep, up to one in this many.
+    """
+
+    draws: int = 250
+    warmup: int = 200
+    chains: int = 4
+    most_thin: int = 64
+
+    def __post_init__(self) -> None:
+        _check_positive(self)
+
+
 def _check_positive(settings) -> None:
     for entry in fields(settings):
         value = getattr(settings, entry.name)

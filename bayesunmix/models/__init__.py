@@ -1,5 +1,6 @@
 """The models, one file each: a frozen dataclass of hyper-parameters and the NumPyro program it stands for."""
 
 from bayesunmix.models.linear_unmixing import LinearUnmixing
+from bayesunmix.models.probabilistic_pca import ProbabilisticPCA
 
-__all__ = ["LinearUnmixing"]
+__all__ = ["LinearUnmixing", "ProbabilisticPCA"]

@@ -1,0 +1,356 @@
+"""Probabilistic PCA and factor analysis: every pixel is a mean spectrum plus a few components, plus noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpyro.distributions.transforms import PowerTransform
+
+from bayesunmix.data.moments import Moments, moments
+from bayesunmix.distributions.factors import NormalFactors
+from bayesunmix.distributions.loadings import Loadings
+from bayesunmix.models._factor_sampler import Compressed, Explicit, FactorSampler, Priors
+from bayesunmix.models._hyperparameters import hyperparameters
+from bayesunmix.models._principal_axes import most_likely, principal_axes
+
+_NOISE_SHAPE = 2.0
+
+
+@hyperparameters
+@dataclass(frozen=True, eq=False)
+class ProbabilisticPCA:
+    """Principal components with a posterior: ``n_components`` loadings, normal scores, normal noise.
+
+    The story, for pixel n, channel p and component k::
+
+        Omega    ~ InverseWishart(K, floor / P)     strengths of the components, in units of the noise
+        W_p      ~ Normal(0, level_p^2 Omega)       loadings of channel p
+        m_p      ~ Normal(location_p, mean_scale_p) mean spectrum
+        sigma^2  ~ InverseGamma(2, 2 level^2)       one (isotropic, two-way), or one a channel (diagonal)
+        z_n      ~ Normal(0, I)                     scores
+        y_np     ~ Normal(m_p + sum_k z_nk W_kp, sigma_p)
+                   Normal(m_p + sum_k z_nk W_kp, sigma sqrt(g_n h_p))   noise="two-way"
+
+    ``level``, ``location`` and ``mean_scale`` are taken from the data once, by :meth:`bind`; ``g`` and ``h``, the mean
+    counts of a pixel and of a channel relative to all, are plug-in values. Scores are integrated out of the likelihood
+    (:class:`~bayesunmix.distributions.factors.NormalFactors`), Omega out of the prior
+    (:class:`~bayesunmix.distributions.loadings.Loadings`): relevance is determined without preferring a rotation.
+
+    *Identifiable*: the plane of the components, the variance along its principal axes, mean and noise. *Not
+    identifiable*: rotations of the components among themselves. Each draw is therefore turned to its principal axes,
+    largest variance first, with the sign of the reference axes. Axes whose variances the data cannot tell
+    apart are uncertain, and their bands say so.
+
+    The default method is an exact Gibbs sampler on the channel covariance; its cost does not grow with the
+    number of complete pixels. Pixels with missing entries (NaN, ``mask="finite"``) and two-way noise are
+    visited one by one.
+
+    Parameters
+    ----------
+    n_components : int
+        0 (mean and noise only) or more, fewer than channels.
+    noise : "isotropic", "diagonal" or "two-way"
+        One level (probabilistic PCA), one per channel (factor analysis), or a level times a known row and
+        column factor, as for counts (weighted PCA). Two-way noise needs non-negative data.
+    component_floor : float
+        Variance, over that of the noise in one direction, below which a component is taken for switched off.
+    missing
+        Whether single entries may be NaN; :meth:`bind` finds out.
+    mean_location, mean_scale, noise_level, column_factor, n_pixels, reference
+        What :meth:`bind` fills in: prior mean (channel) and scale of the mean, prior scale of the noise, ``h``,
+        the number of pixels behind ``n_above_noise``, and the axes (component, channel) that decide signs.
+
+    Raises
+    ------
+    ValueError
+        For sizes, names or numbers out of range.
+
+    References
+    ----------
+    Tipping and Bishop, "Probabilistic principal component analysis", J. R. Stat. Soc. B 61, 611 (1999); Bosman et al.,
+    "Mapping chemical and bonding information using multivariate analysis of electron energy-loss spectrum
+    images", Ultramicroscopy 106, 1024 (2006), for two-way scaling; Baik, Ben Arous and Peche, Ann. Probab.
+    33, 1643 (2005), for the variance at which a component becomes visible.
+    """
+
+    n_components: int = field(metadata={"static": True})
+    noise: Literal["isotropic", "diagonal", "two-way"] = field(default="isotropic", metadata={"static": True})
+    component_floor: float = 0.01
+    missing: bool = field(default=False, metadata={"static": True})
+    mean_location: Any = None
+    mean_scale: Any = None
+    noise_level: Any = None
+    column_factor: Any = None
+    n_pixels: Any = None
+    reference: Any = None
+
+    def __post_init__(self) -> None:
+        if self.noise not in _NOISE:
+            raise ValueError(f"noise: expected one of {', '.join(map(repr, _NOISE))}, got {self.noise!r}")
+        if not isinstance(self.n_components, int | np.integer) or self.n_components < 0:
+            raise ValueError(f"n_components: expected an integer of at least 0, got {self.n_components!r}")
+        if not (np.isfinite(self.component_floor) and self.component_floor > 0):
+            raise ValueError(f"component_floor: expected a positive number, got {self.component_floor!r}")
+
+    # ------------------------------------------------------------------ the program
+
+    def __call__(self, y=None, *, n_units: int, row_factor=None) -> None:
+        """The program of inference: scores integrated out. ``y`` is (unit, channel)."""
+        components, mean, noise_scale = self._globals()
+        if self.noise == "two-way":
+            row_factor = jnp.ones(n_units) if row_factor is None else row_factor
+            noise_scale = noise_scale * jnp.sqrt(jnp.asarray(self.column_factor))
+        likelihood = NormalFactors(components, mean, noise_scale, row_factor=row_factor, missing=self.missing)
+        with numpyro.plate("unit", n_units):
+            numpyro.sample("y", likelihood, obs=y)
+
+    def joint(self, y=None, *, n_units: int) -> None:
+        """The same model as in a paper, every pixel's scores an ordinary latent variable; row factor 1."""
+        components, mean, noise_scale = self._globals()
+        if self.noise == "two-way":
+            noise_scale = noise_scale * jnp.sqrt(jnp.asarray(self.column_factor))
+        with numpyro.plate("unit", n_units):
+            score = numpyro.sample("score", dist.Normal(jnp.zeros(self.n_components), 1.0).to_event(1))
+            numpyro.sample("y", dist.Normal(mean + score @ components, noise_scale).to_event(1), obs=y)
+
+    def _globals(self):
+        if not self.bound:
+            raise ValueError("the priors have no scale yet: call model.bind(data) first (bu.fit does it for you)")
+        level, location = jnp.asarray(self.noise_level), jnp.asarray(self.mean_location)
+        n_channels = location.shape[0]
+        scale = jnp.broadcast_to(level, (n_channels,))
+        if self.noise == "two-way":
+            scale = scale * jnp.sqrt(jnp.asarray(self.column_factor))
+        prior = Loadings(self.n_components, scale, self.dof, self.component_floor / n_channels)
+        components = numpyro.sample("components", prior) if self.n_components else jnp.zeros((0, n_channels))
+        mean_scale = jnp.broadcast_to(jnp.asarray(self.mean_scale), (n_channels,))
+        mean = numpyro.sample("mean", dist.Normal(location, mean_scale).to_event(1))
+        variance = dist.InverseGamma(jnp.full(level.shape, _NOISE_SHAPE), _NOISE_SHAPE * level**2)
+        noise = dist.TransformedDistribution(variance, PowerTransform(0.5))
+        return components, mean, numpyro.sample("noise_scale", noise.to_event(level.ndim))
+
+    @property
+    def dof(self) -> float:
+        """Degrees of freedom of the prior of the strengths: the fewest that keep it proper, by one."""
+        return float(max(self.n_components, 1))
+
+    # ------------------------------------------------------------------ what the engine asks of a model
+
+    @property
+    def bound(self) -> bool:
+        """Whether the priors are numbers already."""
+        return self.noise_level is not None
+
+    @property
+    def dims(self) -> dict[str, tuple[str, ...]]:
+        """Names of the axes of every parameter; ``channel`` stands for the data's own last dim."""
+        return {
+            "components": ("component", "channel"),
+            "direction": ("component", "channel"),
+            "explained_variance": ("component",),
+            "n_above_noise": (),
+            "mean": ("channel",),
+            "noise_scale": ("channel",) if self.noise == "diagonal" else (),
+            "score": ("component",),
+        }
+
+    @property
+    def latent(self) -> str | None:
+        """Name of the latent that the likelihood integrates out."""
+        return "score" if self.n_components else None
+
+    @property
+    def missing_entries(self) -> bool:
+        """With ``mask="finite"`` single entries that are not finite are integrated out, not whole pixels left out."""
+        return self.missing or not self.bound
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether a normal guide can fit the posterior: not while components can be turned."""
+        return self.n_components == 0
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """Parameters that convergence is judged by: those that no rotation changes."""
+        return ("explained_variance", "noise_scale", "mean") if self.n_components else ("noise_scale", "mean")
+
+    def unit_covariates(self, data) -> dict[str, np.ndarray]:
+        """What the program needs to know of every unit beside its data: the row factor of two-way noise, about 1."""
+        if self.noise != "two-way":
+            return {}
+        total = np.nansum(np.asarray(data, dtype=np.float64) / self._spread(data), axis=1)
+        # Half a count more keeps the variance of an empty pixel above zero.
+        return {"row_factor": (total + 0.5) / np.mean(total + 0.5)}
+
+    def _spread(self, data) -> np.ndarray:
+        """Share of the channels that each pixel was measured in."""
+        return np.isfinite(np.asarray(data)).mean(axis=1, keepdims=True)
+
+    def bind(self, data) -> ProbabilisticPCA:
+        """The same model with every data-scaled prior turned into a number.
+
+        ``data`` is (..., channel), NaN where an entry is missing. Data without any variation give a prior of unit
+        scale and noise of .1, so that an empty template can be simulated on.
+        """
+        values = np.asarray(data)
+        values = values if values.ndim == 2 else values.reshape(-1, values.shape[-1])
+        n_units, n_channels = values.shape
+        if self.n_components >= n_channels:
+            raise ValueError(
+                f"n_components: expected fewer than the {n_channels} channels, got {self.n_components}: with as many, "
+                "nothing is left to tell the noise from"
+            )
+        found, missing = _complete_moments(values)
+        variances = np.diag(found.covariance)
+        if not variances.any():
+            level = np.full(n_channels, 0.1) if self.noise == "diagonal" else 0.1
+            return replace(
+                self, mean_location=found.mean, mean_scale=1.0, noise_level=level, n_pixels=float(n_units),
+                column_factor=np.ones(n_channels) if self.noise == "two-way" else None,
+            )  # fmt: skip
+        column = None
+        if self.noise == "two-way":
+            if np.nanmin(values) < 0:
+                raise ValueError(
+                    'noise="two-way" expects counts or other data that are never negative, got '
+                    f"{np.nanmin(values):.4g}: use noise='diagonal'"
+                )
+            column = found.mean + 0.5 / n_units
+            column = column / column.mean()
+        width = np.sqrt(column) if column is not None else np.ones(n_channels)
+        start = most_likely(_scaled(found, width), self.n_components, diagonal=self.noise == "diagonal", tolerance=1e-2)
+        floor = 1e-6 * np.sqrt(variances.max())
+        reference = start["components"] * width
+        return replace(
+            self,
+            missing=missing,
+            mean_location=found.mean,
+            mean_scale=float(np.sqrt(found.eigenvalues[0])),
+            noise_level=np.maximum(start["noise_scale"], floor) if self.noise == "diagonal"
+            else max(float(start["noise_scale"]), floor),
+            column_factor=column,
+            n_pixels=float(n_units),
+            reference=_largest_positive(principal_axes(reference)[0]),
+        )  # fmt: skip
+
+    def initial(self, data) -> dict[str, np.ndarray]:
+        """Maximum likelihood, of the covariance of complete pixels."""
+        values = np.asarray(data)
+        width = self._width
+        start = most_likely(_scaled(_complete_moments(values)[0], width), self.n_components, self.noise == "diagonal")
+        start["components"], start["mean"] = start["components"] * width, start["mean"] * width
+        start["noise_scale"] = np.maximum(start["noise_scale"], 1e-3 * np.asarray(self.noise_level))
+        if not self.n_components:
+            del start["components"]
+        return start
+
+    @property
+    def _width(self) -> np.ndarray:
+        """What the channels are divided by so that their noise is alike."""
+        n_channels = len(np.asarray(self.mean_location))
+        return np.ones(n_channels) if self.column_factor is None else np.sqrt(np.asarray(self.column_factor))
+
+    def gibbs(self, data, covariates: dict[str, Any]) -> FactorSampler:
+        """The exact sampler of the posterior, for :mod:`bayesunmix.inference.gibbs`."""
+        values, width = np.asarray(data), self._width
+        start = self.initial(values)
+        start = {"components": np.zeros((0, len(width))), **start}
+        start["components"], start["mean"] = start["components"] / width, start["mean"] / width
+        level = np.asarray(self.noise_level, dtype=np.float64)
+        priors = Priors(
+            scale=np.broadcast_to(level, width.shape),
+            dof=self.dof,
+            floor=float(self.component_floor) / len(width),
+            mean=np.asarray(self.mean_location) / width,
+            mean_scale=np.broadcast_to(np.asarray(self.mean_scale) / width, width.shape),
+            noise_shape=_NOISE_SHAPE,
+            noise_rate=_NOISE_SHAPE * np.atleast_1d(level) ** 2,
+        )
+        if self.noise == "two-way" or self.missing:
+            row_factor = covariates.get("row_factor")
+            return FactorSampler(Explicit(values / width, row_factor), priors, start, width)
+        rotate = self.noise == "isotropic"
+        found = moments(values)
+        if rotate:
+            priors = replace(priors, mean=priors.mean @ found.eigenvectors)
+        return FactorSampler(Compressed(found, rotate=rotate), priors, start, found.eigenvectors if rotate else width)
+
+    def identified(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Draws turned to principal axes, with what follows from them.
+
+        ``values`` hold ``components`` (..., component, channel), ``noise_scale`` and perhaps ``score``
+        (unit, component) of the same turn.
+        """
+        if not self.n_components:
+            return {name: value for name, value in values.items() if name not in ("components", "score")}
+        reference = None if self.reference is None else np.asarray(self.reference)
+        components, turn = principal_axes(np.asarray(values["components"]), reference)
+        variance = (components**2).sum(-1)
+        noise = np.asarray(values["noise_scale"])
+        squared = (noise**2).mean(-1) if self.noise == "diagonal" else noise**2
+        visible = np.sqrt(components.shape[-1] / float(self.n_pixels)) * squared
+        found = {
+            **values,
+            "components": components,
+            "direction": components / np.sqrt(variance)[..., None],
+            "explained_variance": variance,
+            "n_above_noise": (variance > visible[..., None]).sum(-1).astype(np.float64),
+        }
+        if "score" in values:
+            found["score"] = np.asarray(values["score"]) @ turn
+        return found
+
+    def describe(self) -> str:
+        """The priors in plain words, a line each."""
+        count = f"{self.n_components} component" + ("" if self.n_components == 1 else "s")
+        lines = [f"Every pixel is a mean spectrum plus {count} with normal scores of unit variance, plus noise."]
+        if self.n_components:
+            lines.append(
+                "Components: normal in every channel with a common covariance that is learned; one whose variance "
+                f"falls below about {self.component_floor:g} of the noise's is switched off. No rotation is preferred."
+            )
+        if not self.bound:
+            lines.append("Mean and noise: scale taken from the data when the model is fitted.")
+            return "\n".join(lines)
+        scale = float(np.max(np.asarray(self.mean_scale)))
+        lines.append(f"Mean: normal about the mean of the data, with standard deviation {scale:.3g} in every channel.")
+        level = float(np.sqrt(np.mean(np.square(self.noise_level))))
+        kind = {
+            "isotropic": "one standard deviation for all channels",
+            "diagonal": "a standard deviation per channel",
+            "two-way": "variance in proportion to the mean counts of pixel and channel, one factor for all",
+        }[self.noise]
+        lines.append(f"Noise: normal, {kind}, expected near {level:.3g}, between 0.6 and 2.9 times that (95 %).")
+        return "\n".join(lines)
+
+
+_NOISE = ("isotropic", "diagonal", "two-way")
+
+
+def _complete_moments(values: np.ndarray) -> tuple[Moments, bool]:
+    """Moments, and whether entries are missing; those are then filled with the mean of their channel."""
+    found = moments(values)
+    if found.count == len(values):
+        return found, False
+    centre = np.nan_to_num(np.nanmean(values, axis=0))
+    return moments(np.where(np.isfinite(values), values, centre)), True
+
+
+def _scaled(found: Moments, width: np.ndarray) -> Moments:
+    """Moments of channels divided by ``width``."""
+    if np.all(width == 1.0):
+        return found
+    return Moments(found.count, found.mean / width, found.covariance / np.outer(width, width))
+
+
+def _largest_positive(components: np.ndarray) -> np.ndarray:
+    """The same axes with a positive largest entry."""
+    if not len(components):
+        return components
+    largest = np.take_along_axis(components, np.abs(components).argmax(-1)[:, None], axis=-1)
+    return components * np.where(largest < 0, -1.0, 1.0)

@@ -1,0 +1,281 @@
+"""Probabilistic PCA against scikit-learn, NUTS, and what must not matter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+import numpyro
+import pytest
+import xarray as xr
+from numpyro.diagnostics import effective_sample_size
+from numpyro.infer import MCMC, NUTS
+
+import bayesunmix as bu
+from bayesunmix.data.moments import moments
+from bayesunmix.distributions.factors import NormalFactors
+from bayesunmix.models import ProbabilisticPCA
+from bayesunmix.models._principal_axes import most_likely, principal_axes
+
+
+def _data(n_units: int, n_channels: int, n_components: int, noise: Any = 0.5, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    components = rng.normal(size=(n_components, n_channels))
+    return 2 + rng.normal(size=(n_units, n_components)) @ components + noise * rng.normal(size=(n_units, n_channels))
+
+
+# ---------------------------------------------------------------------- most likely values
+
+
+def test_moments_in_chunks_are_those_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bayesunmix.data.moments._CHUNK_BYTES", 8 * 7 * 10)
+    values = 1e6 + _data(101, 7, 2).astype(np.float32)
+    values[3, 2] = np.nan
+    found, complete = moments(values), np.delete(values, 3, axis=0).astype(np.float64)
+    assert found.count == 100
+    np.testing.assert_allclose(found.mean, complete.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found.covariance, np.cov(complete.T, ddof=0), rtol=1e-9, atol=1e-9)
+
+
+def test_most_likely_isotropic_is_pca() -> None:
+    from sklearn.decomposition import PCA
+
+    y = _data(200, 12, 3)
+    found, theirs = most_likely(moments(y), 3), PCA(3).fit(y)
+    # scikit-learn divides the covariance by n - 1, maximum likelihood by n.
+    widen = np.sqrt(200 / 199)
+    with jax.enable_x64(True):
+        fn = NormalFactors(widen * found["components"], found["mean"], widen * found["noise_scale"])
+        np.testing.assert_allclose(fn.log_prob(y), theirs.score_samples(y), rtol=1e-8)
+
+
+def test_most_likely_diagonal_is_factor_analysis() -> None:
+    from sklearn.decomposition import FactorAnalysis
+
+    y = _data(400, 10, 2, noise=np.linspace(0.3, 1.0, 10))
+    theirs = FactorAnalysis(2, tol=1e-10, max_iter=5000).fit(y)
+    found = most_likely(moments(y), 2, diagonal=True)
+    with jax.enable_x64(True):
+        ours = NormalFactors(found["components"], found["mean"], found["noise_scale"]).log_prob(y)
+    np.testing.assert_allclose(ours, theirs.score_samples(y), rtol=1e-4)
+    np.testing.assert_allclose(found["noise_scale"] ** 2, theirs.noise_variance_, rtol=1e-3)
+
+
+def test_posterior_of_many_pixels_is_the_most_likely_value() -> None:
+    """With 20000 pixels explained variances have a standard error of 1 %, and priors no weight."""
+    y = _data(20000, 12, 2)
+    fit = bu.fit(ProbabilisticPCA(2), y, progress=False)
+    best = most_likely(moments(y), 2)
+    expected = (best["components"] ** 2).sum(1)
+    found = fit.posterior["explained_variance"]
+    error = np.sqrt(2 / 20000) * (expected + best["noise_scale"] ** 2)
+    np.testing.assert_allclose(found.std(("chain", "draw")), error, rtol=0.15)
+    assert (np.abs(found.mean(("chain", "draw")).values - expected) < 0.3 * error).all()
+    assert float(fit.posterior["noise_scale"].mean()) == pytest.approx(best["noise_scale"], rel=1e-3)
+
+
+# ---------------------------------------------------------------------- the sampler
+
+
+def _statistics(values: dict[str, np.ndarray]) -> np.ndarray:
+    """What no rotation changes: (..., statistic)."""
+    components, noise = values["components"], values["noise_scale"]
+    gram = np.einsum("...kp,...kq->...pq", components, components)
+    noise = noise.reshape(*gram.shape[:-2], -1)[..., :2]
+    parts = [
+        np.log(np.trace(gram, axis1=-2, axis2=-1))[..., None],
+        gram[..., 0, :2],
+        np.log(noise),
+        values["mean"][..., :2],
+    ]
+    return np.concatenate(parts, axis=-1)
+
+
+@pytest.mark.parametrize("case", ["isotropic", "diagonal", "two-way", "missing"])
+def test_the_sampler_agrees_with_nuts_on_the_program(case: str) -> None:
+    """Both sample the same posterior: few pixels, so that priors weigh; means agree within Monte Carlo error."""
+    noise: Any = "isotropic" if case == "missing" else case
+    y = np.abs(_data(12, 3, 1, seed=4))
+    if case == "missing":
+        y[0, 1] = y[5, 0] = y[6, 2] = np.nan
+    model = ProbabilisticPCA(1, noise=noise, component_floor=1.0).bind(y)
+    covariates = {"row_factor": np.linspace(0.3, 2.0, 12)} if case == "two-way" else {}
+    sampler, rng = model.gibbs(y, covariates), np.random.default_rng(0)
+    state, kept = sampler.start(rng, 20), []
+    for sweep in range(1200):
+        state = sampler.sweep(state, rng)
+        if sweep >= 200:
+            kept.append(_statistics(sampler.values(state)))
+    ours = np.stack(kept, axis=1)
+    with jax.enable_x64(True):
+        mcmc = MCMC(
+            NUTS(model), num_warmup=400, num_samples=1000, num_chains=2, chain_method="vectorized", progress_bar=False
+        )
+        mcmc.run(jax.random.key(0), y, n_units=12, **covariates)
+        theirs = _statistics({name: np.asarray(v) for name, v in mcmc.get_samples(group_by_chain=True).items()})
+    errors = [draws.std((0, 1)) / np.sqrt(effective_sample_size(draws)) for draws in (ours, theirs)]
+    apart = ours.mean((0, 1)) - theirs.mean((0, 1))
+    assert (np.abs(apart) < 4 * np.hypot(*errors)).all(), apart / np.hypot(*errors)
+    # The heavy tail of an explained variance makes spreads of the gram uncertain; that of log and mean is not.
+    np.testing.assert_allclose(ours[..., [0, 3, -1]].std((0, 1)), theirs[..., [0, 3, -1]].std((0, 1)), rtol=0.15)
+
+
+def test_few_pixels_and_many_channels_are_sampled_alike_pixel_by_pixel_or_compressed() -> None:
+    y = _data(6, 9, 1)
+    model = ProbabilisticPCA(1, component_floor=1.0).bind(y)
+    draws = []
+    for one in (model, replace(model, missing=True)):
+        sampler, rng = one.gibbs(y, {}), np.random.default_rng(1)
+        state, kept = sampler.start(rng, 20), []
+        for sweep in range(800):
+            state = sampler.sweep(state, rng)
+            if sweep >= 200:
+                kept.append(_statistics(sampler.values(state)))
+        draws.append(np.stack(kept, axis=1))
+    errors = [d.std((0, 1)) / np.sqrt(effective_sample_size(d)) for d in draws]
+    assert (np.abs(draws[0].mean((0, 1)) - draws[1].mean((0, 1))) < 4 * np.hypot(*errors)).all()
+
+
+@pytest.mark.slow
+def test_marginal_and_textbook_program_have_one_posterior() -> None:
+    y = _data(10, 3, 1, seed=2)
+    model = ProbabilisticPCA(1, component_floor=1.0).bind(y)
+    with jax.enable_x64(True):
+        found = []
+        for program in (model, model.joint):
+            mcmc = MCMC(
+                NUTS(program),
+                num_warmup=400,
+                num_samples=1000,
+                num_chains=2,
+                chain_method="vectorized",
+                progress_bar=False,
+            )
+            mcmc.run(jax.random.key(3), y, n_units=10)
+            found.append(_statistics({n: np.asarray(v) for n, v in mcmc.get_samples(group_by_chain=True).items()}))
+    errors = [d.std((0, 1)) / np.sqrt(effective_sample_size(d)) for d in found]
+    assert (np.abs(found[0].mean((0, 1)) - found[1].mean((0, 1))) < 4 * np.hypot(*errors)).all()
+
+
+# ---------------------------------------------------------------------- identified answers
+
+
+def test_draws_are_turned_to_principal_axes_and_take_scores_along() -> None:
+    rng = np.random.default_rng(0)
+    components, score = rng.normal(size=(5, 3, 8)), rng.normal(size=(5, 20, 3))
+    turned, turn = principal_axes(components, reference=rng.normal(size=(3, 8)))
+    np.testing.assert_allclose((score @ turn) @ turned, score @ components, atol=1e-12)
+    gram = turned @ np.swapaxes(turned, -1, -2)
+    np.testing.assert_allclose(gram, gram * np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1)), np.linalg.svd(components)[1], rtol=1e-10)
+    again, _ = principal_axes(np.linalg.qr(rng.normal(size=(3, 3)))[0] @ components, reference=turned[0])
+    np.testing.assert_allclose(again[0], turned[0], atol=1e-10)
+
+
+@pytest.fixture(scope="module")
+def image() -> xr.DataArray:
+    rng = np.random.default_rng(3)
+    energy = np.linspace(0, 1, 24)
+    loadings = np.stack([np.exp(-(((energy - c) / 0.08) ** 2)) for c in (0.25, 0.5, 0.8)]) * [[1.0], [0.6], [0.4]]
+    values = 5 + rng.normal(size=(16, 16, 3)) @ loadings + 0.2 * rng.normal(size=(16, 16, 24))
+    coords = {"energy": ("energy", energy, {"units": "eV"})}
+    return xr.DataArray(values, coords, ("y", "x", "energy"), attrs={"units": "counts"})
+
+
+@pytest.fixture(scope="module")
+def fit(image: xr.DataArray) -> bu.Fit:
+    return bu.fit(ProbabilisticPCA(4), image, progress=False)
+
+
+def test_answers_are_ordered_orthogonal_and_of_one_sign(fit: bu.Fit) -> None:
+    assert fit.converged and isinstance(fit.method, bu.Gibbs)
+    posterior = fit.posterior
+    assert (posterior["explained_variance"].diff("component") <= 0).all()
+    direction = posterior["direction"].transpose("chain", "draw", "component", "energy").values
+    np.testing.assert_allclose(
+        direction @ np.swapaxes(direction, -1, -2), np.broadcast_to(np.eye(4), (*direction.shape[:2], 4, 4)), atol=1e-9
+    )
+    mean = direction.mean((0, 1))[:3]
+    assert (np.einsum("cdkp,kp->cdk", direction[:, :, :3], mean) > 0).all()
+    length = np.sqrt(posterior["explained_variance"])
+    xr.testing.assert_allclose(
+        posterior["components"], (posterior["direction"] * length).transpose(*posterior["components"].dims)
+    )
+
+
+def test_components_above_noise_are_counted(fit: bu.Fit) -> None:
+    """Three are true; the fourth hides in the noise, whose largest eigenvalue it takes for its own in few draws."""
+    share = float((fit.posterior["n_above_noise"] == 3).mean())
+    assert share > 0.8
+    assert float(fit.posterior["explained_variance"].sel(component=2).mean()) > 0.1
+
+
+def test_reconstruction_keeps_the_mean(fit: bu.Fit, image: xr.DataArray) -> None:
+    predicted = bu.uncertainty(fit)["mean"]
+    assert float(abs(predicted - image).mean()) < 0.25
+    assert float(bu.check(fit).attrs["ks_p"]) > 1e-3
+
+
+def test_units_of_the_data_do_not_matter(image: xr.DataArray, fit: bu.Fit) -> None:
+    other = bu.fit(ProbabilisticPCA(4), 1000 * image, progress=False)
+    np.testing.assert_allclose(other.posterior["noise_scale"], 1000 * fit.posterior["noise_scale"], rtol=1e-6)
+    np.testing.assert_allclose(
+        other.posterior["explained_variance"], 1e6 * fit.posterior["explained_variance"], rtol=1e-5
+    )
+
+
+def test_masked_entries_and_pixels(image: xr.DataArray) -> None:
+    holes = image.copy(deep=True)
+    rng = np.random.default_rng(1)
+    gone = rng.random(image.shape) < 0.1
+    holes.values[gone] = np.nan
+    holes.values[3, 4] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        bu.fit(ProbabilisticPCA(3), holes, progress=False)
+    fit = bu.fit(ProbabilisticPCA(3), holes, bu.Gibbs(draws=150, warmup=100), mask="finite", progress=False)
+    assert fit.model.missing and fit.units.n_units == 16 * 16 - 1
+    assert int(fit.units.keep.sum()) == 255 and not bool(fit.units.keep[3, 4])
+    # Entries that were not measured are predicted to within noise and uncertainty.
+    parts = bu.uncertainty(fit)
+    error = ((image - parts["mean"]) / parts["total"]).values[gone]
+    error = error[np.isfinite(error)]
+    assert abs(np.mean(error**2) - 1) < 4 * np.sqrt(2 / error.size) + 0.05
+    assert np.isfinite(bu.waic(fit).elpd) and np.isfinite(bu.check(fit)["p_value"].values[0, 0])
+
+
+def test_two_way_noise_finds_the_level_of_counts() -> None:
+    rng = np.random.default_rng(0)
+    thickness, shape = rng.uniform(30, 300, 400), np.exp(-np.linspace(0, 2, 20))
+    y = rng.poisson(np.outer(thickness, shape))
+    fit = bu.fit(ProbabilisticPCA(1, noise="two-way"), y.astype(float), bu.Gibbs(draws=150, warmup=100), progress=False)
+    assert fit.converged
+    # Variance of a count is its mean: sigma^2 g_n h_p, with g and h about 1.
+    level = float((fit.posterior["noise_scale"] ** 2).mean())
+    assert level == pytest.approx(y.mean(), rel=0.05)
+    assert abs(bu.check(fit).attrs["reduced_chi2"] - 1) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_components": -1}, "at least 0"),
+        ({"n_components": 2, "noise": "white"}, "isotropic"),
+        ({"n_components": 2, "component_floor": 0.0}, "positive"),
+    ],
+)
+def test_wrong_settings_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ProbabilisticPCA(**arguments)
+
+
+def test_wrong_data_are_refused() -> None:
+    with pytest.raises(ValueError, match="fewer than the 4 channels"):
+        ProbabilisticPCA(4).bind(_data(20, 4, 1))
+    with pytest.raises(ValueError, match="never negative"):
+        ProbabilisticPCA(1, noise="two-way").bind(_data(20, 4, 1) - 10)
+    with pytest.raises(ValueError, match="bind"):
+        numpyro.handlers.seed(ProbabilisticPCA(1), 0)(n_units=3)
+    with pytest.raises(TypeError, match="no sampler of its own"):
+        bu.fit(bu.models.LinearUnmixing(2), np.abs(_data(20, 4, 1)), bu.Gibbs(), progress=False)
