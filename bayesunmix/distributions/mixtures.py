@@ -78,11 +78,17 @@ class NormalMixture(dist.Distribution):
     support = constraints.real_vector
     pytree_data_fields = ("weights", "means", "roots", "measurement_cov")
 
-    def __init__(self, weights, means, roots, measurement_cov=None, *, validate_args=None):
+    def __init__(self, weights, means, roots, measurement_cov=None):
         self.weights, self.means, self.roots = jnp.asarray(weights), jnp.asarray(means), jnp.asarray(roots)
         self.measurement_cov = None if measurement_cov is None else jnp.asarray(measurement_cov)
         batch = () if measurement_cov is None else self.measurement_cov.shape[:-2]
-        super().__init__(batch, self.means.shape[-1:], validate_args=validate_args)
+        super().__init__(batch, self.means.shape[-1:], validate_args=False)
+
+    def expand(self, batch_shape):
+        """Same distribution for every unit of ``batch_shape``; the parameters stay shared."""
+        new = NormalMixture(self.weights, self.means, self.roots, self.measurement_cov)
+        new._batch_shape = tuple(batch_shape)
+        return new
 
     # ------------------------------------------------------------------ density
 
@@ -119,7 +125,7 @@ class NormalMixture(dist.Distribution):
         log_root = jnp.log(jnp.stack([factor[i][i] for i in range(n_features)])).sum(0)
         return jnp.stack([a**2 for a in away]).sum(0), log_root
 
-    def log_prob(self, value):
+    def log_prob(self, value, intermediates=None):
         """Log density, (units,)."""
         return jax.nn.logsumexp(self.log_joint(value), axis=-1)
 
