@@ -104,7 +104,8 @@ def _relabel(program: Program, model: Any):
     def relabel(z: np.ndarray, data: Data) -> np.ndarray:
         run = program.evaluate(data.numbers, jnp.asarray(z), data.y, data.covariates)
         fn = run.observed["y"][0]
-        latent = np.asarray(fn.conditional_on(data.rules["y"]).mean).mean(0)
+        conditional = fn.conditional_on(data.rules["y"]) if "y" in data.rules else fn.conditional(data.y)
+        latent = np.asarray(conditional.mean).mean(0)
         order = model.order({model.latent: latent})
         values = {
             name: np.take(np.asarray(value), order, axis=model.dims[name].index(label))

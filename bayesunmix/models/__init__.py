@@ -1,6 +1,7 @@
 """The models, one file each: a frozen dataclass of hyper-parameters and the NumPyro program it stands for."""
 
+from bayesunmix.models.gaussian_mixture import GaussianMixture
 from bayesunmix.models.linear_unmixing import LinearUnmixing
 from bayesunmix.models.probabilistic_pca import ProbabilisticPCA
 
-__all__ = ["LinearUnmixing", "ProbabilisticPCA"]
+__all__ = ["GaussianMixture", "LinearUnmixing", "ProbabilisticPCA"]

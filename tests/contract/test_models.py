@@ -29,6 +29,12 @@ MODELS: dict[str, tuple[Any, bool]] = {
     "ProbabilisticPCA": (models.ProbabilisticPCA(2), True),
     "ProbabilisticPCA, diagonal": (models.ProbabilisticPCA(1, noise="diagonal"), False),
     "ProbabilisticPCA, two-way": (models.ProbabilisticPCA(1, noise="two-way"), False),
+    "GaussianMixture": (models.GaussianMixture(2, covariance="diagonal"), True),
+    "GaussianMixture, full": (models.GaussianMixture(2), False),
+    "GaussianMixture, tied": (models.GaussianMixture(2, covariance="tied"), False),
+    "GaussianMixture, spherical": (models.GaussianMixture(3, covariance="spherical"), False),
+    "GaussianMixture, k-means": (models.GaussianMixture(3, covariance="tied-spherical", weights="equal"), False),
+    "GaussianMixture, one": (models.GaussianMixture(1, covariance="tied-spherical"), False),
     "LinearUnmixing, known": (models.LinearUnmixing(2, endmembers=np.eye(2, CHANNELS) + 0.1), False),
 }
 EVERY = pytest.mark.parametrize("name", list(MODELS))
