@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from bayesunmix.compare import waic as waic
     from bayesunmix.data import load as load
     from bayesunmix.descriptors import atoms as atoms
+    from bayesunmix.dynamics import chapman_kolmogorov as chapman_kolmogorov
+    from bayesunmix.dynamics import dwell_times as dwell_times
+    from bayesunmix.dynamics import implied_timescales as implied_timescales
+    from bayesunmix.dynamics import mean_first_passage_times as mean_first_passage_times
+    from bayesunmix.dynamics import stationary_distribution as stationary_distribution
+    from bayesunmix.dynamics import transition_matrix as transition_matrix
+    from bayesunmix.dynamics import viterbi as viterbi
     from bayesunmix.fit import Fit as Fit
     from bayesunmix.fit import fit as fit
     from bayesunmix.fit import load_fit as load_fit
@@ -44,6 +51,13 @@ _HOMES = {
     "waic": "bayesunmix.compare",
     "load": "bayesunmix.data",
     "atoms": "bayesunmix.descriptors",
+    "chapman_kolmogorov": "bayesunmix.dynamics",
+    "dwell_times": "bayesunmix.dynamics",
+    "implied_timescales": "bayesunmix.dynamics",
+    "mean_first_passage_times": "bayesunmix.dynamics",
+    "stationary_distribution": "bayesunmix.dynamics",
+    "transition_matrix": "bayesunmix.dynamics",
+    "viterbi": "bayesunmix.dynamics",
     "Fit": "bayesunmix.fit",
     "fit": "bayesunmix.fit",
     "load_fit": "bayesunmix.fit",

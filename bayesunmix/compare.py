@@ -134,7 +134,8 @@ def _unit(fit: Fit, conditional: bool) -> str:
             "every added component. Integrate them out inside the observed site's distribution, or pass "
             "conditional=True"
         )
-    return "pixel (conditional)" if names else "pixel"
+    unit = getattr(fit.model, "unit", "pixel")
+    return f"{unit} (conditional)" if names else unit
 
 
 def compare(fits: Mapping[str, Fit], criterion: str = "waic") -> pd.DataFrame:

@@ -184,9 +184,24 @@ def _pack_fields(fields: Mapping[str, Any], owner: str) -> tuple[dict[str, Any],
         elif hasattr(value, "__array__") and np.asarray(value).dtype.kind in "biuf":
             array = np.asarray(value)
             arrays[name] = (tuple(f"{name}_{i}" for i in range(array.ndim)), array)
+        elif isinstance(value, Mapping | list | tuple):
+            plain[name] = _nested(value, f"{owner}: cannot save {name}")
         else:
             raise TypeError(f"{owner}: cannot save {name}={value!r}; expected a number, a text or an array of numbers")
     return plain, xr.Dataset(arrays)
+
+
+def _nested(value: Any, cannot: str) -> Any:
+    """Mappings and lists of plain values; arrays become lists, whose numbers JSON keeps to the bit."""
+    if isinstance(value, Mapping):
+        return {str(key): _nested(inner, cannot) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nested(inner, cannot) for inner in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if hasattr(value, "__array__") and np.asarray(value).dtype.kind in "biuf":
+        return np.asarray(value).tolist()
+    raise TypeError(f"{cannot}: it holds {value!r}; expected numbers, texts and arrays")
 
 
 def _unpack_fields(plain: Mapping[str, Any], arrays: xr.Dataset) -> dict[str, Any]:

@@ -19,7 +19,7 @@ ROWS = (
     ("descriptors", "models", "inference"),
     ("fit",),
     ("predict", "storage"),
-    ("uncertainty", "check", "compare"),
+    ("uncertainty", "check", "compare", "dynamics"),
     ("_arviz",),
     ("plot",),
     ("report",),

@@ -202,7 +202,7 @@ def _matched(values: np.ndarray, label: np.ndarray, model: HiddenMarkovModel) ->
 
 def _expected(name: str, model: HiddenMarkovModel) -> np.ndarray | None:
     """What is known or expected of a parameter before the data, where it differs between states."""
-    shape = tuple(_size(dim, model) for dim in model.dims[name])
+    shape = model.shape_of(name)
     value = model.fixed.get(name)
     if value is None:
         spec = model.priors[name]
@@ -215,11 +215,6 @@ def _expected(name: str, model: HiddenMarkovModel) -> np.ndarray | None:
         return None
     full = np.broadcast_to(np.asarray(value, dtype=np.float64), shape)
     return None if (full == full[:1]).all() else full
-
-
-def _size(dim: str, model: HiddenMarkovModel) -> int:
-    sizes = {"state": model.n_states, "symbol": model.n_symbols}
-    return int(sizes.get(dim, model.n_features) or 1)
 
 
 def _parameters(values: np.ndarray, label: np.ndarray, model: HiddenMarkovModel) -> dict[str, np.ndarray]:

@@ -45,7 +45,7 @@ class PathSampler:
         model, begin = self._model, self._model.initial(np.asarray(self._y))
         found = {}
         for name, value in begin.items():
-            transform = biject_to(_prior(model, name).support)
+            transform = biject_to(model.prior(name).support)
             free = transform.inv(jnp.asarray(value, self._y.dtype))
             moved = np.asarray(free) + 0.2 * rng.normal(size=(chains, *free.shape))
             found[name] = jax.vmap(transform)(jnp.asarray(moved))
@@ -62,12 +62,6 @@ class PathSampler:
         return {name: np.asarray(value) for name, value in state.items()}
 
 
-def _prior(model: HiddenMarkovModel, name: str):
-    if name == "initial":
-        return dist.Dirichlet(model.initial_weights)
-    return model.transition_prior() if name == "transition" else model.prior(name)
-
-
 @jax.jit
 def _sweeps(model: HiddenMarkovModel, seed, state: Values, y, noise) -> Values:
     chains = len(next(iter(state.values())))
@@ -78,7 +72,7 @@ def _sweeps(model: HiddenMarkovModel, seed, state: Values, y, noise) -> Values:
 def _sweep(model: HiddenMarkovModel, key, values: Values, y, noise) -> Values:
     key_path, key_rows, key_first, key_frames, key_emit = jax.random.split(key, 5)
     full = {**{n: jnp.asarray(v, y.dtype) for n, v in model.fixed.items()}, **values}
-    full = {n: jnp.broadcast_to(v, _shape(model, n)) for n, v in full.items()}
+    full = {n: jnp.broadcast_to(v, model.shape_of(n)) for n, v in full.items()}
     families = model.emissions_at(full, noise)
     chain = HiddenMarkov(full["initial"], full["transition"], families, y.shape[1:], log_form=model.restricted)
     frames = chain.frames(y)
@@ -108,11 +102,6 @@ def _sweep(model: HiddenMarkovModel, key, values: Values, y, noise) -> Values:
         else:
             found |= _rates(model, keys, full, suffix, plain, part, path)
     return {name: found[name] for name in values}
-
-
-def _shape(model: HiddenMarkovModel, name: str) -> tuple[int, ...]:
-    sizes = {"state": model.n_states, "next_state": model.n_states, "symbol": model.n_symbols}
-    return tuple(int(sizes.get(dim, model.n_features)) for dim in model.dims[name])
 
 
 def _count(here, there, weight, states: int):

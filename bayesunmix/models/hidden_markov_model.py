@@ -270,16 +270,19 @@ class HiddenMarkovModel:
     def _globals(self, measurement_cov):
         if not self.bound:
             raise ValueError("the priors have no scale yet: call model.bind(data) first (bu.fit does it for you)")
-        initial = self._value("initial", dist.Dirichlet(self.initial_weights))
-        transition = self._value("transition", self.transition_prior())
-        found = {name: self._value(name, self.prior(name)) for name in self.parameters}
+        initial, transition, *rest = (self._value(name) for name in ("initial", "transition", *self.parameters))
+        found = dict(zip(self.parameters, rest, strict=True))
         return initial, transition, self.emissions_at(found, measurement_cov)
 
-    def _value(self, name: str, prior):
+    def _value(self, name: str):
         if name in self.fixed:
-            shape = prior.batch_shape + prior.event_shape
-            return jnp.broadcast_to(jnp.asarray(self.fixed[name], jnp.result_type(float)), shape)
-        return numpyro.sample(name, prior)
+            return jnp.broadcast_to(jnp.asarray(self.fixed[name], jnp.result_type(float)), self.shape_of(name))
+        return numpyro.sample(name, self.prior(name))
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Shape of a parameter of the bound model."""
+        sizes = {"state": self.n_states, "next_state": self.n_states, "symbol": self.n_symbols}
+        return tuple(int(sizes.get(dim, self.n_features)) for dim in self.dims[name])
 
     @property
     def initial_weights(self):
@@ -292,23 +295,22 @@ class HiddenMarkovModel:
         full = jnp.broadcast_to(jnp.asarray(self.transition_concentration), (self.n_states, self.n_states))
         return full + self.stickiness * jnp.eye(self.n_states)
 
-    def transition_prior(self):
-        """Prior of the transition matrix, one event."""
-        if self.restricted:
-            return TransitionRows(self.transition_weights, self.allowed)
-        return dist.Dirichlet(self.transition_weights).to_event(1)
-
     def prior(self, name: str):
-        """Prior of an emission parameter, one event."""
+        """Prior of a parameter, one event."""
+        if name == "initial":
+            return dist.Dirichlet(self.initial_weights)
+        if name == "transition":
+            if self.restricted:
+                return TransitionRows(self.transition_weights, self.allowed)
+            return dist.Dirichlet(self.transition_weights).to_event(1)
         plain, base = self.parameters[name], self.priors[name].distribution()
-        shape = (self.n_states, self.n_features) if self.wide else (self.n_states,)
         if plain in ("covariances", "probabilities"):
             return base.expand((self.n_states,)).to_event(1)
         positive = plain in ("rates", "scales") and base.support is not dist.constraints.positive
-        base = base.expand(shape)
+        base = base.expand(self.shape_of(name))
         if positive or self.orders(name):
             return Restricted(base, ordered=self.orders(name), positive=plain in ("rates", "scales"))
-        return base.to_event(len(shape))
+        return base.to_event(len(self.dims[name]))
 
     def orders(self, name: str) -> bool:
         """Whether the states are constrained to increase in a parameter."""

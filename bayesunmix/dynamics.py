@@ -1,0 +1,246 @@
+"""What a fitted chain of states says: dwell times, stationary shares, time scales, first passages, paths, and a check.
+
+Everything is computed draw by draw from the posterior of the transition matrix, so that every answer has its
+interval. Times are in frames, or in the unit of the data's time coordinate where it is evenly spaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from bayesunmix._keys import as_key
+from bayesunmix.distributions import forward
+from bayesunmix.fit import Fit
+from bayesunmix.inference.precision import native_precision
+
+_STATISTICS = ("mean", "sd", "lower", "upper")
+
+
+def transition_matrix(fit: Fit, prob: float = 0.9) -> xr.DataArray:
+    """Transition probabilities per step, dims (state, next_state, statistic).
+
+    ``statistic`` is mean, sd, and the ends ``lower`` and ``upper`` of the equal-tailed interval of mass ``prob``.
+    A step is one frame, or the model's ``lag``.
+    """
+    return _summary(_transitions(fit), ("state", "next_state"), prob, "transition")
+
+
+def dwell_times(fit: Fit, prob: float = 0.9) -> xr.DataArray:
+    """Mean time from entering a state to leaving it, dims (state, statistic); infinite for a state never left."""
+    step, unit = _step(fit)
+
+    def dwell(matrix):
+        with np.errstate(divide="ignore"):
+            return step / (1.0 - np.diagonal(matrix, axis1=-2, axis2=-1))
+
+    return _summary(dwell(_transitions(fit)), ("state",), prob, "dwell_time", unit)
+
+
+def stationary_distribution(fit: Fit, prob: float = 0.9) -> xr.DataArray:
+    """Share of time in every state in the long run, dims (state, statistic)."""
+    return _summary(_stationary(_transitions(fit)), ("state",), prob, "stationary_distribution")
+
+
+def implied_timescales(fit: Fit, prob: float = 0.9) -> xr.DataArray:
+    """Relaxation times ``-step / log |eigenvalue|`` of all eigenvalues but the first, slowest first, (mode, statistic).
+
+    A driven chain may have complex eigenvalues; their modulus is what decays.
+    """
+    step, unit = _step(fit)
+    values = np.sort(np.abs(np.linalg.eigvals(_transitions(fit))), axis=-1)[..., ::-1][..., 1:]
+    with np.errstate(divide="ignore"):
+        times = -step / np.log(np.clip(values, 0.0, 1.0))
+    return _summary(times, ("mode",), prob, "implied_timescale", unit)
+
+
+def mean_first_passage_times(fit: Fit, prob: float = 0.9) -> xr.DataArray:
+    """Mean time from a state until another is first reached, dims (state, target, statistic); 0 on the diagonal.
+
+    Infinite where the target may never be reached.
+    """
+    step, unit = _step(fit)
+    matrix = _transitions(fit)
+    states = matrix.shape[-1]
+    found = np.zeros_like(matrix)
+    for target in range(states):
+        rest = [k for k in range(states) if k != target]
+        inner = np.eye(states - 1) - matrix[..., rest, :][..., rest]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            singular = np.abs(np.linalg.det(inner)) < 1e-14
+            safe = np.where(singular[..., None, None], np.eye(states - 1), inner)
+            time = np.linalg.solve(safe, np.ones((*inner.shape[:-1], 1)))[..., 0]
+        found[..., rest, target] = np.where(singular[..., None], np.inf, time) * step
+    return _summary(found, ("state", "target"), prob, "mean_first_passage_time", unit)
+
+
+def viterbi(fit: Fit) -> xr.DataArray:
+    """The single most probable path of states at the posterior mean of the parameters, dims (sequence, time).
+
+    A path says nothing about its uncertainty: ``fit.latent()`` has the probability of every state in every frame, and
+    ``fit.sample_latent()`` whole paths. NaN beyond the end of a sequence.
+
+    Raises
+    ------
+    TypeError
+        For a model without hidden states.
+    """
+    with native_precision():
+        draws = fit.draws()
+        y = jnp.asarray(fit.units.values, jnp.result_type(float))
+        fn = draws.program.likelihood(draws.numbers, draws.centre, y, fit.covariates)
+        if not hasattr(fn, "conditional") or not hasattr(fn, "transition"):
+            raise TypeError("viterbi: expected a fit of HiddenMarkovModel, whose states are hidden")
+        path = np.asarray(jax.jit(lambda y: fn.conditional(y).viterbi())(y), dtype=np.float64)
+    return fit.units.to_map(path, (fit.units.channel_dim,)).rename("path")
+
+
+def chapman_kolmogorov(
+    fit: Fit, lags: Sequence[int] = (1, 2, 4, 8), *, prob: float = 0.9, draws: int = 100, seed: int | jax.Array = 0
+) -> xr.Dataset:
+    """Is the memory one step long? Hops over several steps in the paths, against what the chain predicts for them.
+
+    For every draw of the posterior, a path given the data and a path simulated with the same lengths are cut into
+    hops over ``lag`` steps, and the share of hops from a state to another is taken in both. With one-step memory the
+    two have one distribution, whatever the lag. Paths of hidden states are drawn with the model's own transitions, so
+    the check sees what the data force on them.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``observed (lag, state, next_state)``, the mean over draws; ``predicted`` with a dim ``statistic``: mean, sd,
+        and the band of mass ``prob`` of the simulated paths; ``p_value``, two-sided, of the difference over draws;
+        attribute ``outside``, the share of entries of ``observed`` beyond the band. NaN where a state was never left
+        from at that lag.
+    """
+    lags = tuple(int(lag) for lag in lags)
+    if not lags or min(lags) < 1:
+        raise ValueError(f"lags: expected whole numbers from 1 on, got {lags}")
+    stride = getattr(fit.model, "lag", 1)
+    observed, simulated = _paths(fit, draws, as_key(seed), stride)
+    states = fit.model.n_states
+    ours = np.stack([_hop_shares(observed, lag, states) for lag in lags], axis=1)
+    theirs = np.stack([_hop_shares(simulated, lag, states) for lag in lags], axis=1)
+    dims = ("lag", "state", "next_state")
+    coords = {"lag": [lag * stride for lag in lags], "state": np.arange(states), "next_state": np.arange(states)}
+    with np.errstate(invalid="ignore"):
+        less, more = ((theirs < ours).mean(0), (theirs > ours).mean(0))
+    p_value = np.where(np.isfinite(ours).all(0), np.minimum(1.0, 2.0 * np.minimum(1.0 - less, 1.0 - more)), np.nan)
+    band = _statistics(theirs, prob)
+    centre = _nan_mean(ours)
+    seen = np.isfinite(centre) & np.isfinite(band[..., 2])
+    outside = ((centre < band[..., 2]) | (centre > band[..., 3]))[seen]
+    return xr.Dataset(
+        {
+            "observed": (dims, centre),
+            "predicted": ((*dims, "statistic"), band),
+            "p_value": (dims, p_value),
+        },
+        coords={**coords, "statistic": list(_STATISTICS)},
+        attrs={"prob": prob, "outside": float(outside.mean()) if outside.size else float("nan")},
+    )
+
+
+# ---------------------------------------------------------------------- parts
+
+
+def _transitions(fit: Fit) -> np.ndarray:
+    """Draws of the transition matrix, (chain, draw, state, next_state)."""
+    if "transition" in fit.posterior:
+        return fit.posterior["transition"].values
+    known = getattr(fit.model, "fixed", {}).get("transition")
+    if known is None:
+        raise TypeError("expected a fit of HiddenMarkovModel or MarkovChain, which have a transition matrix")
+    return np.asarray(known, dtype=np.float64)[None, None]
+
+
+def _step(fit: Fit) -> tuple[float, str]:
+    """Duration of one step of the chain, and its unit."""
+    lag = float(getattr(fit.model, "lag", 1))
+    time = fit.units.coords.get(fit.units.channel_dim)
+    if time is None or time.size < 2 or time.dtype.kind not in "fiu":
+        return lag, "frame"
+    gaps = np.diff(time.values.astype(np.float64))
+    if gaps[0] <= 0 or not np.allclose(gaps, gaps[0], rtol=1e-3):
+        return lag, "frame"
+    return lag * float(gaps.mean()), str(time.attrs.get("units", "frame"))
+
+
+def _stationary(matrix: np.ndarray) -> np.ndarray:
+    """Left eigenvector of eigenvalue 1, by the linear system with its normalisation; (..., state)."""
+    states = matrix.shape[-1]
+    system = np.swapaxes(np.eye(states) - matrix, -1, -2).copy()
+    system[..., -1, :] = 1.0
+    right = np.zeros((*matrix.shape[:-1], 1))
+    right[..., -1, 0] = 1.0
+    return np.linalg.solve(system, right)[..., 0]
+
+
+def _statistics(draws: np.ndarray, prob: float) -> np.ndarray:
+    """Mean, sd, lower and upper over the first axis, last; NaN where draws are NaN."""
+    if not 0 < prob < 1:
+        raise ValueError(f"prob: expected a number between 0 and 1, got {prob}")
+    finite = np.isfinite(draws).all(0)
+    filled = np.where(finite, draws, 0.0)
+    tails = np.quantile(filled, [(1 - prob) / 2, (1 + prob) / 2], axis=0)
+    found = np.stack([filled.mean(0), filled.std(0), *tails], axis=-1)
+    everywhere = np.where(np.isposinf(draws).any(0), np.inf, np.nan)
+    return np.where(finite[..., None], found, everywhere[..., None])
+
+
+def _nan_mean(draws: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(draws).all(0), np.nan_to_num(draws).mean(0), np.nan)
+
+
+def _summary(draws: np.ndarray, dims: Sequence[str], prob: float, name: str, unit: str | None = None) -> xr.DataArray:
+    values = _statistics(draws.reshape(-1, *draws.shape[2:]), prob)
+    coords: dict[str, Any] = {dim: np.arange(size) for dim, size in zip(dims, values.shape, strict=False)}
+    attrs: dict[str, Any] = {"prob": prob} | ({"units": unit} if unit else {})
+    return xr.DataArray(
+        values, {**coords, "statistic": list(_STATISTICS)}, (*dims, "statistic"), name=name, attrs=attrs
+    )
+
+
+def _hop_shares(paths: np.ndarray, lag: int, states: int) -> np.ndarray:
+    """Share of hops over ``lag`` frames from a state to another, pooled over sequences, (draw, state, next_state)."""
+    found = np.full((len(paths), states, states), np.nan)
+    if lag >= paths.shape[2]:
+        return found
+    here, there = paths[:, :, :-lag], paths[:, :, lag:]
+    for i, (a, b) in enumerate(zip(here, there, strict=True)):
+        both = np.isfinite(a) & np.isfinite(b)
+        counts = np.zeros((states, states))
+        np.add.at(counts, (a[both].astype(int), b[both].astype(int)), 1.0)
+        total = counts.sum(1, keepdims=True)
+        found[i] = np.where(total > 0, counts / np.maximum(total, 1.0), np.nan)
+    return found
+
+
+def _paths(fit: Fit, draws: int, key: jax.Array, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Paths given the data and simulated ones in every ``stride``-th frame, (draw, sequence, time), NaN beyond the ends."""
+    units = fit.units
+    beyond = (np.arange(units.values.shape[1]) >= np.asarray(units.lengths)[:, None])[:, ::stride]
+    with native_precision():
+        chosen = fit.draws(draws)
+        y = jnp.asarray(units.values, jnp.result_type(float))
+        make: Callable = partial(chosen.program.likelihood, chosen.numbers, y=y, covariates=fit.covariates)
+
+        @jax.jit
+        def one(inputs):
+            value, key = inputs
+            fn = make(value)
+            key_seen, key_new = jax.random.split(key)
+            seen = fn.conditional(y).sample(key_seen).argmax(-1) if hasattr(fn, "conditional") else y
+            new = forward.simulate_path(key_new, fn.initial, fn.transition, beyond.shape[1], len(y)).T
+            return jnp.asarray(seen[:, ::stride], y.dtype), jnp.asarray(new, y.dtype)
+
+        values = {name: chosen.values[name] for name, _ in chosen.program.shapes}
+        seen, new = (np.array(a) for a in jax.lax.map(one, (values, jax.random.split(key, chosen.size))))
+    seen[:, beyond], new[:, beyond] = np.nan, np.nan
+    return seen, new
