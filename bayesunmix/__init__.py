@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from bayesunmix.predict import prior_predictive as prior_predictive
     from bayesunmix.predict import simulate as simulate
     from bayesunmix.report import report as report
+    from bayesunmix.subspace import subspace_angle as subspace_angle
     from bayesunmix.uncertainty import uncertainty as uncertainty
 
 _HOMES = {
@@ -69,6 +70,7 @@ _HOMES = {
     "prior_predictive": "bayesunmix.predict",
     "simulate": "bayesunmix.predict",
     "report": "bayesunmix.report",
+    "subspace_angle": "bayesunmix.subspace",
     "uncertainty": "bayesunmix.uncertainty",
 }
 _MODULES = ("descriptors", "models", "plot")

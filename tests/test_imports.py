@@ -18,7 +18,7 @@ ROWS = (
     ("provenance",),
     ("descriptors", "models", "inference"),
     ("fit",),
-    ("predict", "storage"),
+    ("predict", "subspace", "storage"),
     ("uncertainty", "check", "compare", "dynamics"),
     ("_arviz",),
     ("plot",),

@@ -136,6 +136,7 @@ class LatentPass(NamedTuple):
     variance_noise: jax.Array  # E Var(latent | y, globals)
     variance_model: jax.Array  # Var E(latent | y, globals)
     draws: jax.Array  # (draws * per_draw, units, *latent)
+    entropy: jax.Array | None  # mean over draws of the conditional's entropy, where it has one
 
 
 @partial(jax.jit, static_argnames=("program", "per_draw"))
@@ -152,15 +153,17 @@ def latent_pass(program: Program, numbers, values, chunk: Chunk, key, per_draw: 
         moved = mean - centre
         centre = centre + moved / count
         carry = (count, centre, spread + moved * (mean - centre), noise + (variance - noise) / count)
-        return carry, conditional.sample(key_draw, (per_draw,))
+        return carry, (conditional.sample(key_draw, (per_draw,)), getattr(conditional, "entropy", None))
 
     values = _inputs(program, values, chunk)
     shape = jax.eval_shape(lambda: one_mean(program, numbers, values, chunk, key))
     zero = jnp.zeros(shape.shape, shape.dtype)
     n_draws = len(next(iter(values.values())))
     start = (jnp.zeros((), shape.dtype), zero, zero, zero)
-    (count, mean, spread, noise), draws = jax.lax.scan(one, start, (values, jax.random.split(key, n_draws)))
-    return LatentPass(mean, noise, spread / count, draws.reshape(-1, *zero.shape))
+    keys = jax.random.split(key, n_draws)
+    (count, mean, spread, noise), (draws, entropy) = jax.lax.scan(one, start, (values, keys))
+    entropy = None if entropy is None else entropy.mean(0)
+    return LatentPass(mean, noise, spread / count, draws.reshape(-1, *zero.shape), entropy)
 
 
 def one_mean(program, numbers, values, chunk, key):
@@ -209,7 +212,8 @@ def chi_square(y, emission):
     """Discrepancy of every unit: the emission's own, or squared deviations in standard deviations, summed."""
     if hasattr(emission, "discrepancy"):
         return emission.discrepancy(y)
-    return ((y - emission.mean) ** 2 / emission.variance).sum(-1)
+    away = jnp.where(jnp.isnan(y), 0.0, y - emission.mean)
+    return (away**2 / emission.variance).sum(-1)
 
 
 def _sample_as(y, distribution, key):

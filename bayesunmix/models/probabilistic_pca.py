@@ -238,6 +238,11 @@ class ProbabilisticPCA:
             reference=_largest_positive(principal_axes(reference)[0]),
         )  # fmt: skip
 
+    @property
+    def visible_share(self) -> float:
+        """Variance, over that of the noise, above which a component shows among so many pixels and channels."""
+        return float(np.sqrt(len(np.asarray(self.mean_location)) / float(self.n_pixels)))
+
     def initial(self, data) -> dict[str, np.ndarray]:
         """Maximum likelihood, of the covariance of complete pixels."""
         values = np.asarray(data)
@@ -293,7 +298,7 @@ class ProbabilisticPCA:
         variance = (components**2).sum(-1)
         noise = np.asarray(values["noise_scale"])
         squared = (noise**2).mean(-1) if self.noise == "diagonal" else noise**2
-        visible = np.sqrt(components.shape[-1] / float(self.n_pixels)) * squared
+        visible = self.visible_share * squared
         found = {
             **values,
             "components": components,

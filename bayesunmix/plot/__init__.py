@@ -4,6 +4,7 @@ from .abundance import maps
 from .comparing import comparison
 from .convergence import trace
 from .criticism import residuals, uncertainty
+from .scree import scree
 from .spectra import endmembers
 
-__all__ = ["comparison", "endmembers", "maps", "residuals", "trace", "uncertainty"]
+__all__ = ["comparison", "endmembers", "maps", "residuals", "scree", "trace", "uncertainty"]

@@ -1,0 +1,81 @@
+"""Explained variances with their credible intervals beside the noise: the scree plot with a posterior."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .style import COLOURS, COLUMN, GREY, RC, canvas, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def scree(fit: Any, *, prob: float = 0.9, ax: Axes | None = None) -> Figure | Axes:
+    """Variance that each component explains, with credible intervals, and where noise would hide it.
+
+    Parameters
+    ----------
+    fit : Fit
+        Of a model with components, such as ProbabilisticPCA.
+    prob : float
+        Probability inside the intervals.
+    ax : matplotlib Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Figure, or the Axes given. Variances are those of the components without noise. The line is the variance of
+    the noise along any direction, the grey area what a component must exceed to be seen among so many pixels;
+    components are filled where they do with more than 95 % probability.
+    """
+    import matplotlib
+    from matplotlib.ticker import MaxNLocator
+
+    if "explained_variance" not in fit.posterior:
+        raise TypeError(f"expected a fit with components, such as of ProbabilisticPCA, got {fit!r}")
+    posterior = fit.posterior.stack(sample=("chain", "draw"))
+    variance = posterior["explained_variance"].transpose("sample", "component").values
+    noise = posterior["noise_scale"] ** 2
+    noise = noise.mean([d for d in noise.dims if d != "sample"]).values
+    visible = noise * fit.model.visible_share
+    low, middle, high = np.quantile(variance, [(1 - prob) / 2, 0.5, (1 + prob) / 2], axis=0)
+    sure = (variance > visible[:, None]).mean(axis=0) > 0.95
+    rank = np.arange(1, variance.shape[1] + 1)
+    with matplotlib.rc_context(RC):
+        figure = None
+        if ax is None:
+            figure, (ax,) = canvas(COLUMN, 60)
+        ax.axhspan(0, float(np.median(visible)), color=GREY, alpha=0.25, linewidth=0, label="hidden by noise")
+        ax.axhline(float(np.median(noise)), color=GREY, linewidth=0.8, label="noise")
+        for k in range(len(rank)):
+            ax.errorbar(
+                rank[k],
+                middle[k],
+                yerr=[[middle[k] - low[k]], [high[k] - middle[k]]],
+                fmt="o",
+                markersize=4,
+                color=COLOURS[0],
+                markerfacecolor=COLOURS[0] if sure[k] else "white",
+                elinewidth=1.2,
+                label=f"explained, {100 * prob:g} % interval" if k == 0 else None,
+            )
+        ax.set_yscale("log")
+        bottom = min(low.min(), float(np.median(visible))) / 2
+        ax.set_ylim(bottom=bottom)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlim(0.5, len(rank) + 0.5)
+        ax.set_xlabel("component")
+        units = fit.units.attrs.get("units")
+        ax.set_ylabel(plain(f"variance ({units}²)") if units not in (None, "", "1") else "variance")
+        ax.legend(title=_count(posterior["n_above_noise"].values), alignment="left")
+        return ax if figure is None else figure
+
+
+def _count(above: np.ndarray) -> str:
+    """How many components are above the noise, with probability."""
+    values, counts = np.unique(above.astype(int), return_counts=True)
+    most = values[counts.argmax()]
+    return f"{most} above noise (probability {counts.max() / counts.sum():.2f})"
