@@ -105,9 +105,15 @@ def waic(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS)
         if chunk.rule is not None:
             between = _terms(few, fit, key) - _terms(few, fit, jax.random.fold_in(key, 1))
     pointwise = log_mean - variance
+    if units.independent is not None:
+        # A unit that depends on others, which were fitted, is not left out by leaving its term out.
+        unit = f"{units.pixel_dims[-1]} (sharing none)"
+        pointwise = np.where(units.independent, pointwise, np.nan)
+        variance, between = variance[units.independent], between[units.independent]
+    terms = pointwise[np.isfinite(pointwise)]
     return Elpd(
-        elpd=float(pointwise.sum()),
-        se=float(np.sqrt(units.n_units * pointwise.var())),
+        elpd=float(terms.sum()),
+        se=float(np.sqrt(terms.size * terms.var())),
         p=float(variance.sum()),
         pointwise=units.to_map(pointwise).rename("elpd").assign_attrs(units="nats", criterion="waic"),
         n_warn=int(np.sum(variance > VARIANCE_LIMIT)),

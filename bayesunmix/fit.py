@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,13 +16,14 @@ import xarray as xr
 from bayesunmix._keys import as_key
 from bayesunmix.data.sequences import as_sequences
 from bayesunmix.data.units import Units, as_units
+from bayesunmix.descriptors.sharing import as_vectors, independent
 from bayesunmix.inference import NUTS, SVI, Gibbs
 from bayesunmix.inference.gibbs import gibbs_settings, infer_by_gibbs
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.program import compile_model
 from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.run import infer, settings_as_dict
-from bayesunmix.inference.units import Draws, chunks, latent_pass
+from bayesunmix.inference.units import Draws, chunks, latent_pass, of_units
 from bayesunmix.provenance import describe_run
 
 _LATENT_DRAWS = 100  # draws of the globals behind maps of the latent
@@ -46,8 +48,10 @@ def fit(
         A model of :mod:`bayesunmix.models`, or any NumPyro program ``model(y=None, *, n_units)`` with an
         observed site
         "y" inside ``numpyro.plate("unit", n_units)``.
-    data : xarray.DataArray or array
-        Spectral axis last; see :func:`bayesunmix.data.units.as_units` for what is accepted.
+    data : xarray.DataArray, array, or xarray.Dataset of neighbour vectors
+        Spectral axis last; see :func:`bayesunmix.data.units.as_units` for what is accepted. Of neighbour vectors
+        (:func:`bayesunmix.descriptors.neighbour_vectors`) the complete ones are taken, with their covariance;
+        parameters are inferred from atoms that share no atom, latents of all.
     method : SVI, NUTS or Gibbs, optional
         Left out: the exact sampler of a model that has one (``Gibbs()``), else ``SVI()``.
     mask : boolean DataArray or array over the pixel dims, or "finite"
@@ -78,18 +82,30 @@ def fit(
             "model: expected a model such as bu.models.LinearUnmixing(n_endmembers=4), or a NumPyro program, "
             f"got {model!r}"
         )
+    members = None
+    if isinstance(data, xr.Dataset):
+        vectors = as_vectors(data, mask)
+        data, mask, members = vectors.data, vectors.keep, vectors.members
+        if vectors.measurement_cov is not None and _takes(model, "measurement_cov"):
+            covariates = {"measurement_cov": vectors.measurement_cov, **covariates}
     units = units_of(model, data, mask)
+    if members is not None:
+        units = replace(units, independent=independent(members))
     bound = model.bind(units.values) if hasattr(model, "bind") and not getattr(model, "bound", False) else model
     if hasattr(bound, "unit_covariates"):
         covariates = {**bound.unit_covariates(units.values), **covariates}
+    seen, given = units.values, covariates
+    if units.independent is not None:
+        chosen = np.flatnonzero(units.independent)
+        seen, given = seen[chosen], {n: of_units(v, chosen, units.n_units) for n, v in covariates.items()}
     started = time.perf_counter()
     with native_precision(), Progress(progress) as bar:
         if own is not None:
-            result = infer_by_gibbs(bound, units.values, covariates, own, as_key(seed), bar)
+            result = infer_by_gibbs(bound, seen, given, own, as_key(seed), bar)
         elif isinstance(method, Gibbs):
             raise TypeError(f"method: {_name(model)} has no sampler of its own; use bu.SVI() or bu.NUTS()")
         else:
-            result = infer(bound, units.values, covariates, method, as_key(seed), bar)
+            result = infer(bound, seen, given, method, as_key(seed), bar)
     wall = time.perf_counter() - started
     values = result.values if own is not None or not hasattr(bound, "identified") else bound.identified(result.values)
     posterior = _posterior(bound, values, units)
@@ -176,14 +192,26 @@ class Fit:
         if not 0 < prob < 1:
             raise ValueError(f"prob: expected a number between 0 and 1, got {prob}")
         tails = [(1 - prob) / 2, (1 + prob) / 2]
-        parts = []
+        parts, entropies = [], []
         for chosen, chunk, key in self._latent_chunks(draws, seed):
             found = latent_pass(*chosen, chunk, key, _PER_DRAW)
+            if found.entropy is not None:
+                entropies.append(np.asarray(found.entropy))
             mean, noise, spread = (np.asarray(a) for a in (found.mean, found.variance_noise, found.variance_model))
             lower, upper = np.quantile(np.asarray(found.draws), tails, axis=0)
             sds = np.sqrt([noise + spread, noise, spread])
             parts.append(np.stack([mean, sds[0], lower, upper, sds[1], sds[2]], axis=-1))
-        return self._latent_dataset(np.concatenate(parts), ("statistic",), {"statistic": list(_STATISTICS)}, prob=prob)
+        values = np.concatenate(parts)
+        maps = self._latent_dataset(values, ("statistic",), {"statistic": list(_STATISTICS)}, prob=prob)
+        if not entropies:
+            return maps
+        # H[E p] = E[H p] + mutual information of label and globals.
+        share = values[..., 0]
+        whole = -(share * np.log(np.maximum(share, np.finfo(share.dtype).tiny))).sum(-1)
+        within = np.concatenate(entropies)
+        dims = self._latent_dims()[:-1]
+        nats = {"entropy": whole, "entropy_noise": within, "mutual_information": np.maximum(whole - within, 0.0)}
+        return maps.assign({n: self.units.to_map(v, dims).assign_attrs(units="nats") for n, v in nats.items()})
 
     def sample_latent(self, draws: int = 100, seed: int | jax.Array = 0, *, max_bytes: int = 2**31) -> xr.Dataset:
         """Draws of the local latents from the posterior, globals and latents drawn together.
@@ -247,9 +275,12 @@ class Fit:
             for part, chunk in chunks(chosen, self.units.values, self.covariates, key_points):
                 yield chosen, chunk, jax.random.fold_in(key_draws, part.start)
 
+    def _latent_dims(self) -> tuple[str, ...]:
+        return tuple(self.units.channel_dim if d == "channel" else d for d in self.model.dims[self.model.latent])
+
     def _latent_dataset(self, values: np.ndarray, extra: tuple[str, ...], coords: dict[str, Any], **attrs: Any):
         name = self.model.latent
-        own = tuple(self.units.channel_dim if d == "channel" else d for d in self.model.dims[name])
+        own = self._latent_dims()
         sizes = zip(own, values.shape[1 : 1 + len(own)], strict=True)
         label = {dim: np.arange(size) for dim, size in sizes if dim != self.units.channel_dim}
         array = self.units.to_map(values, (*own, *extra), {**label, **coords})
@@ -281,6 +312,13 @@ def load_fit(path: Any, model: Any = None) -> Fit:
     from bayesunmix.storage import read_fit
 
     return read_fit(path, model)
+
+
+def _takes(model: Any, name: str) -> bool:
+    """Whether a model has a covariate of this name."""
+    call = model if inspect.isfunction(model) else type(model).__call__
+    found = inspect.signature(call).parameters
+    return name in found or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found.values())
 
 
 def of_sequences(model: Any) -> bool:

@@ -36,6 +36,9 @@ class Units:
         Of sequences with several features: name of their last dim; the channel dim is then that of time.
     lengths : numpy.ndarray, optional
         ``(unit,)``, frames of each sequence; what lies beyond is padding.
+    independent : numpy.ndarray, optional
+        ``(unit,)`` of bool: units whose data do not depend on one another, where not all do. Parameters and
+        criteria of prediction rest on them alone.
     name, attrs
         Of the image; the unit of the values is ``attrs["units"]`` where it is known.
     """
@@ -50,6 +53,7 @@ class Units:
     attrs: dict[str, Any] = field(default_factory=dict)
     feature_dim: str = ""
     lengths: np.ndarray | None = None
+    independent: np.ndarray | None = None
 
     @property
     def inner_dims(self) -> tuple[str, ...]:

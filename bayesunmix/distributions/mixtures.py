@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from bayesunmix.distributions import lanes
+from bayesunmix.distributions.inverses import inverse_and_log_det
 
 _LOG_2PI = 1.8378770664093453
 
@@ -115,15 +115,10 @@ class NormalMixture(dist.Distribution):
 
     def _own(self, y):
         """The same with a covariance for every unit and class, all factorised side by side."""
-        n_features = self.means.shape[-1]
         own = jnp.einsum("kij,klj->kil", self.roots, self.roots)
-        total = [
-            [own[:, i, j] + self.measurement_cov[..., i, j, None] for j in range(i + 1)] for i in range(n_features)
-        ]
-        factor = lanes.cholesky(total)
-        away = lanes.solve_lower(factor, [y[..., i, None] - self.means[:, i] for i in range(n_features)])
-        log_root = jnp.log(jnp.stack([factor[i][i] for i in range(n_features)])).sum(0)
-        return jnp.stack([a**2 for a in away]).sum(0), log_root
+        precision, log_det = inverse_and_log_det(own + self.measurement_cov[..., None, :, :])
+        away = y[..., None, :] - self.means
+        return jnp.einsum("...ki,...kij,...kj->...k", away, precision, away), 0.5 * log_det
 
     def log_prob(self, value, intermediates=None):
         """Log density, (units,)."""

@@ -1,0 +1,94 @@
+"""Which vectors are independent: atoms none of whose vectors share an atom."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+
+class Vectors(NamedTuple):
+    """Neighbour vectors as :func:`bayesunmix.fit` takes them."""
+
+    data: xr.DataArray  # (atom, feature)
+    keep: np.ndarray  # (atom,) complete and not masked
+    measurement_cov: np.ndarray | None  # (kept, feature, feature)
+    members: np.ndarray | None  # (kept, 1 + neighbours): the atoms whose positions enter
+
+
+def as_vectors(dataset: xr.Dataset, mask: Any = None) -> Vectors:
+    """Take apart a Dataset of neighbour vectors.
+
+    Raises
+    ------
+    TypeError
+        When the Dataset has no ``vector (atom, feature)``.
+    ValueError
+        When the mask does not fit, or no atom is left.
+    """
+    if "vector" not in dataset or dataset["vector"].ndim != 2:
+        raise TypeError(
+            f"expected one image, or neighbour vectors with vector (atom, feature); got an xarray.Dataset of "
+            f"{list(dataset.data_vars)}: choose one of its variables"
+        )
+    data = dataset["vector"]
+    keep = dataset["complete"].values.copy() if "complete" in dataset else np.ones(len(data), dtype=bool)
+    if isinstance(mask, str) and mask == "finite":
+        keep &= np.isfinite(data.values).all(axis=1)
+    elif mask is not None:
+        given = np.asarray(mask)
+        if given.shape != keep.shape or given.dtype != bool:
+            raise ValueError(f"mask: expected booleans of shape {keep.shape}, got {given.dtype} of {given.shape}")
+        keep &= given
+    if not keep.any():
+        raise ValueError("no atom has all its neighbours: nothing to fit; check n_neighbours and tolerance")
+    cov = dataset["vector_cov"].values[keep] if "vector_cov" in dataset else None
+    members = None
+    if "neighbour" in dataset and "index" in dataset:
+        members = np.column_stack([dataset["index"].values, dataset["neighbour"].values])[keep]
+    return Vectors(data, keep, cov, members)
+
+
+def independent(members: np.ndarray) -> np.ndarray:
+    """A large set of units no two of which have a member in common, as booleans (unit,).
+
+    Units with the fewest rivals still in play are taken first (the minimum-degree rule), which packs lattices densely.
+
+    Parameters
+    ----------
+    members : (unit, k) of int
+        What each unit is made of.
+    """
+    n_units = len(members)
+    order = np.argsort(members, axis=None, kind="stable")
+    unit = order // members.shape[1]
+    _, starts = np.unique(members.ravel()[order], return_index=True)
+    shared = np.split(unit, starts[1:])
+    rivals: list[set[int]] = [set() for _ in range(n_units)]
+    for group in shared:
+        listed = group.tolist()
+        for one in listed:
+            rivals[one].update(listed)
+    degree = np.array([len(r) - 1 for r in rivals])
+    for one, r in enumerate(rivals):
+        r.discard(one)
+    waiting = [(int(d), i) for i, d in enumerate(degree)]
+    heapq.heapify(waiting)
+    in_play = np.ones(n_units, dtype=bool)
+    chosen = np.zeros(n_units, dtype=bool)
+    while waiting:
+        seen, one = heapq.heappop(waiting)
+        if not in_play[one] or seen != degree[one]:
+            continue
+        chosen[one] = True
+        in_play[one] = False
+        gone = [other for other in rivals[one] if in_play[other]]
+        in_play[gone] = False
+        for other in gone:
+            for third in rivals[other]:
+                if in_play[third]:
+                    degree[third] -= 1
+                    heapq.heappush(waiting, (int(degree[third]), third))
+    return chosen
