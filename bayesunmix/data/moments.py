@@ -34,7 +34,7 @@ class Moments:
     @cached_property
     def _eigen(self) -> tuple[np.ndarray, np.ndarray]:
         values, vectors = scipy.linalg.eigh(self.covariance, driver="evd")
-        return values[::-1].clip(0.0), vectors[:, ::-1]
+        return values[::-1].clip(0.0), np.ascontiguousarray(vectors[:, ::-1])
 
     @property
     def eigenvalues(self) -> np.ndarray:

@@ -14,6 +14,8 @@ from bayesunmix.data import checks
 from bayesunmix.data.axes import bare_dims
 
 _SLAB_BYTES = 2**26
+_HASH_BYTES = 2**22
+_SHARED_BYTES = 2**27  # a second copy of more than this would decide how large an image can be fitted
 _EXACT_IN_FLOAT32 = 2**24
 _EXACT_IN_FLOAT64 = 2**53
 
@@ -151,7 +153,9 @@ def as_units(data: Any, *, mask: Any = None, likelihood: str = "normal", entries
     -------
     Units
         Floats keep their precision (half becomes single); integers become float32 where it holds each of them
-        exactly, else float64; byte order becomes the machine's.
+        exactly, else float64; byte order becomes the machine's. Floating-point images of more than 128 MiB in
+        memory of which every pixel is kept are shared and not copied: leave them as they are while the result
+        is in use.
 
     Raises
     ------
@@ -172,7 +176,7 @@ def as_units(data: Any, *, mask: Any = None, likelihood: str = "normal", entries
     keep = _keep(image, mask, entries=entries)
     values = _gather(image, keep)
     if entries:
-        values[~np.isfinite(values)] = np.nan
+        values = np.where(np.isfinite(values), values, np.nan)
     index = np.flatnonzero(keep)
     pixel_dims = tuple(map(str, image.dims[:-1]))
     where = checks.Where(index, pixel_dims, keep.shape)
@@ -204,9 +208,9 @@ def data_hash(units: Units) -> str:
     digest = hashlib.sha256()
     digest.update(repr((tuple(map(int, units.pixel_shape)), units.n_channels)).encode())
     digest.update(units.index.astype("<i8").tobytes())
-    rows = max(1, _SLAB_BYTES // (8 * units.n_channels))
+    rows = max(1, _HASH_BYTES // (8 * units.n_channels))
     for start in range(0, units.n_units, rows):
-        digest.update(units.values[start : start + rows].astype("<f8").tobytes())
+        digest.update(np.ascontiguousarray(units.values[start : start + rows], "<f8").data)
     return digest.hexdigest()
 
 
@@ -267,7 +271,11 @@ def _slabs(image: xr.DataArray) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def _gather(image: xr.DataArray, keep: np.ndarray) -> np.ndarray:
-    """A new array ``(unit, channel)`` of the kept pixels, of the image's type in native byte order."""
+    """Kept pixels ``(unit, channel)`` of the image's type in native byte order: a new array, but for large images."""
+    held = image.variable._data if isinstance(image.variable._data, np.ndarray) else None
+    plain = held is not None and held.flags.c_contiguous and held.dtype.isnative
+    if held is not None and plain and held.nbytes > _SHARED_BYTES and keep.all():
+        return held.reshape(-1, held.shape[-1])
     values = np.empty((np.count_nonzero(keep), image.shape[-1]), dtype=image.dtype.newbyteorder("="))
     start = 0
     for rows, block in _slabs(image):

@@ -14,6 +14,8 @@ from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.run import Result
 from bayesunmix.inference.settings import SVI, Gibbs
 
+_BLOCK = 16  # draws finished at once
+_DOUBLE_BYTES = 2**25  # of one parameter in double precision; more draws are kept in single precision
 _FEWEST = 4  # draws of a chain that was interrupted, to be told anything from
 _ENOUGH = 250  # draws a chain, for R-hat to see small disagreement
 
@@ -38,49 +40,83 @@ def infer_by_gibbs(
 ) -> Result:
     """Run ``model.gibbs(y, covariates)``, which has ``start(rng, chains)``, ``sweep(state, rng)``, ``values(state)``.
 
+    It may have ``finished(values)``, which takes values of many states, (chain, draw, ...), to those of the
+    program's sites at once.
+
     Every round keeps ``draws`` of each chain. Where chains disagree, or draws depend on one another too much,
     the round becomes warm-up of the next one, which keeps every second, fourth, ... sweep instead.
     """
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     sampler = model.gibbs(y, covariates)
-    identified = getattr(model, "identified", lambda values: values)
     state, thin = sampler.start(rng, method.chains), 1
-    kept: list[dict[str, np.ndarray]] = []
+    kept = _Kept(model, sampler, method.draws)
     finished = True
     try:
         for done in range(method.warmup):
             state = sampler.sweep(state, rng)
             progress.step(done + 1, method.warmup, "warm-up")
         while True:
-            kept = []
+            kept = _Kept(model, sampler, method.draws)
             for done in range(method.draws):
                 for _ in range(thin):
                     state = sampler.sweep(state, rng)
-                kept.append(identified(sampler.values(state)))
+                kept.append(sampler.values(state))
                 progress.step(done + 1, method.draws, f"sampling, one in {thin}" if thin > 1 else "sampling")
-            judged = _judge(model, kept, thin)
+            values = kept.values()
+            judged = _judge(model, values, thin)
             if judged.converged or 2 * thin > method.most_thin:
                 break
             thin *= 2
     except KeyboardInterrupt:
         finished = False
-        if len(kept) < _FEWEST:
+        if kept.count < _FEWEST:
             raise
-        judged = _judge(model, kept, thin)
-    return Result(match_labels(model, _stacked(kept)), judged, finished)
+        values = kept.values()
+        judged = _judge(model, values, thin)
+    return Result(values, judged, finished)
 
 
-def _stacked(kept: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Draws by name, (chain, draw, ...)."""
-    return {name: np.stack([one[name] for one in kept], axis=1) for name in kept[0]}
+class _Kept:
+    """Draws by name, (chain, draw, ...), finished a block at a time; those of large parameters in single precision."""
+
+    def __init__(self, model: Any, sampler: Any, most: int):
+        self._finish = getattr(sampler, "finished", lambda values: values)
+        self._identify = getattr(model, "identified", lambda values: values)
+        self._model, self._most = model, most
+        self._waiting: list[dict[str, np.ndarray]] = []
+        self._arrays: dict[str, np.ndarray] = {}
+        self.count = 0
+
+    def append(self, values: dict[str, np.ndarray]) -> None:
+        self._waiting.append(values)
+        self.count += 1
+        if len(self._waiting) == _BLOCK:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        stacked = {name: np.stack([one[name] for one in self._waiting], axis=1) for name in self._waiting[0]}
+        for name, block in self._identify(self._finish(stacked)).items():
+            if name not in self._arrays:
+                shape = (len(block), self._most, *block.shape[2:])
+                large = 8 * int(np.prod(shape)) > _DOUBLE_BYTES
+                self._arrays[name] = np.empty(shape, np.float32 if large else np.float64)
+            self._arrays[name][:, self.count - len(self._waiting) : self.count] = block
+        self._waiting = []
+
+    def values(self) -> dict[str, np.ndarray]:
+        """What there is, labels matched between draws."""
+        self._flush()
+        return match_labels(self._model, {name: array[:, : self.count] for name, array in self._arrays.items()})
 
 
-def _judge(model: Any, kept: list[dict[str, np.ndarray]], thin: int) -> Diagnostics:
+def _judge(model: Any, values: dict[str, np.ndarray], thin: int) -> Diagnostics:
     """Split R-hat and effective draws, of the parameters that the model names in ``judged`` where it does."""
-    names = getattr(model, "judged", tuple(kept[0]))
-    values = match_labels(model, _stacked([{name: one[name] for name in names} for one in kept]))
-    rhat = {name: np.asarray(split_gelman_rubin(value)) for name, value in values.items()}
-    ess = {name: np.asarray(effective_sample_size(value)) for name, value in values.items()}
+    values = {name: values[name] for name in getattr(model, "judged", values)}
+    with np.errstate(invalid="ignore", divide="ignore"):  # what cannot vary, such as a forbidden transition, is NaN
+        rhat = {name: np.asarray(split_gelman_rubin(value)) for name, value in values.items()}
+        ess = {name: np.asarray(effective_sample_size(value)) for name, value in values.items()}
     chains = len(next(iter(values.values())))
     failures = []
     worst = max(float(np.nanmax(r)) for r in rhat.values())

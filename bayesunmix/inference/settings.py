@@ -86,7 +86,7 @@ class Gibbs:
     """
 
     draws: int = 250
-    warmup: int = 200
+    warmup: int = 100
     chains: int = 4
     most_thin: int = 64
 

@@ -66,6 +66,15 @@ def test_mask_keeps_what_is_true(image: xr.DataArray) -> None:
         xr.testing.assert_equal(units.keep, xr.DataArray(keep, dims=("y", "x"), coords={"y": image["y"]}))
 
 
+def test_a_large_image_is_shared_and_still_read_only(image: xr.DataArray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bayesunmix.data.units._SHARED_BYTES", 0)
+    units = as_units(image)
+    assert np.shares_memory(units.values, image.values)
+    assert image.values.flags.writeable and not units.values.flags.writeable
+    part = as_units(image, mask=np.arange(12).reshape(3, 4) > 0)
+    assert not np.shares_memory(part.values, image.values)
+
+
 def test_input_is_not_changed_and_output_is_its_own(image: xr.DataArray) -> None:
     before = image.copy(deep=True)
     units = as_units(image)

@@ -107,7 +107,7 @@ def test_the_sampler_agrees_with_nuts_on_the_program(case: str) -> None:
     for sweep in range(1200):
         state = sampler.sweep(state, rng)
         if sweep >= 200:
-            kept.append(_statistics(sampler.values(state)))
+            kept.append(_statistics(sampler.finished(sampler.values(state))))
     ours = np.stack(kept, axis=1)
     with jax.enable_x64(True):
         mcmc = MCMC(
@@ -132,7 +132,7 @@ def test_few_pixels_and_many_channels_are_sampled_alike_pixel_by_pixel_or_compre
         for sweep in range(800):
             state = sampler.sweep(state, rng)
             if sweep >= 200:
-                kept.append(_statistics(sampler.values(state)))
+                kept.append(_statistics(sampler.finished(sampler.values(state))))
         draws.append(np.stack(kept, axis=1))
     errors = [d.std((0, 1)) / np.sqrt(effective_sample_size(d)) for d in draws]
     assert (np.abs(draws[0].mean((0, 1)) - draws[1].mean((0, 1))) < 4 * np.hypot(*errors)).all()
