@@ -16,24 +16,27 @@ def match_labels(model: Any, values: dict[str, np.ndarray]) -> dict[str, np.ndar
     axes = getattr(model, "label_dims", ())
     if not axes:
         return values
-    values = aligned(values, model.dims, axes)
+    flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in values.items()}
+    count = len(next(iter(flat.values())))
+    start = np.stack([model.order({name: value[i] for name, value in flat.items()}) for i in range(count)])
+    values = aligned(values, model.dims, axes, start)
     return permuted(values, model.dims, axes, model.order({n: v.mean((0, 1)) for n, v in values.items()}))
 
 
 def aligned(
-    values: Mapping[str, np.ndarray], dims: Mapping[str, Sequence[str]], axes: Sequence[str]
+    values: Mapping[str, np.ndarray], dims: Mapping[str, Sequence[str]], axes: Sequence[str], start: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Draws with their labels permuted so that every label means the same in all of them.
 
-    Every draw is matched to a reference by assignment (Stephens' relabelling with squared distance): parameters are
-    compared in units of their spread, the reference starts at the draw with the least typical spread of labels and is
-    then the mean of the matched draws.
+    Every draw is matched by assignment to the mean of the matched draws (Stephens' relabelling with squared distance),
+    each number in units of its spread within the matched labels, so that what tells labels apart decides.
 
     Parameters
     ----------
     values : mapping of name to array (chain, draw, ...)
     dims : mapping of name to the names of the axes after chain and draw
     axes : names of the dims that carry the label, such as ("state", "next_state")
+    start : (chain * draw, label), a first guess of every draw's order
 
     Returns
     -------
@@ -44,22 +47,19 @@ def aligned(
     ----------
     Stephens, "Dealing with label switching in mixture models", J. R. Stat. Soc. B 62, 795 (2000).
     """
-    count = next((v.shape[2 + dims[n].index(a)] for n, v in values.items() for a in axes if a in dims[n]), 1)
-    if count == 1:
-        return dict(values)
-    chains, draws = next(iter(values.values())).shape[:2]
-    table = _profiles(values, dims, axes, count)
-    order = np.tile(np.arange(count), (len(table), 1))
-    reference = table[len(table) // 2]
+    table, order = _profiles(values, dims, axes, start.shape[1]), start
     for _ in range(_ROUNDS):
-        cost = ((table[:, :, None, :] - reference[None, None]) ** 2).sum(-1)  # (draw, label, reference)
-        new = np.stack([np.argsort(linear_sum_assignment(one)[1]) for one in cost])
-        matched = np.take_along_axis(table, new[:, :, None], axis=1)
+        matched = np.take_along_axis(table, order[:, :, None], axis=1)
         reference = matched.mean(0)
+        spread = np.sqrt(((matched - reference) ** 2).mean((0, 1))) + 1e-12
+        away = (table[:, :, None, :] - reference[None, None]) / spread
+        new = np.stack([np.argsort(linear_sum_assignment(one)[1]) for one in (away**2).sum(-1)])
         if (new == order).all():
             break
         order = new
-    return {name: _take(value, dims[name], axes, order.reshape(chains, draws, count)) for name, value in values.items()}
+    chains, draws = next(iter(values.values())).shape[:2]
+    by_draw = order.reshape(chains, draws, -1)
+    return {name: _take(value, dims[name], axes, by_draw) for name, value in values.items()}
 
 
 def permuted(
@@ -84,24 +84,18 @@ def _take(value: np.ndarray, dims: Sequence[str], axes: Sequence[str], order: np
 
 
 def _profiles(values: Mapping[str, np.ndarray], dims: Mapping[str, Sequence[str]], axes: Sequence[str], count: int):
-    """What every label looks like in every draw, (chain * draw, label, feature), in units of the spread.
+    """What every label looks like in every draw, (chain * draw, label, number).
 
     A square array over two label axes enters through its diagonal, which does not depend on the other labels.
     """
     parts = []
     for name, value in values.items():
-        own = [a for a in axes if a in dims[name]]
-        if not own:
-            continue
+        own = [1 + list(dims[name]).index(axis) for axis in axes if axis in dims[name]]
         flat = value.reshape(-1, *value.shape[2:])
         if len(own) == 2:
-            first, second = (1 + list(dims[name]).index(a) for a in own)
-            profile = np.diagonal(flat, axis1=first, axis2=second)[..., None].reshape(len(flat), -1, count)
-            profile = np.swapaxes(profile, 1, 2)
-        else:
-            profile = np.moveaxis(flat, 1 + list(dims[name]).index(own[0]), 1).reshape(len(flat), count, -1)
-        if (profile > 0).all():
-            profile = np.log(profile)  # scales and rates differ by factors
-        # Spread over draws and labels of one feature: no feature decides by its unit.
-        parts.append((profile - profile.mean((0, 1))) / (profile.std((0, 1)) + 1e-12) / np.sqrt(profile.shape[2]))
+            flat, own = np.diagonal(flat, axis1=own[0], axis2=own[1]), [flat.ndim - 2]
+        if own:
+            profile = np.moveaxis(flat, own[0], 1).reshape(len(flat), count, -1)
+            # Scales and rates differ by factors.
+            parts.append(np.log(profile) if (profile > 0).all() else profile)
     return np.concatenate(parts, axis=2)

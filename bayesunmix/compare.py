@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -23,6 +24,7 @@ VARIANCE_LIMIT = 0.4  # of the log density over draws: beyond, WAIC of that unit
 TIE = 4.0  # nats: a smaller difference never decides
 BLOCK = 8  # pixels along each side of a jackknife block
 _FEWEST_BLOCKS = 4
+_FEWEST_TIME_BLOCKS = 10  # of a sequence
 _ERROR_DRAWS = 100  # draws behind the numerical error
 _ERROR_SHARE = 0.1  # largest numerical error, in standard errors of a difference, at which there is a verdict
 
@@ -60,7 +62,7 @@ class Elpd:
     mcse: float
 
 
-def waic(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS) -> Elpd:
+def waic(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS, n_blocks: int | None = None) -> Elpd:
     """Widely applicable information criterion, on the scale of the log density.
 
     Per unit ``log(mean over draws of p(y | globals)) - variance over draws of log p(y | globals)``, with the
@@ -75,6 +77,9 @@ def waic(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS)
         how a new unit is predicted, and keeps improving with every component that is added.
     seed : int or JAX key
         Picks the integration points where the likelihood is sampled.
+    n_blocks : int, optional
+        For sequences: the unit is one of so many stretches of a sequence given all of it that came before,
+        log p(block | earlier), instead of a whole sequence. At least 10, and needed where there is one sequence.
 
     Returns
     -------
@@ -84,7 +89,8 @@ def waic(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS)
     Raises
     ------
     ValueError
-        When the latents are sample sites and ``conditional`` is False.
+        When the latents are sample sites and ``conditional`` is False; for a single sequence without ``n_blocks``, or
+        too few blocks.
 
     References
     ----------
@@ -94,6 +100,13 @@ def waic(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS)
     """
     unit = _unit(fit, conditional)
     units = fit.units
+    if n_blocks is not None:
+        return _by_blocks(fit, n_blocks)
+    if units.n_units == 1 and units.lengths is not None:
+        raise ValueError(
+            "WAIC needs several units, and there is one sequence: pass n_blocks=20, say, to take stretches of it given "
+            "their past as units"
+        )
     log_mean, variance = np.empty((2, units.n_units))
     between = np.zeros(units.n_units)
     with native_precision():
@@ -123,6 +136,45 @@ def waic(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS)
     )
 
 
+def _by_blocks(fit: Fit, n_blocks: int) -> Elpd:
+    """The same with stretches of a sequence as units, each given its past."""
+    units = fit.units
+    if n_blocks < _FEWEST_TIME_BLOCKS or units.lengths is None or units.lengths.min() < n_blocks:
+        raise ValueError(
+            f"n_blocks: expected at least {_FEWEST_TIME_BLOCKS} blocks of sequences of as many frames, got {n_blocks}"
+        )
+    with native_precision():
+        chosen = fit.draws()
+        y = jnp.asarray(units.values, jnp.result_type(float))
+
+        @jax.jit
+        def terms(values):
+            def one(value):
+                fn = chosen.program.likelihood(chosen.numbers, value, y, fit.covariates)
+                if not hasattr(fn, "log_prob_blocks"):
+                    raise TypeError("n_blocks: this model has no density of a block given its past")
+                return fn.log_prob_blocks(y, n_blocks)
+
+            log_p = jax.lax.map(one, values)
+            return jax.nn.logsumexp(log_p, axis=0) - jnp.log(len(log_p)), log_p.var(0)
+
+        found = terms({name: chosen.values[name] for name, _ in chosen.program.shapes})
+        log_mean, variance = (np.asarray(part, dtype=np.float64) for part in found)
+    pointwise = log_mean - variance
+    blocks = {"block": np.arange(n_blocks)}
+    return Elpd(
+        elpd=float(pointwise.sum()),
+        se=float(np.sqrt(pointwise.size * pointwise.var())),
+        p=float(variance.sum()),
+        pointwise=units.to_map(pointwise, ("block",), blocks)
+        .rename("elpd")
+        .assign_attrs(units="nats", criterion="waic"),
+        n_warn=int(np.sum(variance > VARIANCE_LIMIT)),
+        unit="block given its past",
+        mcse=0.0,
+    )
+
+
 def _terms(draws: Draws, fit: Fit, key: jax.Array) -> np.ndarray:
     """Terms of WAIC with the integration points of ``key``."""
     terms = np.empty(fit.units.n_units)
@@ -144,7 +196,7 @@ def _unit(fit: Fit, conditional: bool) -> str:
     return f"{unit} (conditional)" if names else unit
 
 
-def compare(fits: Mapping[str, Fit], criterion: str = "waic") -> pd.DataFrame:
+def compare(fits: Mapping[str, Fit], criterion: str = "waic", *, n_blocks: int | None = None) -> pd.DataFrame:
     """Rank fits of the same data by how well they predict.
 
     Parameters
@@ -152,6 +204,8 @@ def compare(fits: Mapping[str, Fit], criterion: str = "waic") -> pd.DataFrame:
     fits : mapping of name to Fit
         Two or more, of the same pixels and channels.
     criterion : "waic"
+    n_blocks : int, optional
+        For sequences: blocks given their past as units, see :func:`waic`.
 
     Returns
     -------
@@ -179,7 +233,7 @@ def compare(fits: Mapping[str, Fit], criterion: str = "waic") -> pd.DataFrame:
     if criterion != "waic":
         raise ValueError(f'criterion: expected "waic", got {criterion!r}')
     _same_data(fits)
-    found = {name: waic(fit, conditional=True) for name, fit in fits.items()}
+    found = {name: waic(fit, conditional=True, n_blocks=n_blocks) for name, fit in fits.items()}
     _same_unit(found)
     names = sorted(found, key=lambda name: -found[name].elpd)
     best = found[names[0]]

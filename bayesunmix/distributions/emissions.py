@@ -144,7 +144,8 @@ class Categorical(NamedTuple):
 
     def observe(self, name, state, y):
         """Sample site of a frame in known states (sequence,)."""
-        numpyro.sample(name, dist.Categorical(self.probabilities[state]), obs=None if y is None else y[..., 0])
+        symbol = None if y is None else y[..., 0].astype(jnp.int32)
+        numpyro.sample(name, dist.Categorical(self.probabilities[state]), obs=symbol)
 
     def discrepancy(self, y, path):
         """-2 log density of the symbol, (..., time)."""

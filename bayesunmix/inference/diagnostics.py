@@ -75,8 +75,9 @@ def of_sampler(mode: Mode, values: dict[str, np.ndarray], statistics: dict[str, 
     worst_rhat, worst_ess = 0.0, np.inf
     if draws >= 4:
         for name, value in values.items():
-            rhat = np.asarray(split_gelman_rubin(value))
-            ess = np.asarray(effective_sample_size(value))
+            with np.errstate(invalid="ignore", divide="ignore"):  # what cannot vary is NaN
+                rhat = np.asarray(split_gelman_rubin(value))
+                ess = np.asarray(effective_sample_size(value))
             per_parameter["rhat"][name], per_parameter["ess_bulk"][name] = rhat, ess
             worst_rhat, worst_ess = max(worst_rhat, np.nanmax(rhat)), min(worst_ess, np.nanmin(ess))
     divergent = statistics["diverging"].mean()

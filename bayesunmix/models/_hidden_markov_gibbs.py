@@ -2,7 +2,8 @@
 
 Where prior and emission are conjugate a parameter is drawn from its exact conditional. Elsewhere the conditional under
 a conjugate stand-in for the prior is the proposal, and a Metropolis step accepts by the ratio of prior to stand-in:
-exact for every prior, ordered ones included, and nearly always accepted where the data say more than the prior.
+exact for every prior, ordered ones included, and nearly always accepted where the data say more than the prior. For
+priors that disagree with the data, positive parameters take a few steps of a random walk besides.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from bayesunmix.models.hidden_markov_model import HiddenMarkovModel
 
 Values = dict[str, jax.Array]
+_WALKS = 4  # of every entry, a sweep
 
 
 class PathSampler:
@@ -137,6 +139,34 @@ def _accept(model: HiddenMarkovModel, key, name: str, old, proposal: _Proposal):
     return jnp.where(jnp.log(jax.random.uniform(key, old.shape)) < ratio, proposal.value, old)
 
 
+def _walk(model: HiddenMarkovModel, key, name: str, value, likelihood, step):
+    """Random-walk Metropolis of positive numbers in their logarithm, for priors far from the stand-in.
+
+    Even and odd states take turns, so that of two neighbours in an order only one moves.
+    """
+    prior = model.priors[name].distribution()
+    index = jnp.arange(model.n_states).reshape(-1, *[1] * (value.ndim - 1))
+
+    def inside(v):
+        wrong = (v[1:] <= v[:-1]) if model.orders(name) else jnp.zeros(v[1:].shape, bool)
+        edge = jnp.zeros(v[:1].shape, bool)
+        return ~(jnp.concatenate([edge, wrong]) | jnp.concatenate([wrong, edge]))
+
+    def target(v):
+        return likelihood(v) + prior.log_prob(v) + jnp.log(v)
+
+    def turn(value, inputs):
+        key, parity = inputs
+        key_move, key_accept = jax.random.split(key)
+        mine = index % 2 == parity
+        moved = jnp.where(mine, value * jnp.exp(step * jax.random.normal(key_move, value.shape, value.dtype)), value)
+        accept = jnp.log(jax.random.uniform(key_accept, value.shape)) < target(moved) - target(value)
+        return jnp.where(mine & accept & inside(moved), moved, value), None
+
+    keys = jax.random.split(key, 2 * _WALKS)
+    return jax.lax.scan(turn, value, (keys, jnp.tile(jnp.arange(2), _WALKS)))[0]
+
+
 # ---------------------------------------------------------------------- normal
 
 
@@ -199,7 +229,10 @@ def _normal(model, keys, full: Values, suffix: str, family, y, path, key_frames)
     stand_in = _RootInverseGamma(shape, _like(level, drawn, model))
     drawn = drawn if model.wide else drawn[:, 0]
     accepted = _accept(model, jax.random.fold_in(keys[1], 1), spread, full[spread], _Proposal(drawn, stand_in))
-    return {**found, spread: accepted}
+    count, squares = (v if model.wide else v[:, 0] for v in (count, squares))
+    likelihood = lambda v: -count * jnp.log(v) - 0.5 * squares / v**2  # noqa: E731
+    step = 2.4 / jnp.sqrt(2.0 * count + 1.0)
+    return {**found, spread: _walk(model, jax.random.fold_in(keys[1], 2), spread, accepted, likelihood, step)}
 
 
 class _RootInverseGamma(NamedTuple):
@@ -289,4 +322,7 @@ def _rates(model, keys, full: Values, suffix: str, plain: str, y, path) -> Value
     events, exposure = (total, count) if plain == "poisson" else (count, total)
     drawn = jax.random.gamma(keys[0], shape + events, dtype=y.dtype) / (level + exposure)
     stand_in = dist.Gamma(shape, level)
-    return {name: _accept(model, keys[1], name, full[name], _Proposal(drawn, stand_in))}
+    accepted = _accept(model, keys[1], name, full[name], _Proposal(drawn, stand_in))
+    likelihood = lambda v: events * jnp.log(v) - exposure * v  # noqa: E731
+    step = 2.4 / jnp.sqrt(events + 1.0)
+    return {name: _walk(model, jax.random.fold_in(keys[1], 2), name, accepted, likelihood, step)}

@@ -351,6 +351,8 @@ class HiddenMarkovModel:
         }
         sized = replace(self, **sizes)
         frames.check(values, sized.families, soft=sized.soft)
+        if sized.n_states == 1:
+            sized = replace(sized, fixed={**sized.fixed, "initial": np.ones(1), "transition": np.ones((1, 1))})
         for name in sized.ordered if isinstance(sized.ordered, tuple) else ():
             if name not in sized.parameters or len(sized.dims[name]) != 1:
                 raise ValueError(f"ordered: expected parameters with one number a state, got {name!r}")

@@ -1,0 +1,197 @@
+"""The hidden Markov model against its textbook program, Stan's reference draws, and itself by another method."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from numpyro import handlers
+from numpyro.diagnostics import effective_sample_size
+from numpyro.infer.util import log_density
+
+import bayesunmix as bu
+from bayesunmix.align import match_labels
+from bayesunmix.models import HiddenMarkovModel
+
+
+@pytest.mark.parametrize("emission", ["normal", ["poisson", "categorical"]])
+def test_the_textbook_program_summed_over_paths_is_the_marginal(emission) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, (1, 4, 2)).astype(float) if isinstance(emission, list) else rng.normal(size=(1, 4))
+    model = HiddenMarkovModel(2, emission, n_symbols=3 if isinstance(emission, list) else None).bind(y)
+    with jax.enable_x64(True):
+        sites = handlers.trace(handlers.seed(model, 3)).get_trace(y, n_units=1)
+        drawn = {n: s["value"] for n, s in sites.items() if s["type"] == "sample" and n != "y"}
+        keywords = {"n_units": 1}
+        marginal = log_density(model, (jnp.asarray(y),), keywords, drawn)[0]
+        path = {f"state_{t}": jnp.zeros(1, int) for t in range(4)}
+        terms = [
+            log_density(model.joint, (jnp.asarray(y),), keywords, {**drawn, **dict(zip(path, states, strict=True))})[0]
+            for states in (jnp.array(p)[:, None] for p in itertools.product(range(2), repeat=4))
+        ]
+        assert float(jax.nn.logsumexp(jnp.stack(terms))) == pytest.approx(float(marginal), abs=1e-9)
+
+
+def drive(real_data, event: int):
+    """Data of posteriordb's hmm_drive, the model of its Stan program, and the reference draws by our names."""
+    data = real_data(f"hmm_bball/bball_drive_event_{event}.json.zip")
+    given = json.loads(zipfile.ZipFile(data).read(f"bball_drive_event_{event}.json"))
+    archive = zipfile.ZipFile(real_data(f"hmm_bball/ref_draws_hmm_drive_{event}.json.zip"))
+    chains = json.loads(archive.read(archive.namelist()[0]))
+    prior = dist.Normal(np.array([0.0, 3.0]), 1.0)
+    name = "means" if event else "rates"
+    # Without a log-prior for its state the first step weighs all states alike: the same as a uniform one.
+    fixed = {"initial": [0.5, 0.5]} | ({"scales_0": given["tau"], "scales_1": given["rho"]} if event else {})
+    model = HiddenMarkovModel(
+        2,
+        ["normal" if event else "exponential"] * 2,
+        transition_concentration=given["alpha"],
+        fixed=fixed,
+        priors={f"{name}_0": prior, f"{name}_1": prior},
+        ordered=(f"{name}_0", f"{name}_1"),
+    )
+    stan = {"phi": f"{name}_0", "lambda": f"{name}_1"}
+    reference = {
+        **{(ours, k): [c[f"{n}[{k + 1}]"] for c in chains] for n, ours in stan.items() for k in range(2)},
+        **{("transition", k, j): [c[f"theta{k + 1}[{j + 1}]"] for c in chains] for k in range(2) for j in range(2)},
+    }
+    return np.stack([given["u"], given["v"]], axis=-1)[None], model, reference
+
+
+@pytest.mark.parametrize("event", [0, 1])
+def test_stan_s_reference_draws_are_reproduced(event: int, real_data) -> None:
+    y, model, reference = drive(real_data, event)
+    fit = bu.fit(model, y, bu.Gibbs(draws=2000, warmup=200, chains=4), progress=False)
+    assert fit.converged
+    for (name, *where), chains in reference.items():
+        ours, theirs = fit.posterior[name].values[(..., *where)], np.array(chains)
+        sd = theirs.std()
+        error = sd * np.sqrt(1 / effective_sample_size(ours) + 1 / effective_sample_size(theirs))
+        assert abs(ours.mean() - theirs.mean()) < 0.1 * sd + 3 * error, (name, where)
+        assert ours.std() / sd == pytest.approx(1.0, abs=0.1), (name, where)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("event", [0, 1])
+@pytest.mark.parametrize("method", [bu.NUTS(draws=1500, warmup=500), bu.SVI(draws=4000)])
+def test_the_other_methods_agree_with_stan_too(event: int, method, real_data) -> None:
+    y, model, reference = drive(real_data, event)
+    fit = bu.fit(model, y, method, progress=False)
+    assert fit.converged
+    for (name, *where), chains in reference.items():
+        ours, theirs = fit.posterior[name].values[(..., *where)], np.array(chains)
+        # A guide that passes its check may be off by a quarter of an sd, and by a quarter in width.
+        share, width = (0.25, 0.25) if isinstance(method, bu.SVI) else (0.1, 0.1)
+        assert abs(ours.mean() - theirs.mean()) < (share + 0.1) * theirs.std(), (name, where)
+        assert ours.std() / theirs.std() == pytest.approx(1.0, abs=width), (name, where)
+
+
+def test_draws_with_switched_labels_are_put_in_one_order() -> None:
+    rng = np.random.default_rng(1)
+    y = rng.normal(size=(2, 30))
+    model = HiddenMarkovModel(3).bind(y)
+    means = np.array([-1.0, 0.0, 2.0]) + 0.1 * rng.normal(size=(2, 50, 3))
+    transition = np.eye(3) * 0.6 + 0.1 + 0.05 * rng.dirichlet(np.ones(3), (2, 50, 3))
+    scales = np.full((2, 50, 3), 0.5) + 0.05 * rng.random((2, 50, 3))
+    true = {"means": means, "transition": transition, "scales": scales}
+    order = np.argsort(rng.random((2, 50, 3)), axis=-1)
+    mixed = {n: np.take_along_axis(v, order.reshape(2, 50, 3, *[1] * (v.ndim - 3)), axis=2) for n, v in true.items()}
+    mixed["transition"] = np.take_along_axis(mixed["transition"], order[:, :, None], axis=3)
+    found = match_labels(model, mixed)
+    for name, value in true.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+def test_what_tells_states_apart_keeps_their_order() -> None:
+    y = np.random.default_rng(2).normal(size=(2, 30))
+    symmetric = {"priors": {"means": dist.Normal(0.0, 2.0)}, "fixed": {"scales": 0.3}, "stickiness": 3.0}
+    assert HiddenMarkovModel(2, **symmetric).bind(y).exchangeable
+    for different in (
+        {"priors": {"means": dist.Normal(np.array([0.0, 1.0]), 1.0)}},
+        {"fixed": {"scales": [0.3, 0.4]}},
+        {"absorbing": [1]},
+        {"ordered": True},
+        {"transition_concentration": [[2.0, 1.0], [1.0, 1.0]]},
+        {"initial_concentration": [1.0, 2.0]},
+    ):
+        assert not HiddenMarkovModel(2, **different).bind(y).exchangeable, different
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"n_states": 0}, "at least 1"),
+        ({"emission": "gauss"}, "emission"),
+        ({"emission": []}, "at least one family"),
+        ({"priors": {"rates": dist.Gamma(1.0, 1.0)}}, "no \\['rates'\\]"),
+        ({"priors": {"means": {"kind": "Normall", "loc": 0.0}}}, "no distribution"),
+        ({"priors": {"means": {"kind": "Normal", "wide": 0.0}}}, "Normal with"),
+        ({"fixed": {"mean": 0.0}}, "no \\['mean'\\]"),
+        ({"transition_concentration": 0.0}, "positive"),
+        ({"transition_concentration": [1.0, 2.0, 3.0]}, "transition_concentration"),
+        ({"absorbing": [5]}, "states below 2"),
+        ({"forbidden": [(0, 0), (0, 1)]}, "way out"),
+        ({"soft": True}, "soft"),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        HiddenMarkovModel(**{"n_states": 2, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("emission", "y", "match"),
+    [
+        ("poisson", [[0.5, 1.0]], "whole numbers"),
+        ("categorical", [[-1.0, 1.0]], "whole numbers"),
+        ("exponential", [[-1.0, 1.0]], "positive"),
+        (["normal", "poisson"], [[1.0, 2.0]], "expected 2 features"),
+        ("normal", [[np.inf, 1.0]], "infinite"),
+        ("normal", [[np.nan, np.nan]], "no value"),
+    ],
+)
+def test_data_that_cannot_be_are_refused(emission, y, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        bu.fit(HiddenMarkovModel(2, emission), np.array(y), progress=False)
+
+
+def test_sequences_come_in_the_forms_of_the_peers() -> None:
+    from bayesunmix.data.sequences import as_sequences
+
+    parts = [np.arange(4.0), np.arange(2.0)]
+    padded = np.array([[0.0, 1, 2, 3], [0, 1, np.nan, np.nan]])
+    forms = (
+        parts,
+        (np.concatenate(parts), [4, 2]),
+        (np.concatenate(parts)[:, None], [4, 2]),
+        xr.DataArray([[0, 1, 2, 3], [0, 1, 7, 7]], {"length": ("sequence", [4, 2])}, ("sequence", "time")),
+    )
+    for form in forms:
+        units = as_sequences(form)
+        np.testing.assert_array_equal(units.values, padded)
+        np.testing.assert_array_equal(units.lengths, [4, 2])
+    assert as_sequences(np.arange(5.0)).values.shape == (1, 5)
+    with pytest.raises(ValueError, match="lengths"):
+        as_sequences((np.arange(5.0), [4, 2]))
+
+
+def test_one_sequence_is_compared_by_blocks_given_their_past() -> None:
+    rng = np.random.default_rng(3)
+    state = np.cumsum(rng.random(300) < 0.1) % 2
+    y = 2.5 * state + 0.5 * rng.normal(size=300)
+    settings = bu.Gibbs(draws=100, warmup=50, chains=2, most_thin=4)
+    one, two = (bu.fit(HiddenMarkovModel(k), y, settings, progress=False) for k in (1, 2))
+    with pytest.raises(ValueError, match="n_blocks"):
+        bu.waic(two)
+    with pytest.raises(ValueError, match="at least 10"):
+        bu.waic(two, n_blocks=5)
+    found = bu.waic(two, n_blocks=15)
+    assert found.unit == "block given its past" and found.pointwise.dims == ("sequence", "block")
+    assert bu.compare({"one": one, "two": two}, n_blocks=15).attrs["preferred"] == "two"
