@@ -38,11 +38,10 @@ class Normal(NamedTuple):
     def log_prob(self, y):
         seen = jnp.isfinite(y)
         away = jnp.where(seen, y, 0.0)[..., None, :] - self.means
-        away = jnp.where(seen[..., None, :], away, 0.0)
         if self.covariances is None and self.noise is None:
             terms = -0.5 * (away / self.scales) ** 2 - jnp.log(self.scales) - 0.5 * _LOG_2PI
             return jnp.where(seen[..., None, :], terms, 0.0).sum(-1)
-        return self._joint(seen, away)
+        return self._joint(seen, jnp.where(seen[..., None, :], away, 0.0))
 
     def _joint(self, seen, away):
         """Correlated features; those missing from a frame become independent of unit variance, and cost nothing."""

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 _LONG = 4096  # steps from which blocks pay on a CPU
-_LANES = 256  # blocks of all sequences together that keep its vector units busy
+_LANES = 128  # blocks of all sequences together that keep its vector units busy
 _FEW_STATES = 8  # a block carries one vector per state
 
 
@@ -41,16 +41,14 @@ def log_likelihood(initial, transition, log_emission, *, log_form: bool = False)
 
 def log_steps(initial, transition, log_emission) -> jax.Array:
     """log p(y_t | y_1 ... y_t-1) of every frame, (time, sequence)."""
-    weight, top = _weights(log_emission)
-    first, log_first = _normalised(initial[:, None] * weight[0])
+    first, log_first = _normalised(initial[:, None], log_emission[0])
 
-    def step(state, weight):
-        joint = (transition.T @ state) * weight
-        size = joint.sum(0)
-        return joint / size, size
+    def step(state, log_emission):
+        return _normalised(transition.T @ state, log_emission)
 
-    _, sizes = lax.scan(step, first, weight[1:])
-    return jnp.concatenate([log_first[None], jnp.log(sizes)]) + top
+    _, rest = lax.scan(step, first, log_emission[1:])
+    size, top = (jnp.concatenate([a[None], b]) for a, b in zip(log_first, rest, strict=True))
+    return jnp.log(size) + top
 
 
 def total(terms) -> jax.Array:
@@ -68,63 +66,63 @@ def _by_blocks(initial, transition, log_emission, blocks: int) -> jax.Array:
     What a block does to the state before it is a matrix; it is found by running the block from every state at once.
     """
     steps, states, sequences = log_emission.shape
-    weight, top = _weights(log_emission)
+    top = _top(log_emission)
+    weight = jnp.exp(log_emission - top[:, None])
     length = (steps - 1) // blocks
     parts = weight[1 : 1 + blocks * length].reshape(blocks, length, states, sequences)
     parts = parts.transpose(1, 2, 3, 0).reshape(length, states, sequences * blocks)
-    # (state now, state before, lane)
+    # Rows: the state now. Columns: the state before the block, by lane.
     unit = jnp.broadcast_to(jnp.eye(states, dtype=weight.dtype)[:, :, None], (states, states, parts.shape[2]))
 
     def step(matrix, weight):
-        new = [sum(matrix[i] * transition[i, j] for i in range(states)) * weight[j] for j in range(states)]
-        size = sum(row.sum(0) for row in new)
-        return jnp.stack([row / size for row in new]), size
+        joint = (transition.T @ matrix).reshape(states, states, -1) * weight[:, None]
+        size = joint.sum(0).max(0)
+        return (joint / size).reshape(states, -1), size
 
-    matrix, sizes = lax.scan(step, unit, parts)
+    matrix, sizes = lax.scan(step, unit.reshape(states, -1), parts)
     inside = total(jnp.log(sizes)).reshape(sequences, blocks).sum(1)
+    first, (size, _) = _normalised(initial[:, None], log_emission[0])
 
     def join(state, matrix):
         joint = jnp.einsum("is,jis->js", state, matrix)
         size = joint.sum(0)
         return joint / size, size
 
-    first, log_first = _normalised(initial[:, None] * weight[0])
-    state, between = lax.scan(join, first, jnp.moveaxis(matrix.reshape(states, states, sequences, blocks), 3, 0))
+    matrix = jnp.moveaxis(matrix.reshape(states, states, sequences, blocks), 3, 0)
+    state, between = lax.scan(join, first, matrix)
 
-    def last(state, weight):
-        joint = (transition.T @ state) * weight
-        size = joint.sum(0)
-        return joint / size, size
+    def last(state, log_emission):
+        return _normalised(transition.T @ state, log_emission)
 
-    _, rest = lax.scan(last, state, weight[1 + blocks * length :])
-    return inside + jnp.log(between).sum(0) + jnp.log(rest).sum(0) + log_first + total(top)
+    _, (rest, _) = lax.scan(last, state, log_emission[1 + blocks * length :])
+    return inside + jnp.log(between).sum(0) + jnp.log(rest).sum(0) + jnp.log(size) + total(top)
 
 
-def _weights(log_emission):
-    """Densities relative to the most probable state of the frame, and the log of what was taken out."""
-    top = log_emission.max(1)
-    top = lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))
-    return jnp.exp(log_emission - top[:, None]), top
+def _top(log_emission):
+    """Log density of the most probable state, (..., sequence); what is taken out before an exponential."""
+    top = log_emission.max(-2)
+    return lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))
 
 
-def _normalised(joint):
+def _normalised(predicted, log_emission):
+    """Probabilities after a frame, and its density as a number and the log that was taken out of it."""
+    top = _top(log_emission)
+    joint = predicted * jnp.exp(log_emission - top)
     size = joint.sum(0)
-    return joint / size, jnp.log(size)
+    return joint / size, (size, top)
 
 
 def filtered(initial, transition, log_emission, *, log_form: bool = False) -> jax.Array:
     """p(state_t | y_1 ... y_t), (time, state, sequence)."""
     if log_form:
         return jax.nn.softmax(log_filtered(initial, transition, log_emission), axis=1)
-    weight, _ = _weights(log_emission)
-    first, _ = _normalised(initial[:, None] * weight[0])
+    first, _ = _normalised(initial[:, None], log_emission[0])
 
-    def step(state, weight):
-        joint = (transition.T @ state) * weight
-        joint = joint / joint.sum(0)
-        return joint, joint
+    def step(state, log_emission):
+        state, _ = _normalised(transition.T @ state, log_emission)
+        return state, state
 
-    _, rest = lax.scan(step, first, weight[1:])
+    _, rest = lax.scan(step, first, log_emission[1:])
     return jnp.concatenate([first[None], rest])
 
 
