@@ -77,17 +77,6 @@ def summary(facts: Facts, table: pd.DataFrame | None = None) -> dict[str, Any]:
     from bayesunmix.report.words import headline
 
     fit = facts.fit
-    mean = facts.abundance.sel(statistic="mean")
-    sd = facts.abundance.sel(statistic="sd")
-    members = [
-        {
-            "name": str(name),
-            "mean_abundance": float(mean.sel(endmember=name).mean()),
-            "largest_abundance": float(mean.sel(endmember=name).max()),
-            "median_sd": float(sd.sel(endmember=name).median()),
-        }
-        for name in mean.coords["endmember"].values
-    ]
     found: dict[str, Any] = {
         "headline": headline(facts).text,
         "converged": bool(fit.converged),
@@ -102,10 +91,11 @@ def summary(facts: Facts, table: pd.DataFrame | None = None) -> dict[str, Any]:
         "noise_scale": float(fit.posterior["noise_scale"].mean()) if "noise_scale" in fit.posterior else None,
         "check": dict(facts.checked.attrs),
         "epistemic_share": facts.epistemic_share,
-        "endmembers": members,
+        **({"endmembers": _members(facts)} if facts.mixes else {}),
+        **({"components": facts.components} if facts.components else {}),
         "data_hash": fit.provenance["data_hash"],
     }
-    if facts.truth is not None:
+    if facts.truth is not None and facts.mixes:
         found["truth"] = {
             "abundance_coverage_90": facts.abundance_coverage,
             "endmember_coverage_90": facts.endmember_coverage,
@@ -117,6 +107,20 @@ def summary(facts: Facts, table: pd.DataFrame | None = None) -> dict[str, Any]:
             "models": json.loads(table.to_json(orient="index")),
         }
     return found
+
+
+def _members(facts: Facts) -> list[dict[str, Any]]:
+    mean = facts.abundance.sel(statistic="mean")
+    sd = facts.abundance.sel(statistic="sd")
+    return [
+        {
+            "name": str(name),
+            "mean_abundance": float(mean.sel(endmember=name).mean()),
+            "largest_abundance": float(mean.sel(endmember=name).max()),
+            "median_sd": float(sd.sel(endmember=name).median()),
+        }
+        for name in mean.coords["endmember"].values
+    ]
 
 
 def _clean(value: Any) -> Any:

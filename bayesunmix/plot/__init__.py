@@ -1,10 +1,23 @@
 """Figures of a fit, at journal size; matplotlib is imported when the first one is drawn."""
 
 from .abundance import maps
+from .atoms import classes, displacements, membership_entropy
 from .comparing import comparison
 from .convergence import trace
 from .criticism import residuals, uncertainty
-from .scree import scree
+from .scree import components, scree
 from .spectra import endmembers
 
-__all__ = ["comparison", "endmembers", "maps", "residuals", "scree", "trace", "uncertainty"]
+__all__ = [
+    "classes",
+    "comparison",
+    "components",
+    "displacements",
+    "endmembers",
+    "maps",
+    "membership_entropy",
+    "residuals",
+    "scree",
+    "trace",
+    "uncertainty",
+]

@@ -1,12 +1,14 @@
-"""Explained variances with their credible intervals beside the noise: the scree plot with a posterior."""
+"""Components of a fit: explained variances beside the noise, loadings with their bands, maps of scores."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
-from .style import COLOURS, COLUMN, GREY, RC, canvas, plain
+from .images import centres, dim_label, draw, flatten
+from .style import COLOURS, COLUMN, GREY, PAGE, RC, canvas, colour, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,3 +81,58 @@ def _count(above: np.ndarray) -> str:
     values, counts = np.unique(above.astype(int), return_counts=True)
     most = values[counts.argmax()]
     return f"{most} above noise (probability {counts.max() / counts.sum():.2f})"
+
+
+def components(fit: Any, *, prob: float = 0.9, most: int = 6, latent: xr.Dataset | None = None) -> Figure:
+    """Loadings of the components with credible bands, each beside the map (or profile) of its mean scores.
+
+    Parameters
+    ----------
+    fit : Fit
+        Of a model with components, such as ProbabilisticPCA.
+    prob : float
+        Probability inside the bands, channel by channel.
+    most : int
+        Components to draw, the strongest ones.
+    latent : xarray.Dataset, optional
+        ``fit.latent()`` when it is already there, to spare the work.
+
+    Returns
+    -------
+    Figure
+    """
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    if "explained_variance" not in fit.posterior:
+        raise TypeError(f"expected a fit with components, such as of ProbabilisticPCA, got {fit!r}")
+    posterior = fit.posterior["components"].stack(sample=("chain", "draw"))
+    loadings = posterior.transpose("component", "sample", ...)[:most]
+    channel = loadings.dims[-1]
+    x = centres(loadings, str(channel))
+    low, high = np.quantile(loadings.values, [(1 - prob) / 2, (1 + prob) / 2], axis=1)
+    score = (fit.latent(prob) if latent is None else latent)["score"].sel(statistic="mean")
+    rows = len(loadings)
+    with matplotlib.rc_context(RC):
+        figure, panels = plt.subplots(
+            rows, 2, figsize=(PAGE / 25.4, (12 + 30 * rows) / 25.4), squeeze=False, layout="constrained",
+            width_ratios=(1.6, 1),
+        )  # fmt: skip
+        for k, (spectrum, (left, right)) in enumerate(zip(loadings.values.mean(axis=1), panels, strict=True)):
+            left.fill_between(x, low[k], high[k], color=colour(k), alpha=0.35, linewidth=0)
+            left.plot(x, spectrum, color=colour(k))
+            left.axhline(0, color=GREY, linewidth=0.5)
+            left.margins(x=0)
+            left.set_ylabel(f"component {k}")
+            scores = score.isel(component=k, drop=True)
+            if scores.ndim == 1:
+                right.plot(centres(scores, str(scores.dims[0])), scores, color=colour(k))
+                right.set_xlabel(dim_label(scores, str(scores.dims[0])))
+            else:
+                image, _ = flatten(scores, None)
+                end = float(np.nanquantile(np.abs(scores.values), 0.995))
+                drawn = draw(right, image, bar=k == 0, outer=k == rows - 1, cmap="RdBu_r", vmin=-end, vmax=end)
+                figure.colorbar(drawn, ax=right, label="score")
+        panels[-1, 0].set_xlabel(dim_label(loadings, str(channel)))
+        panels[0, 0].set_title(plain(f"loadings, mean and {100 * prob:g} % band"))
+        return figure

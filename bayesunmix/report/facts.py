@@ -26,12 +26,31 @@ class Facts:
     truth: xr.Dataset | None
 
     @property
+    def mixes(self) -> bool:
+        """Whether the pixels are mixtures, with abundances."""
+        return "abundance" in self.latent
+
+    @property
     def abundance(self) -> xr.DataArray:
         return self.latent["abundance"]
 
     @property
+    def components(self) -> list[dict[str, float]]:
+        """Of a model with components: explained variance with its interval, and the probability to be above noise."""
+        if "explained_variance" not in self.fit.posterior:
+            return []
+        posterior = self.fit.posterior.stack(sample=("chain", "draw"))
+        variance = posterior["explained_variance"].transpose("component", "sample").values
+        low, high = np.quantile(variance, [(1 - PROB) / 2, (1 + PROB) / 2], axis=1)
+        above = posterior["n_above_noise"].values
+        return [
+            {"mean": float(v.mean()), "lower": float(a), "upper": float(b), "above_noise": float(np.mean(above > k))}
+            for k, (v, a, b) in enumerate(zip(variance, low, high, strict=True))
+        ]
+
+    @property
     def pixel_dims(self) -> list[Any]:
-        return [d for d in self.abundance.dims if d not in ("endmember", "statistic")]
+        return list(self.checked["chi2"].dims)
 
     @property
     def endmembers_inferred(self) -> bool:
@@ -104,7 +123,7 @@ class Facts:
     @property
     def abundance_coverage(self) -> float | None:
         """Share of the true abundances inside their intervals; None without truth."""
-        if self.truth is None:
+        if self.truth is None or not self.mixes:
             return None
         order = (*self.pixel_dims, "endmember")
         true = self.truth["abundance"].transpose(*order).values
@@ -127,10 +146,10 @@ def gather(fit: Any, truth: xr.Dataset | None) -> Facts:
     """Do the work that the page needs, once."""
     return Facts(
         fit=fit,
-        latent=fit.latent(prob=PROB),
+        latent=fit.latent(prob=PROB) if getattr(fit.model, "latent", None) else xr.Dataset(),
         checked=check(fit),
         split=uncertainty(fit),
-        truth=None if truth is None else matched(fit, truth),
+        truth=matched(fit, truth) if truth is not None and "endmember" in truth.dims else truth,
     )
 
 

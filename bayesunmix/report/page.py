@@ -46,9 +46,12 @@ def render(facts: Facts, table: pd.DataFrame | None = None) -> str:
         subtitle=_subtitle(fit),
         headline=words.headline(facts),
         verdict=words.verdict(facts),
-        members=_members(facts),
-        maps=_maps(facts),
-        endmembers=_endmembers(facts),
+        members=_members(facts) if facts.mixes else None,
+        maps=_maps(facts) if facts.mixes else None,
+        endmembers=_endmembers(facts) if facts.mixes else None,
+        scree=_scree(facts) if facts.components else None,
+        components=_component_rows(facts),
+        scores=_scores(facts) if facts.components else None,
         residuals=_residuals(facts),
         uncertainty=_uncertainty(facts),
         trace=_trace(facts),
@@ -87,6 +90,32 @@ def _maps(facts: Facts) -> Picture:
         if len(facts.pixel_dims) > 1
         else f"Abundances along the scan with {words.percent(PROB)} intervals.",
     )
+
+
+def _scree(facts: Facts) -> Picture:
+    text = "Variance that each component explains, the noise taken off, beside the noise along any direction."
+    return _picture(
+        lambda: plot.scree(facts.fit, prob=PROB),
+        text,
+        f"{text} Bars are {words.percent(PROB)} intervals; in the grey area noise hides a component.",
+    )
+
+
+def _scores(facts: Facts) -> Picture:
+    return _picture(
+        lambda: plot.components(facts.fit, prob=PROB, latent=facts.latent),
+        "Loadings of the components with credible bands, and maps of their scores.",
+        f"Loadings, mean and {words.percent(PROB)} credible band, and the mean scores of the pixels.",
+    )
+
+
+def _component_rows(facts: Facts) -> list[tuple[str, ...]]:
+    """Number, explained variance, its interval, and probability to be above the noise."""
+    return [
+        (f"component {k}", words.size(one["mean"]), f"{words.size(one['lower'])} to {words.size(one['upper'])}",
+         f"{one['above_noise']:.2f}")
+        for k, one in enumerate(facts.components)
+    ]  # fmt: skip
 
 
 def _endmembers(facts: Facts) -> Picture:

@@ -83,12 +83,18 @@ def _fit_quality(facts: Facts) -> Finding:
 
 
 def _precision(facts: Facts) -> Finding:
-    sd = float(np.median(finite(facts.abundance.sel(statistic="sd"))))
-    return Finding(
-        "good",
-        f"The median standard deviation of an abundance is {size(sd)}. {percent(facts.epistemic_share)} "
-        "of the predictive variance is uncertainty that more data would reduce; the rest is noise.",
+    text = (
+        f"{percent(facts.epistemic_share)} of the predictive variance is uncertainty that more data would reduce; "
+        "the rest is noise."
     )
+    if facts.mixes:
+        sd = float(np.median(finite(facts.abundance.sel(statistic="sd"))))
+        text = f"The median standard deviation of an abundance is {size(sd)}. {text}"
+    components = facts.components
+    if components:
+        sure = sum(one["above_noise"] > 0.95 for one in components)
+        text = f"{sure} of {len(components)} components are above the noise with more than 95 % probability. {text}"
+    return Finding("good", text)
 
 
 def _against_truth(facts: Facts) -> Finding:
@@ -102,8 +108,8 @@ def _against_truth(facts: Facts) -> Finding:
 
 def _seen(facts: Facts) -> list[str]:
     found = []
-    names = member_names(facts.abundance.coords["endmember"].values)
     if facts.endmembers_inferred:
+        names = member_names(facts.abundance.coords["endmember"].values)
         mixed = [f"{n} ({size(p)})" for n, p in zip(names, facts.purest, strict=True) if p < 0.9]
         if mixed:
             found.append(
@@ -111,7 +117,7 @@ def _seen(facts: Facts) -> list[str]:
                 "spectrum is an extrapolation beyond the data and depends on the priors; a reference "
                 "spectrum would settle it."
             )
-    pure, expected = facts.pure_share
+    pure, expected = facts.pure_share if facts.mixes else (0.0, 1.0)
     if facts.endmembers_inferred and pure > expected + 0.1 and getattr(facts.fit.model, "alpha", 1.0) >= 1:
         found.append(
             f"{percent(pure)} of the pixels are almost one phase, where the prior on abundances expects "
@@ -142,6 +148,16 @@ def _seen(facts: Facts) -> list[str]:
 
 def _assumed(facts: Facts) -> list[str]:
     model = facts.fit.model
+    if not facts.mixes:
+        found = ["The size of the model was chosen, not found. Fit one fewer and one more, and compare them."]
+        if facts.components:
+            found.append(
+                "Components are orthogonal and may be negative: they span what varies together, and are not the "
+                "spectra of phases. Where two explain about the same variance, their directions are uncertain, and "
+                "only the plane that they span means something."
+            )
+        found.append("Error bars hold noise and the model's own uncertainty, not errors of calibration.")
+        return found
     found = ["The number of endmembers was chosen, not found. Fit one fewer and one more, and compare them."]
     if facts.endmembers_inferred:
         found.append(
