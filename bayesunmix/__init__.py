@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from bayesunmix.inference import NUTS as NUTS
     from bayesunmix.inference import SVI as SVI
     from bayesunmix.inference import Gibbs as Gibbs
+    from bayesunmix.information import relative_entropy as relative_entropy
     from bayesunmix.predict import log_likelihood as log_likelihood
     from bayesunmix.predict import posterior_predictive as posterior_predictive
     from bayesunmix.predict import prior_predictive as prior_predictive
@@ -65,6 +66,7 @@ _HOMES = {
     "NUTS": "bayesunmix.inference",
     "SVI": "bayesunmix.inference",
     "Gibbs": "bayesunmix.inference",
+    "relative_entropy": "bayesunmix.information",
     "log_likelihood": "bayesunmix.predict",
     "posterior_predictive": "bayesunmix.predict",
     "prior_predictive": "bayesunmix.predict",

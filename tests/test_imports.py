@@ -20,7 +20,7 @@ ROWS = (
     ("fit",),
     ("predict", "subspace", "storage"),
     ("uncertainty", "check", "compare", "dynamics"),
-    ("_arviz",),
+    ("_arviz", "information"),
     ("plot",),
     ("report",),
     ("bayesunmix",),

@@ -179,6 +179,11 @@ class ProbabilisticPCA:
         """Parameters that convergence is judged by: those that no rotation changes."""
         return ("explained_variance", "noise_scale", "mean") if self.n_components else ("noise_scale", "mean")
 
+    @property
+    def signal_free(self) -> ProbabilisticPCA:
+        """The same noise without any component, not bound yet: what an image without signal looks like."""
+        return ProbabilisticPCA(0, noise=self.noise)
+
     def unit_covariates(self, data) -> dict[str, np.ndarray]:
         """What the program needs to know of every unit beside its data: the row factor of two-way noise, about 1."""
         if self.noise != "two-way":

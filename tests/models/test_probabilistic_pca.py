@@ -282,6 +282,33 @@ def test_masked_entries_and_pixels(image: xr.DataArray) -> None:
     assert checked.attrs["ks_p"] > 1e-3 and abs(checked.attrs["reduced_chi2"] - 1) < 0.05
 
 
+def test_information_is_the_divergence_from_a_signal_free_image() -> None:
+    """Against the closed form for known covariance: half of P log(tr C / P) - log det C, for every pixel."""
+    rng = np.random.default_rng(0)
+    loading = np.array([[0.8, -0.5, 0.3, 0.0, 0.6, 0.2]])
+    values = (rng.normal(size=(20, 20, 1)) @ loading + rng.normal(size=(20, 20, 6))).astype(np.float32)
+    image = xr.DataArray(values, dims=("y", "x", "energy"))
+    fit = bu.fit(ProbabilisticPCA(1), image, progress=False, mask=np.arange(400).reshape(20, 20) > 10)
+    found = bu.relative_entropy(fit)
+    covariance = loading.T @ loading + np.eye(6)
+    expected = 0.5 * (6 * np.log(np.trace(covariance) / 6) - np.linalg.slogdet(covariance)[1]) * 389
+    assert abs(found.attrs["total"] - expected) < 3 * found.attrs["se"]
+    assert found["information"].dims == ("y", "x") and int(found["information"].isnull().sum()) == 11
+    assert "per_count" not in found.attrs
+    with pytest.raises(ValueError, match="other data"):
+        bu.relative_entropy(fit, bu.fit(ProbabilisticPCA(0), image, progress=False))
+
+
+def test_information_in_counts() -> None:
+    rng = np.random.default_rng(0)
+    share = rng.uniform(size=(12, 12, 1))
+    counts = rng.poisson(share * np.linspace(1, 9, 8) + (1 - share) * np.linspace(9, 1, 8)).astype(float)
+    image = xr.DataArray(counts, dims=("y", "x", "energy"))
+    found = bu.relative_entropy(bu.fit(ProbabilisticPCA(1, noise="two-way"), image, progress=False))
+    assert found.attrs["total"] > 3 * found.attrs["se"]
+    assert found.attrs["per_count"] == pytest.approx(found.attrs["total"] / counts.sum())
+
+
 def test_two_way_noise_finds_the_level_of_counts() -> None:
     rng = np.random.default_rng(0)
     thickness, shape = rng.uniform(30, 300, 400), np.exp(-np.linspace(0, 2, 20))
