@@ -1,0 +1,194 @@
+"""Maps drawn on the atoms: classes, what is uncertain about them, and displacements with their error ellipses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from bayesunmix.descriptors import off_centring
+
+from .style import COLUMN, GREY, RC, canvas, colour, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from bayesunmix.fit import Fit
+
+_NINETY = 4.605  # 90 % quantile of chi-square with 2 degrees of freedom
+
+
+def classes(fit: Fit, vectors: xr.Dataset, *, image: xr.DataArray | None = None, ax: Axes | None = None) -> Axes:
+    """Most probable class of every atom; the fainter the mark, the less sure.
+
+    Parameters
+    ----------
+    fit : Fit
+        Of a mixture, to ``vectors``.
+    vectors : xarray.Dataset
+        What was fitted, with the positions of the atoms.
+    image : xarray.DataArray, optional
+        Drawn underneath, on the coordinates of the positions.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        When ``vectors`` are not those of the fit.
+    """
+    from matplotlib.colors import to_rgb
+
+    share = _shares(fit, vectors)
+    position = vectors["position"].values
+    with _rc():
+        ax = _frame(vectors, image, ax)
+        label = share.argmax(axis=1)
+        sure = share.max(axis=1)
+        least = 1.0 / share.shape[1]
+        for k in range(share.shape[1]):
+            here = (label == k) & np.isfinite(sure)
+            faint = 0.15 + 0.85 * (sure[here] - least) / max(1.0 - least, 1e-9)
+            shade = np.column_stack([np.tile(to_rgb(colour(k)), (here.sum(), 1)), faint])
+            ax.scatter(position[here, 1], position[here, 0], s=7, c=shade, linewidths=0)
+            ax.scatter([], [], s=12, color=colour(k), label=f"class {k} ({np.nanmean(share[:, k]):.0%})")
+        missing = ~np.isfinite(sure)
+        if missing.any():
+            ax.scatter(position[missing, 1], position[missing, 0], s=3, color=GREY, linewidths=0, label="incomplete")
+        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        ax.set_title("most probable class")
+    return ax
+
+
+def membership_entropy(
+    fit: Fit, vectors: xr.Dataset, *, part: str = "entropy", image: xr.DataArray | None = None, ax: Axes | None = None
+) -> Axes:
+    """Entropy of every atom's class, or one of its parts, in nats.
+
+    Parameters are those of :func:`classes`, and ``part``: "entropy" for all of it, "entropy_noise" for what a better
+    position would settle, "mutual_information" for what more atoms would settle.
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    found = _latent(fit, vectors)
+    if part not in ("entropy", "entropy_noise", "mutual_information"):
+        raise ValueError(f'part: expected "entropy", "entropy_noise" or "mutual_information", got {part!r}')
+    values, position = found[part].values, vectors["position"].values
+    with _rc():
+        ax = _frame(vectors, image, ax)
+        drawn = ax.scatter(position[:, 1], position[:, 0], c=values, s=7, cmap="viridis", vmin=0.0, linewidths=0)
+        ax.figure.colorbar(drawn, ax=ax, label=f"{part.replace('_', ' ')} (nats)", shrink=0.8)
+    return ax
+
+
+def displacements(
+    fit: Fit,
+    vectors: xr.Dataset,
+    *,
+    scale: float | None = None,
+    image: xr.DataArray | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Off-centring of every atom as an arrow in the colour of its class, a 90 % ellipse of its error at the tip.
+
+    Parameters are those of :func:`classes`, and ``scale``: how many times too long the arrows and ellipses are drawn;
+    chosen when left out, so that the median arrow spans a third of the way to the next atom.
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    from matplotlib.collections import EllipseCollection
+
+    share, moved = _shares(fit, vectors), off_centring(vectors)
+    start, step = vectors["position"].values, moved["displacement"].values
+    whole = np.isfinite(step).all(axis=1) & np.isfinite(share).all(axis=1)
+    start, step, label = start[whole], step[whole], share[whole].argmax(axis=1)
+    if scale is None:
+        length = np.median(np.linalg.norm(step, axis=1))
+        scale = float(max(1.0, np.round(_spacing(start) / (3.0 * max(length, 1e-12)), 1)))
+    colours = np.array([colour(k) for k in range(share.shape[1])])[label]
+    with _rc():
+        ax = _frame(vectors, image, ax)
+        arrow = {"angles": "xy", "scale_units": "xy", "scale": 1.0, "width": 0.004, "headwidth": 3.5}
+        ax.quiver(start[:, 1], start[:, 0], scale * step[:, 1], scale * step[:, 0], color=colours, **arrow)
+        if "displacement_cov" in moved:
+            values, axes = np.linalg.eigh(moved["displacement_cov"].values[whole])
+            size = 2.0 * scale * np.sqrt(_NINETY * np.maximum(values, 0.0))
+            turn = np.degrees(np.arctan2(axes[:, 0, 1], axes[:, 1, 1]))
+            tip = start + scale * step
+            ellipses = EllipseCollection(
+                size[:, 1],
+                size[:, 0],
+                turn,
+                units="xy",
+                offsets=tip[:, ::-1],
+                offset_transform=ax.transData,
+                facecolors="none",
+                edgecolors=GREY,
+                linewidths=0.4,
+            )
+            ax.add_collection(ellipses)
+        ax.set_title(f"displacement × {scale:g}, 90 % ellipses")
+    return ax
+
+
+def _latent(fit: Fit, vectors: xr.Dataset) -> xr.Dataset:
+    found = fit.latent()
+    if "entropy" not in found or "atom" not in found.dims:
+        raise ValueError("expected the fit of a mixture to neighbour vectors")
+    if found.sizes["atom"] != vectors.sizes["atom"]:
+        raise ValueError(f"vectors: expected the {found.sizes['atom']} atoms of the fit, got {vectors.sizes['atom']}")
+    return found
+
+
+def _shares(fit: Fit, vectors: xr.Dataset) -> np.ndarray:
+    found = _latent(fit, vectors)
+    return found[fit.model.latent].sel(statistic="mean").transpose("atom", ...).values
+
+
+def _spacing(position: np.ndarray) -> float:
+    from scipy.spatial import cKDTree
+
+    return float(np.median(cKDTree(position).query(position, k=2)[0][:, 1])) if len(position) > 1 else 1.0
+
+
+def _frame(vectors: xr.Dataset, image: xr.DataArray | None, ax: Axes | None) -> Axes:
+    """Axes with y downwards and equal steps, over the image where there is one."""
+    position = vectors["position"].values
+    if ax is None:
+        height, width = np.ptp(position, axis=0) + 1e-9
+        _, (ax,) = canvas(COLUMN, float(np.clip(COLUMN * 0.75 * height / width, 30.0, 120.0)))
+    units = str(vectors["position"].attrs.get("units", "px"))
+    if image is not None:
+        low, high = np.quantile(image.values, [0.005, 0.995])
+        ax.imshow(image.values, cmap="gray", vmin=low, vmax=high, extent=_extent(image), zorder=0)
+    else:
+        ax.invert_yaxis()
+    ax.set_aspect("equal")
+    ax.set_xlabel(plain(f"x ({units})"))
+    ax.set_ylabel(plain(f"y ({units})"))
+    return ax
+
+
+def _extent(image: xr.DataArray) -> tuple[float, float, float, float]:
+    """left, right, bottom, top of an image whose first row is on top."""
+    ends = []
+    for dim in image.dims[-2:]:
+        at = image.coords[dim].values if dim in image.coords else np.arange(image.sizes[dim])
+        half = 0.5 * float(at[-1] - at[0]) / max(len(at) - 1, 1)
+        ends.append((float(at[0]) - half, float(at[-1]) + half))
+    (top, bottom), (left, right) = ends
+    return left, right, bottom, top
+
+
+def _rc() -> Any:
+    import matplotlib as mpl
+
+    return mpl.rc_context(RC)
