@@ -7,6 +7,7 @@ from .convergence import trace
 from .criticism import residuals, uncertainty
 from .scree import components, scree
 from .spectra import endmembers
+from .transitions import memory, states, transitions
 
 __all__ = [
     "classes",
@@ -16,8 +17,11 @@ __all__ = [
     "endmembers",
     "maps",
     "membership_entropy",
+    "memory",
     "residuals",
     "scree",
+    "states",
     "trace",
+    "transitions",
     "uncertainty",
 ]

@@ -1,0 +1,129 @@
+"""Figures of chains of states: the transition matrix with its intervals, states along time, the memory check."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from bayesunmix.dynamics import transition_matrix
+
+from .style import COLUMN, GREY, PAGE, RC, axis_label, canvas, colour
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def transitions(fit: Any, *, prob: float = 0.9, ax: Axes | None = None) -> Figure | Axes:
+    """Transition probabilities with their credible intervals, a dot and a bar for every pair of states.
+
+    Parameters
+    ----------
+    fit : Fit of HiddenMarkovModel or MarkovChain
+    prob : float
+        Mass of the intervals.
+    ax : matplotlib Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Figure, or the Axes given.
+    """
+    import matplotlib
+
+    table = transition_matrix(fit, prob)
+    states = table.sizes["state"]
+    with matplotlib.rc_context(RC):
+        figure = None
+        if ax is None:
+            figure, (ax,) = canvas(COLUMN, 22 + 3.2 * states**2)
+        labels = []
+        for row, (i, j) in enumerate(np.ndindex(states, states)):
+            mean, lower, upper = (float(table.sel(state=i, next_state=j, statistic=s)) for s in _ENDS)
+            ax.plot([lower, upper], [row, row], color=colour(i), linewidth=1.2)
+            ax.plot(mean, row, "o", color=colour(i), markersize=3)
+            labels.append(f"{i} → {j}")
+        ax.set_yticks(range(states**2), labels)
+        ax.set_ylim(states**2 - 0.5, -0.5)
+        ax.set_xlim(-0.02, 1.02)
+        ax.set_xlabel(f"transition probability per step, bars {prob:.0%}")
+        return ax if figure is None else figure
+
+
+def states(fit: Any, sequence: int = 0, *, feature: int = 0, draws: int = 50) -> Figure:
+    """One sequence over time: its data coloured by the most probable state, and the probability of every state.
+
+    Parameters
+    ----------
+    fit : Fit of HiddenMarkovModel
+    sequence : int
+        Which of the sequences.
+    feature : int
+        Which feature of the data.
+    draws : int
+        Posterior draws behind the probabilities.
+
+    Returns
+    -------
+    Figure with two panels.
+    """
+    import matplotlib
+
+    probability = fit.latent(draws=draws)["state"].sel(statistic="mean").isel({fit.units.pixel_dims[0]: sequence})
+    data = fit.data.isel({fit.units.pixel_dims[0]: sequence})
+    if fit.units.feature_dim:
+        data = data.isel({fit.units.feature_dim: feature})
+    dim = fit.units.channel_dim
+    time = data[dim] if dim in data.coords else xr.DataArray(np.arange(data.sizes[dim]), dims=dim, name="frame")
+    share = probability.transpose(dim, "state").values
+    best = np.where(np.isfinite(share).all(1), np.nan_to_num(share).argmax(1), -1)
+    with matplotlib.rc_context(RC):
+        figure, (upper, lower) = canvas(PAGE, 70, 2, sharex=True)
+        upper.plot(time, data, color=GREY, linewidth=0.4)
+        for k in range(share.shape[1]):
+            upper.plot(time[best == k], data[best == k], ".", color=colour(k), markersize=2.5, label=f"state {k}")
+            lower.plot(time, share[:, k], color=colour(k), linewidth=0.8)
+        upper.set_ylabel(axis_label(fit.data, fit.data.name or "value"))
+        upper.legend(ncols=share.shape[1], loc="lower right", bbox_to_anchor=(1, 1))
+        lower.set_ylim(-0.02, 1.02)
+        lower.set_ylabel("probability")
+        lower.set_xlabel(axis_label(time, str(time.name)))
+        return figure
+
+
+def memory(check: xr.Dataset) -> Figure:
+    """Hops over several steps in the paths, against the band that one-step memory predicts for them.
+
+    Parameters
+    ----------
+    check : xarray.Dataset
+        What ``bu.chapman_kolmogorov`` returned.
+
+    Returns
+    -------
+    Figure with a panel per pair of states.
+    """
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    size = check.sizes["state"]
+    lag = check["lag"].values
+    with matplotlib.rc_context(RC):
+        width = PAGE / 25.4
+        figure, axes = plt.subplots(
+            size, size, figsize=(width, 0.8 * width), sharex=True, squeeze=False, layout="constrained"
+        )
+        for i, j in np.ndindex(size, size):
+            band = check["predicted"].sel(state=i, next_state=j)
+            ax = axes[i, j]
+            ax.fill_between(lag, *(band.sel(statistic=s) for s in _ENDS[1:]), color=GREY, alpha=0.35, linewidth=0)
+            ax.plot(lag, check["observed"].sel(state=i, next_state=j), "o-", color=colour(i), markersize=2.5)
+            ax.set_title(f"{i} → {j}")
+        figure.supxlabel("lag (frames)")
+        figure.supylabel(f"share of hops, band {check.attrs['prob']:.0%} predicted")
+        return figure
+
+
+_ENDS = ("mean", "lower", "upper")
