@@ -34,7 +34,10 @@ MODELS: dict[str, tuple[Any, bool]] = {
     "GaussianMixture, tied": (models.GaussianMixture(2, covariance="tied"), False),
     "GaussianMixture, spherical": (models.GaussianMixture(3, covariance="spherical"), False),
     "GaussianMixture, k-means": (models.GaussianMixture(3, covariance="tied-spherical", weights="equal"), False),
+    "GaussianMixture, positions": (models.GaussianMixture(2, covariance="positions"), False),
     "GaussianMixture, one": (models.GaussianMixture(1, covariance="tied-spherical"), False),
+    "VonMisesMixture": (models.VonMisesMixture(2), True),
+    "VonMisesMixture, k-means": (models.VonMisesMixture(2, weights="equal", dispersion="tied"), False),
     "LinearUnmixing, known": (models.LinearUnmixing(2, endmembers=np.eye(2, CHANNELS) + 0.1), False),
 }
 EVERY = pytest.mark.parametrize("name", list(MODELS))
