@@ -201,7 +201,7 @@ def trap(every: int = 50, frames: int = 2000) -> None:
     for n_states in (2, 3, 4, 5):
         model = bu.models.HiddenMarkovModel(n_states)
         start = time.perf_counter()
-        fit = bu.fit(model, data, bu.Gibbs(draws=250, warmup=200, chains=4, most_thin=16), progress=False)
+        fit = bu.fit(model, data, bu.NUTS(draws=300, warmup=300, chains=2), progress=False)
         fits[f"S={n_states}"] = fit
         check = bu.chapman_kolmogorov(fit, lags=(1, 2, 4, 8, 16), draws=50)
         print(f"\nS={n_states}: {time.perf_counter() - start:.0f} s, {fit.diagnostics.attrs['verdict']}")

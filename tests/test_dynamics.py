@@ -64,6 +64,7 @@ def test_only_frames_a_lag_apart_enter_at_a_lag(path: xr.DataArray) -> None:
     assert float(bu.dwell_times(fit).sel(state=0, statistic="mean")) > 0.4  # seconds: a step is four frames
 
 
+@pytest.mark.slow
 def test_detailed_balance_is_kept(path: xr.DataArray) -> None:
     fit = bu.fit(MarkovChain(3, reversible=True), path, bu.NUTS(draws=150, warmup=150), progress=False)
     matrix = fit.posterior["transition"].values

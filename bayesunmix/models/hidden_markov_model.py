@@ -227,15 +227,7 @@ class HiddenMarkovModel:
         """Whether nothing but the data tells states apart, so that their order is arbitrary."""
         if self.n_states == 1 or self.ordered or self.restricted:
             return False
-        per_state = [(len(self.dims[n]), v) for n, v in self.fixed.items() if n != "transition"]
-        for name, spec in self.priors.items():
-            own = [value for key, value in spec.parameters.items() if key != "degrees"]
-            per_state += [(len(self.dims[name]), value) for value in own]
-        per_state.append((1, self.initial_concentration))
-        square = [np.asarray(m) for m in (self.transition_concentration, self.fixed.get("transition", 1.0))]
-        if any((m.ndim == 1 and np.ptp(m) > 0) or (m.ndim == 2 and not _symmetric(m)) for m in square):
-            return False
-        return not any(_differ(np.asarray(value), ndim) for ndim, value in per_state)
+        return frames.alike(self)
 
     # ------------------------------------------------------------------ the program
 
@@ -395,7 +387,11 @@ class HiddenMarkovModel:
         count = f"{self.n_states} hidden state" + ("s" if self.n_states > 1 else "")
         shown = " x ".join(self.families)
         lines = [f"Every sequence hops between {count}; a frame shows its state through: {shown}."]
-        rows = "uniform" if _plain_one(self.transition_concentration) and self.stickiness == 0 else "Dirichlet"
+        rows = (
+            "uniform"
+            if np.all(np.asarray(self.transition_concentration) == 1.0) and self.stickiness == 0
+            else "Dirichlet"
+        )
         sticky = f", {float(self.stickiness):g} added to the concentration of staying" if self.stickiness else ""
         lines.append(f"Transition probabilities: {rows} in every row{sticky}.")
         if self.absorbing:
@@ -412,18 +408,3 @@ class HiddenMarkovModel:
 
 _AXES = ("state", "next_state")
 _CONCENTRATIONS = {"transition_concentration": 2, "initial_concentration": 1, "stickiness": 0}
-
-
-def _differ(value: np.ndarray, ndim: int) -> bool:
-    """Whether an array with a leading axis of states tells them apart."""
-    return value.ndim >= ndim and value.ndim > 0 and bool((value != value[:1]).any())
-
-
-def _symmetric(matrix: np.ndarray) -> bool:
-    """Whether a matrix is the same for every order of the states: one value on the diagonal, one off it."""
-    rest = matrix[~np.eye(len(matrix), dtype=bool)]
-    return bool(np.ptp(np.diag(matrix)) == 0 and (rest.size == 0 or np.ptp(rest) == 0))
-
-
-def _plain_one(value: Any) -> bool:
-    return bool(np.all(np.asarray(value) == 1.0))

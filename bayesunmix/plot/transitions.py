@@ -117,8 +117,9 @@ def memory(check: xr.Dataset) -> Figure:
         )
         for i, j in np.ndindex(size, size):
             band = check["predicted"].sel(state=i, next_state=j)
-            ax = axes[i, j]
-            ax.fill_between(lag, *(band.sel(statistic=s) for s in _ENDS[1:]), color=GREY, alpha=0.35, linewidth=0)
+            ax: Any = axes[i, j]
+            low, high = (band.sel(statistic=s) for s in _ENDS[1:])
+            ax.fill_between(lag, low, high, color=GREY, alpha=0.35, linewidth=0)
             ax.plot(lag, check["observed"].sel(state=i, next_state=j), "o-", color=colour(i), markersize=2.5)
             ax.set_title(f"{i} → {j}")
         figure.supxlabel("lag (frames)")
