@@ -1,0 +1,113 @@
+"""Vectors that share atoms: the independent ones are picked, parameters rest on them, memberships are for all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import bayesunmix as bu
+from bayesunmix.data.lattices import off_centred_lattice
+from bayesunmix.descriptors.sharing import independent
+
+FAST = bu.SVI(draws=200, steps=40)
+
+
+@pytest.fixture(scope="module")
+def crystal() -> tuple[xr.Dataset, np.ndarray, xr.Dataset]:
+    atoms, truth = off_centred_lattice((16, 16), "two-phase", position_error=0.2, seed=5)
+    vectors = bu.descriptors.neighbour_vectors(atoms, 4, species=("centre", "cage"))
+    return vectors, truth["label"].values[vectors["index"].values], truth
+
+
+@pytest.fixture(scope="module")
+def fit(crystal) -> bu.Fit:
+    return bu.fit(bu.models.GaussianMixture(2, covariance="tied"), crystal[0], FAST, progress=False)
+
+
+def test_no_two_share_an_atom_and_none_could_be_added() -> None:
+    rng = np.random.default_rng(0)
+    members = np.array([rng.choice(60, 4, replace=False) for _ in range(80)])
+    chosen = independent(members)
+    used, count = np.unique(members[chosen], return_counts=True)
+    assert count.max() == 1
+    for unit in np.flatnonzero(~chosen):
+        assert np.isin(members[unit], used).any()
+
+
+def test_cages_of_a_lattice_are_packed_densely(crystal) -> None:
+    """Every second cell in both directions is the most there is."""
+    vectors, _, _ = crystal
+    members = np.column_stack([vectors["index"].values, vectors["neighbour"].values])
+    assert independent(members).sum() == 64
+
+
+def test_parameters_rest_on_independent_atoms_and_memberships_cover_all(crystal, fit) -> None:
+    _, label, truth = crystal
+    assert fit.converged and fit.units.n_units == 256 and fit.units.independent.sum() == 64
+    flat = fit.posterior.stack(sample=("chain", "draw"))
+    mean, sd = flat["means"].mean("sample").values, flat["means"].std("sample").values
+    match = ((mean[:, None] - truth["means"].values) ** 2).sum(-1).argmin(1)
+    assert sorted(match) == [0, 1]
+    assert np.abs((mean - truth["means"].values[match]) / sd).max() < 4
+    found = fit.latent()
+    share = found["membership"].sel(statistic="mean").values
+    assert np.mean(match[share.argmax(1)] == label) > 0.9
+    total, within = found["entropy"].values, found["entropy_noise"].values
+    np.testing.assert_allclose(total, -(share * np.log(share)).sum(1), atol=1e-9)
+    np.testing.assert_allclose(found["mutual_information"].values, total - within, atol=1e-6)
+    assert (total >= 0).all() and total.max() <= np.log(2) + 1e-9
+
+
+def test_criteria_count_independent_atoms_only(fit) -> None:
+    found = bu.waic(fit)
+    assert found.unit == "atom (sharing none)"
+    assert np.isfinite(found.pointwise.values).sum() == 64
+    assert found.elpd == pytest.approx(float(np.nansum(found.pointwise.values)))
+
+
+def test_it_is_saved_with_its_independent_atoms(fit, tmp_path) -> None:
+    fit.save(tmp_path / "fit.nc")
+    back = bu.load_fit(tmp_path / "fit.nc")
+    np.testing.assert_array_equal(back.units.independent, fit.units.independent)
+    xr.testing.assert_identical(back.latent(), fit.latent())
+    assert bu.waic(back).elpd == bu.waic(fit).elpd
+
+
+def test_incomplete_and_masked_atoms_are_left_out(crystal) -> None:
+    vectors, _, _ = crystal
+    holed = vectors.copy(deep=True)
+    holed["complete"][:10] = False
+    holed["vector"][:10, 2:4] = np.nan
+    mask = np.ones(256, dtype=bool)
+    mask[-20:] = False
+    fit = bu.fit(bu.models.GaussianMixture(1, covariance="tied-spherical"), holed, FAST, mask=mask, progress=False)
+    assert fit.units.n_units == 256 - 30
+    share = fit.latent()["membership"].sel(statistic="mean").values
+    np.testing.assert_array_equal(np.isnan(share[:, 0]), ~(mask & holed["complete"].values))
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        (lambda v: v.drop_vars("vector"), TypeError, "vector \\(atom, feature\\)"),
+        (lambda v: v.assign(complete=("atom", np.zeros(256, dtype=bool))), ValueError, "no atom has all"),
+    ],
+)
+def test_what_are_no_vectors(crystal, change, kind, message) -> None:
+    with pytest.raises(kind, match=message):
+        bu.fit(bu.models.GaussianMixture(2), change(crystal[0]), FAST, progress=False)
+
+
+def test_off_centring_is_the_displacement_of_the_simulation() -> None:
+    atoms, truth = off_centred_lattice((4, 4), scatter=0.0, position_error=1e-9, displacement=1.5)
+    found = bu.descriptors.off_centring(bu.descriptors.neighbour_vectors(atoms, 4, species=("centre", "cage")))
+    np.testing.assert_allclose(np.linalg.norm(found["displacement"].values, axis=1), 1.5, atol=1e-6)
+    label = truth["label"].values[found["index"].values]
+    expected = -truth["means"].values.reshape(4, 4, 2).mean(1)[label]
+    np.testing.assert_allclose(found["displacement"].values, expected, atol=1e-6)
+    # The centre's own covariance, and the mean of four neighbours'.
+    cov = atoms["position_cov"].values
+    vectors = bu.descriptors.neighbour_vectors(atoms, 4, species=("centre", "cage"))
+    first = cov[vectors["index"].values[0]] + cov[vectors["neighbour"].values[0]].sum(0) / 16
+    np.testing.assert_allclose(found["displacement_cov"].values[0], first, rtol=1e-9)
