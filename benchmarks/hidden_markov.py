@@ -198,10 +198,10 @@ def trap(every: int = 50, frames: int = 2000) -> None:
     alike = np.corrcoef(inner[1:], inner[:-1])[0, 1]
     print(f"{len(y)} frames of {step:g} ms, lag-1 correlation of differences {alike:.2f}")
     fits = {}
-    for n_states in (2, 3, 4, 5):
+    for n_states in (2, 3, 4):
         model = bu.models.HiddenMarkovModel(n_states)
         start = time.perf_counter()
-        fit = bu.fit(model, data, bu.NUTS(draws=300, warmup=300, chains=2), progress=False)
+        fit = bu.fit(model, data, bu.NUTS(draws=500, warmup=400, chains=2), progress=False)
         fits[f"S={n_states}"] = fit
         check = bu.chapman_kolmogorov(fit, lags=(1, 2, 4, 8, 16), draws=50)
         print(f"\nS={n_states}: {time.perf_counter() - start:.0f} s, {fit.diagnostics.attrs['verdict']}")
