@@ -56,9 +56,12 @@ class ProbabilisticPCA:
         0 (mean and noise only) or more, fewer than channels.
     noise : "isotropic", "diagonal" or "two-way"
         One level (probabilistic PCA), one per channel (factor analysis), or a level times a known row and
-        column factor, as for counts (weighted PCA). Two-way noise needs non-negative data.
+        column factor, as for counts (weighted PCA). Two-way noise needs non-negative data; below about 10 counts a
+        pixel its row factor is itself noise, and intervals are too narrow: use "diagonal" there.
     component_floor : float
-        Variance, over that of the noise in one direction, below which a component is taken for switched off.
+        Variance, over that of the noise in one direction, below which a component is taken for switched off. It
+        matters only below ``visible_share``, where the data cannot tell a component from noise: the default then
+        believes in none.
     missing
         Whether single entries may be NaN; :meth:`bind` finds out.
     mean_location, mean_scale, noise_level, column_factor, n_pixels, reference
