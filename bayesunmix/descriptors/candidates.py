@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
 
 _SMOOTHING = 0.6  # of the spots' width
 _RING = 0.05  # of the autocorrelation one pixel from its centre: the least height of a ring of neighbours
@@ -40,15 +40,18 @@ def usual_separation(image: np.ndarray) -> float:
 def candidates(image: np.ndarray, separation: float, width: float, threshold: float) -> np.ndarray:
     """Local maxima (atom, 2) of the smoothed image, brightest first.
 
-    ``threshold`` is in standard deviations of the noise that smoothing leaves, above the local background.
+    ``threshold`` is the least half height over the deepest point within a separation, in standard deviations of the
+    noise that smoothing leaves.
     """
     smooth = gaussian_filter(image, _SMOOTHING * width)
     noise = noise_level(image) / (2 * np.sqrt(np.pi) * _SMOOTHING * width)
     reach = max(1, round(_APART * separation))
     y, x = np.indices((2 * reach + 1,) * 2) - reach
     disc = np.hypot(y, x) <= _APART * separation
-    low = gaussian_filter(smooth, separation)
-    peak = (smooth == maximum_filter(smooth, footprint=disc)) & (smooth > low + threshold * noise)
+    # Half of the depth of the valleys around: the local mean is too high where atoms stand close.
+    y, x = np.indices((2 * round(separation) + 1,) * 2) - round(separation)
+    valley = minimum_filter(smooth, footprint=np.hypot(y, x) <= separation)
+    peak = (smooth == maximum_filter(smooth, footprint=disc)) & (0.5 * (smooth - valley) > threshold * noise)
     found = np.argwhere(peak)
     return found[np.argsort(-smooth[peak], kind="stable")].astype(float)
 

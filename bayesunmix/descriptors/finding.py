@@ -48,7 +48,8 @@ def find_atoms(
     width : float, optional
         Expected standard deviation of the spots in pixels, the separation over 5 when not given; the fit starts there.
     threshold : float
-        Least height of a candidate over the local background, in standard deviations of the noise after smoothing.
+        Least half height of a candidate over the deepest point within a separation, in standard deviations of the
+        noise after smoothing.
     reject : bool
         Leave out what is no atom: height below 3 standard deviations, a width off the others' by a factor of 2.5, a
         residual far beyond the others', or a position that moved onto another atom.
