@@ -9,7 +9,7 @@ open enters the covariance of atom 0. Counts are Poisson of mean mu, other data 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,12 +31,12 @@ class Patches(NamedTuple):
 
 
 class Spots(NamedTuple):
-    """Fitted parameters and what is known of them, a row per patch."""
+    """Fitted parameters and what is known of them, a row per patch; arrays of JAX or NumPy."""
 
-    parameters: jax.Array  # (n, size)
-    covariance: jax.Array  # (n, 4, 4) of atom 0: amplitude, y, x, log width
-    chi2: jax.Array  # (n,) squared residuals in the noise variance
-    freedom: jax.Array  # (n,) pixels less fitted parameters
+    parameters: Any  # (n, size)
+    covariance: Any  # (n, 4, 4) of atom 0: amplitude, y, x, log width
+    chi2: Any  # (n,) squared residuals in the noise variance
+    freedom: Any  # (n,) pixels less fitted parameters
 
 
 def model(parameters: jax.Array, present: jax.Array, side: int) -> tuple[jax.Array, jax.Array]:

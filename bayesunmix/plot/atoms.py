@@ -116,7 +116,7 @@ def displacements(
     colours = np.array([colour(k) for k in range(share.shape[1])])[label]
     with _rc():
         ax = _frame(vectors, image, ax)
-        arrow = {"angles": "xy", "scale_units": "xy", "scale": 1.0, "width": 0.004, "headwidth": 3.5}
+        arrow: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1.0, "width": 0.004, "headwidth": 3.5}
         ax.quiver(start[:, 1], start[:, 0], scale * step[:, 1], scale * step[:, 0], color=colours, **arrow)
         if "displacement_cov" in moved:
             values, axes = np.linalg.eigh(moved["displacement_cov"].values[whole])
