@@ -1,4 +1,4 @@
-"""Slope and curvature of the normal unmixing likelihood in its own parameters, from moments of the nodes.
+"""Slope and curvature of the normal unmixing likelihood in its own parameters, from moments of the abundances.
 
 Louis's identity (Louis, J. R. Stat. Soc. B 44, 226 (1982)): the observed Hessian is the mean of the complete-data
 Hessian plus the covariance of the complete-data score over the latent. The complete-data score of a unit is linear in
@@ -14,19 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import digamma, polygamma
 
+from bayesunmix.distributions.simplex import Moments
 
-def curvature(endmembers, concentration, noise_scale, value, nodes, weights) -> tuple[dict[str, Any], dict[str, Any]]:
+
+def curvature(
+    endmembers, concentration, noise_scale, value, moments: Moments
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Gradient and Hessian of the summed log marginal density.
 
     Parameters
     ----------
     endmembers, concentration, noise_scale
-        (K, P), (K,), scalar or (P,).
+        (K, P), (K,) or None, scalar or (P,).
     value : (units, P)
-    nodes : Nodes
-        Points (K, points, units) and their logarithms.
-    weights : (points, units)
-        Normalised weights of the nodes given the data.
+    moments : Moments
+        Of the abundances given the data.
 
     Returns
     -------
@@ -42,12 +44,13 @@ def curvature(endmembers, concentration, noise_scale, value, nodes, weights) -> 
     among = np.zeros((n_parts, n_parts, len(rows)))
     among[rows, columns, np.arange(len(rows))] = among[columns, rows, np.arange(len(rows))] = 1.0
 
-    products = jnp.stack([nodes.points[k] * nodes.points[m] for k, m in zip(rows, columns, strict=True)])
-    features = jnp.concatenate([nodes.points, products, nodes.log_points])
-    mean = (features * weights).sum(1)  # (features, units)
-    spread = (features - mean[:, None]) * jnp.sqrt(weights)
-    covariance = jnp.einsum("isn,jsn->nij", spread, spread)
-    linear, product, logs = slice(0, n_parts), slice(n_parts, -n_parts), slice(-n_parts, None)
+    mean = moments.mean
+    covariance = jnp.moveaxis(moments.covariance, -1, 0)
+    linear, product, logs = (
+        slice(0, n_parts),
+        slice(n_parts, n_parts + len(rows)),
+        slice(n_parts + len(rows), None),
+    )
 
     # Score blocks: K for the endmembers, one for log noise. Their coefficients are y_p * by_value + constant.
     noise_by_value = -2.0 * (precision * endmembers).T[None]
@@ -83,34 +86,33 @@ def curvature(endmembers, concentration, noise_scale, value, nodes, weights) -> 
     hessian = (hessian + jnp.einsum("abp,pq->apbq", own, jnp.eye(n_channels))) * to_scale[:, :, None, None] * to_scale
     bent = hessian[n_parts, :, n_parts] - jnp.diag(log_slope / noise**2)
 
+    slope, noise_endmembers = log_slope / noise, hessian[n_parts, :, :n_parts]
+    if jnp.ndim(noise_scale) == 0:
+        slope, noise_endmembers, bent = slope.sum(), noise_endmembers.sum(0), bent.sum()
+    first = jnp.ndim(noise_scale)  # number of axes of the noise
+    gradient = {"endmembers": precision * aligned, "noise_scale": slope}
+    blocks = {
+        "endmembers": {
+            "endmembers": hessian[:n_parts, :, :n_parts],
+            "noise_scale": jnp.moveaxis(noise_endmembers, 0, -1) if first else noise_endmembers,
+        },
+        "noise_scale": {"endmembers": noise_endmembers, "noise_scale": bent},
+    }
+    if concentration is None:
+        return gradient, blocks
     # The score of the concentration is log a_k, up to a constant.
     with_logs = jnp.einsum("api,pij->apj", by_value, by_channel[:, :, logs]) + jnp.einsum(
         "api,ij->apj", constant, total[product, logs]
     )
     with_logs = with_logs * to_scale[:, :, None]
+    noise_logs = with_logs[n_parts] if first else with_logs[n_parts].sum(0)
     prior = n_units * (polygamma(1, concentration.sum()) - jnp.diag(polygamma(1, concentration)))
-
-    slope = log_slope / noise
-    noise_endmembers, noise_logs = hessian[n_parts, :, :n_parts], with_logs[n_parts]
-    if jnp.ndim(noise_scale) == 0:
-        slope, noise_endmembers, noise_logs, bent = slope.sum(), noise_endmembers.sum(0), noise_logs.sum(0), bent.sum()
-    gradient = {
-        "endmembers": precision * aligned,
-        "concentration": mean[logs].sum(1) + n_units * (digamma(concentration.sum()) - digamma(concentration)),
-        "noise_scale": slope,
+    gradient["concentration"] = mean[logs].sum(1) + n_units * (digamma(concentration.sum()) - digamma(concentration))
+    blocks["concentration"] = {
+        "endmembers": jnp.moveaxis(with_logs[:n_parts], -1, 0),
+        "concentration": total[logs, logs] + prior,
+        "noise_scale": noise_logs.T,
     }
-    first = jnp.ndim(noise_scale)  # number of axes of the noise
-    blocks = {
-        "endmembers": {
-            "endmembers": hessian[:n_parts, :, :n_parts],
-            "concentration": with_logs[:n_parts],
-            "noise_scale": jnp.moveaxis(noise_endmembers, 0, -1) if first else noise_endmembers,
-        },
-        "concentration": {
-            "endmembers": jnp.moveaxis(with_logs[:n_parts], -1, 0),
-            "concentration": total[logs, logs] + prior,
-            "noise_scale": noise_logs.T,
-        },
-        "noise_scale": {"endmembers": noise_endmembers, "concentration": noise_logs, "noise_scale": bent},
-    }
+    blocks["endmembers"]["concentration"] = with_logs[:n_parts]
+    blocks["noise_scale"]["concentration"] = noise_logs
     return gradient, blocks

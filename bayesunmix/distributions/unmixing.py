@@ -23,14 +23,12 @@ _LOG_2PI = 1.8378770664093453
 
 
 class Rule(NamedTuple):
-    """Units ready for evaluation: a frozen quadrature rule and the data centred on a reference fit.
+    """Units ready for evaluation: the frame of their integrals, and the data centred on a reference fit.
 
     All sums are taken on ``residual = y - centre' reference``, so that nothing large cancels in float32.
     """
 
-    proposal: simplex.Proposal
-    nodes: simplex.Nodes
-    centre: jax.Array  # (K, units)
+    frame: simplex.Frame
     residual: jax.Array  # (units, channel)
     reference: jax.Array  # (K, channel): endmembers the residual was taken with
 
@@ -41,8 +39,8 @@ class NormalUnmixing(dist.Distribution):
     Parameters
     ----------
     endmembers : (K, channel)
-    concentration : (K,)
-        Dirichlet concentration of the abundances.
+    concentration : (K,), optional
+        Dirichlet concentration of the abundances; uniform on the simplex when not given, which is cheaper than ones.
     noise_scale : scalar or (channel,)
         Standard deviation of the noise, in the units of the data.
     n_points : int, optional
@@ -60,9 +58,9 @@ class NormalUnmixing(dist.Distribution):
 
     def __init__(self, endmembers, concentration, noise_scale, *, n_points=None, validate_args=None):
         self.endmembers = jnp.asarray(endmembers)
-        self.concentration = jnp.asarray(concentration)
+        self.concentration = None if concentration is None else jnp.asarray(concentration)
         self.noise_scale = jnp.asarray(noise_scale)
-        self.n_points = n_points or simplex.default_points(self.endmembers.shape[0])
+        self.n_points = n_points or simplex.default_points(self.endmembers.shape[0], concentration is None)
         super().__init__((), self.endmembers.shape[-1:], validate_args=False)
 
     def expand(self, batch_shape):
@@ -84,28 +82,23 @@ class NormalUnmixing(dist.Distribution):
 
         ``value`` (units, channel); ``key`` and ``index`` (units,) pick the unit's own points.
         """
-        n_points = n_points or self.n_points
-        frozen = jax.lax.stop_gradient
         gram, linear = self._natural(value - self.endmembers.mean(0))
-        centre = simplex.mode(frozen(gram), frozen(linear), frozen(self.concentration))
-        reference = frozen(self.endmembers)
-        residual = value - centre.T @ reference
-        _, linear = self._natural(value - centre.T @ self.endmembers)
-        uniforms = simplex.shifted_points(key, index, centre.shape[0], n_points, centre.dtype)
-        proposal = simplex.propose(gram, linear, self.concentration, centre, uniforms)
-        return Rule(proposal, simplex.place(proposal, uniforms), centre, residual, reference)
+        frame = simplex.frame(gram, linear, self.concentration, key, index, n_points or self.n_points)
+        rule = Rule(frame, value - frame.centre.T @ self.endmembers, self.endmembers)
+        return jax.lax.stop_gradient(rule)
 
     @staticmethod
     def redraw(rule: Rule, key, index) -> Rule:
         """The same rule with fresh points, as many as before."""
-        n_points = rule.nodes.log_weight.shape[0]
-        uniforms = simplex.shifted_points(key, index, rule.centre.shape[0], n_points, rule.centre.dtype)
-        return rule._replace(nodes=simplex.place(rule.proposal, uniforms))
+        return rule._replace(frame=simplex.redraw(rule.frame, key, index))
 
     def log_prob_on(self, rule: Rule):
         """Log marginal density of the units of ``rule`` (made at nearby parameters), shape (units,)."""
-        exponent, at_centre = self._integrand(rule)
-        return at_centre + simplex.log_sum(exponent)
+        pull, gram, at_centre = self._about(rule)
+        return at_centre + simplex.log_integral(rule.frame, pull, gram, self.concentration)
+
+    def _exponents(self):
+        return jnp.ones_like(self.endmembers[:, 0]) if self.concentration is None else self.concentration
 
     def _shapes(self):
         """Endmembers about their mean, (K, channel): abundances sum to one, so that the integrand sees nothing else.
@@ -120,27 +113,26 @@ class NormalUnmixing(dist.Distribution):
         weighted = shapes / self.noise_scale**2
         return weighted @ shapes.T, weighted @ value.T
 
-    def _integrand(self, rule: Rule):
-        """Log integrand over proposal at the nodes (points, units), relative to the centre's log density (units,)."""
+    def _about(self, rule: Rule):
+        """Linear (K, units) and quadratic (K, K) coefficients of the integrand at the centre, and its log there."""
         precision = jnp.broadcast_to(self.noise_scale**-2.0, self.event_shape)
         shapes = self._shapes()
         weighted = shapes * precision
-        gram = weighted @ shapes.T
         moved = self.endmembers - rule.reference
+        centre = rule.frame.centre
         # residual at these parameters is rule.residual - centre' moved; it enters through three small products.
-        pull = weighted @ rule.residual.T - (weighted @ moved.T) @ rule.centre
+        pull = weighted @ rule.residual.T - (weighted @ moved.T) @ centre
         chi2 = rule.residual**2 @ precision
         cross = (moved * precision) @ rule.residual.T
-        chi2 = chi2 - 2.0 * (rule.centre * cross).sum(0)
-        chi2 = chi2 + (rule.centre * (((moved * precision) @ moved.T) @ rule.centre)).sum(0)
+        chi2 = chi2 - 2.0 * (centre * cross).sum(0)
+        chi2 = chi2 + (centre * (((moved * precision) @ moved.T) @ centre)).sum(0)
         at_centre = (
             0.5 * jnp.log(precision).sum()
             - 0.5 * self.event_shape[0] * _LOG_2PI
             - 0.5 * chi2
-            + simplex.log_dirichlet_constant(self.concentration)
+            + simplex.log_dirichlet_constant(self._exponents())
         )
-        exponent = simplex.exponent(gram, pull, self.concentration, rule.centre, rule.nodes)
-        return exponent - jnp.log(jnp.asarray(len(exponent), exponent.dtype)), at_centre
+        return pull, weighted @ shapes.T, at_centre
 
     # ------------------------------------------------------------------ the latent
 
@@ -151,9 +143,9 @@ class NormalUnmixing(dist.Distribution):
         return self.conditional_on(self.rule(value, key, index, n_points=n_points))
 
     def conditional_on(self, rule: Rule) -> WeightedSimplex:
-        """The same, on the nodes of a rule made at nearby parameters."""
-        exponent, _ = self._integrand(rule)
-        return WeightedSimplex(rule.nodes.points, jax.nn.softmax(exponent, axis=0))
+        """The same, on the points of a rule made at nearby parameters."""
+        pull, gram, _ = self._about(rule)
+        return WeightedSimplex(*simplex.nodes(rule.frame, pull, gram, self.concentration))
 
     def emission(self, latent):
         """p(y | abundances, parameters) for ``latent`` (..., K): a normal, channels as event."""
@@ -161,7 +153,7 @@ class NormalUnmixing(dist.Distribution):
 
     def latent_prior(self):
         """Prior of one unit's abundances."""
-        return dist.Dirichlet(self.concentration)
+        return dist.Dirichlet(self._exponents())
 
     def sample(self, key, sample_shape=()):
         """Draw abundances, then data."""
@@ -175,25 +167,26 @@ class NormalUnmixing(dist.Distribution):
 
     @property
     def mean(self):
-        share = self.concentration / self.concentration.sum()
+        share = self._exponents() / self._exponents().sum()
         return jnp.broadcast_to(share @ self.endmembers, self.batch_shape + self.event_shape)
 
     @property
     def variance(self):
-        total = self.concentration.sum()
-        share = self.concentration / total
+        total = self._exponents().sum()
+        share = self._exponents() / total
         spread = share @ self.endmembers**2 - (share @ self.endmembers) ** 2
         return jnp.broadcast_to(spread / (total + 1.0) + self.noise_scale**2, self.batch_shape + self.event_shape)
 
     def curvature_on(self, rule: Rule):
-        """Gradient and Hessian of ``log_prob_on(rule).sum()`` in (endmembers, concentration, noise_scale).
+        """Gradient and Hessian of ``log_prob_on(rule).sum()`` in endmembers, noise_scale and a given concentration.
 
         A dict of arrays, and a dict of dicts of arrays with the axes of the row parameter first; see
         :func:`bayesunmix.distributions.curvature.curvature`.
         """
-        value = rule.residual + rule.centre.T @ rule.reference
-        weights = jax.nn.softmax(self._integrand(rule)[0], axis=0)
-        return curvature(self.endmembers, self.concentration, self.noise_scale, value, rule.nodes, weights)
+        value = rule.residual + rule.frame.centre.T @ rule.reference
+        pull, gram, _ = self._about(rule)
+        found = simplex.moments(rule.frame, pull, gram, self.concentration)
+        return curvature(self.endmembers, self.concentration, self.noise_scale, value, found)
 
 
 class WeightedSimplex(NamedTuple):

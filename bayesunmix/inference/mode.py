@@ -9,19 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-import scipy.optimize
 
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.target import Data, hessian, value_and_grad, with_fresh_points, with_rules
 
-_ROUNDS = 12
-_ITERATIONS_A_ROUND = 15
+_STEPS = 60
 _DECREMENT = 1e-2  # squared length of the Newton step, in posterior sds, at which the mode is found
-_STALLED = 3  # rounds without halving the decrement: what is left is integration error, which the tilt takes up
+_STALLED = 3  # steps without halving the decrement: what is left is integration error, which the tilt takes up
+_CLOSE = 0.25  # decrement a parameter, in posterior sds, at which a stalled search has still found the mode
 MC_SHIFT_LIMIT = 0.25
-_MOST_REDRAWS = 32
+_MOST_REDRAWS = 16
 _MOST_POINTS = 4  # times the default number
-_CURVED_REDRAWS = 4  # of them, how many also measure the curvature
 
 
 class Mode(NamedTuple):
@@ -47,17 +45,14 @@ def find_mode(
 ) -> Mode:
     """Climb from ``start`` to the mode, and measure what the integration error does there.
 
-    Every round freezes the integration rules at its start, so that the value, gradient and curvature it sees
-    belong to
-    one smooth function, and runs L-BFGS in coordinates whitened by the curvature. At the end the slope at the mode is
-    and its curvature are measured again with fresh points, batch after batch, until two halves of the
-    batches agree; what
-    the frozen rules missed is kept as a linear and a quadratic correction. ``relabel`` puts exchangeable
-    labels in order before that.
+    Every step of Newton's method freezes the integration points at its start, so that the value and the gradient
+    its line search sees belong to one smooth function. At the end the slope at the mode is measured again with
+    fresh points, batch after batch, until two halves of the batches agree; what the frozen points missed is kept
+    as a linear correction. ``relabel`` puts exchangeable labels in order before that.
     """
     z, count, more = np.asarray(start), 0, 1
     while True:
-        z, evaluations = _ascend(program, z, data, index, key, more, tell)
+        z, evaluations = ascend(program, z, data, index, key, more, tell)
         count += evaluations
         if relabel is not None:
             z = relabel(z, with_rules(program, jnp.asarray(z), data, key, index, more))
@@ -69,37 +64,52 @@ def find_mode(
 
 
 def recentred(program, z: np.ndarray, data: Data, index, key, more: int, tell=lambda _: None) -> Mode:
-    """Freeze rules at ``z``, measure slope and curvature there, and take the Newton step that is left."""
+    """Freeze points at ``z``, measure slope and curvature there, and take the Newton step that is left."""
     frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
     gradient, matrix = _curvature(program, z, frozen)
+    factor, definite = _inverse_root(-matrix)
     if not frozen.rules:
-        factor, definite = _inverse_root(-matrix)
         return Mode(z, factor, frozen, np.zeros(0), definite, 0)
-    frozen, factor, shift, definite = _correct(program, frozen, index, key, gradient, matrix, tell)
+    frozen, shift = _tilted(program, frozen, index, key, factor, tell)
     step = factor.T @ _slope(program, z, frozen)
-    close = float(np.mean(step**2)) < 0.05
+    close = float(np.mean(step**2)) < _CLOSE**2
     return Mode(z + factor @ step if close else z, factor, frozen, shift, definite and close, 0, more)
 
 
-def _ascend(program, z: np.ndarray, data: Data, index, key, more: int, tell) -> tuple[np.ndarray, int]:
-    """Rounds of frozen rules and whitened L-BFGS, until the Newton step is short or only integration error is left."""
-    count, decrements, factor, definite = 0, [], np.zeros((0, 0)), False
-    for round_ in range(_ROUNDS):
+def ascend(program, z: np.ndarray, data: Data, index, key, more: int = 1, tell=lambda _: None) -> tuple[np.ndarray, int]:
+    """Newton steps with a line search, until they are short or only integration error is left."""
+    count, decrements = 0, []
+    for taken in range(_STEPS):
         frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
-        if round_ % 2 == 0:  # a curvature serves two rounds: it costs as much as dozens of gradients
-            gradient, matrix = _curvature(program, z, frozen)
-            factor, definite = _inverse_root(-matrix)
-        else:
-            gradient = _slope(program, z, frozen)
-        decrement = float(((factor.T @ gradient) ** 2).sum())
+        gradient, matrix = _curvature(program, z, frozen)
+        factor, definite = _inverse_root(-matrix)
+        white = factor.T @ gradient
+        decrement = float(white @ white)
         decrements.append(decrement if definite else np.inf)
-        tell(f"mode: round {round_ + 1}, {count} evaluations, {decrement:.2g} to go")
+        tell(f"mode: step {taken + 1}, {decrement:.2g} to go")
         stalled = len(decrements) > _STALLED and decrement > 0.5 * min(decrements[:-_STALLED])
         if definite and (decrement < _DECREMENT or stalled):
             break
-        z, evaluations = _climb(program, z, factor, frozen)
+        length, evaluations = _line_search(program, z, factor @ white, decrement, frozen)
         count += evaluations
+        if length == 0.0:
+            break
+        z = z + length * (factor @ white)
     return z, count
+
+
+def _line_search(program, z: np.ndarray, step: np.ndarray, slope: float, data: Data) -> tuple[float, int]:
+    """Length of the step that rises enough; 0 when none does. A longer one is not tried: Newton's is long enough."""
+    start = float(value_and_grad(program, jnp.asarray(z), data)[0])
+    length = 1.0
+    for count in range(2, 14):
+        rise = float(value_and_grad(program, jnp.asarray(z + length * step), data)[0]) - start
+        if rise > 0.2 * length * slope:
+            return length, count
+        # Top of the parabola through value and slope at the start and this value, kept within bounds.
+        top = 0.5 * slope * length**2 / max(slope * length - rise, 1e-300) if np.isfinite(rise) else 0.0
+        length = float(np.clip(top, 0.1 * length, 0.6 * length))
+    return 0.0, count
 
 
 def _slope(program: Program, z: np.ndarray, data: Data) -> np.ndarray:
@@ -111,50 +121,23 @@ def _curvature(program: Program, z: np.ndarray, data: Data) -> tuple[np.ndarray,
     return np.asarray(gradient, dtype=np.float64), np.asarray(matrix, dtype=np.float64)
 
 
-def _climb(program: Program, z: np.ndarray, factor: np.ndarray, data: Data) -> tuple[np.ndarray, int]:
-    """A round of L-BFGS in ``x``, where ``z + factor x`` is the point."""
-
-    def objective(x):
-        value, gradient = value_and_grad(program, jnp.asarray(z + factor @ x), data)
-        if not np.isfinite(value):
-            return 1e300, np.zeros_like(x)
-        return -float(value), -(factor.T @ np.asarray(gradient, dtype=np.float64))
-
-    options = {"maxiter": _ITERATIONS_A_ROUND, "maxcor": 20, "ftol": 1e-13}
-    result = scipy.optimize.minimize(objective, np.zeros_like(z), jac=True, method="L-BFGS-B", options=options)
-    return z + factor @ result.x, result.nfev
-
-
-def _correct(program, data: Data, index, key, gradient, matrix, tell) -> tuple[Data, np.ndarray, np.ndarray, bool]:
-    """Measure with fresh points what the slope ``gradient`` and the curvature ``matrix`` at the anchor miss.
-
-    Returns the corrected data, the factor of the corrected curvature, how far the slope's remaining error moves the
-    posterior (in posterior sds), and whether the curvature is definite.
-    """
-    slopes, curvature = [np.zeros_like(gradient), np.zeros_like(gradient)], matrix.copy()
-    factor = np.zeros((0, 0))
-    definite = True
+def _tilted(program, data: Data, index, key, factor: np.ndarray, tell) -> tuple[Data, np.ndarray]:
+    """Measure with fresh points what the slope at the anchor misses; and how far its remaining error moves the
+    posterior, in posterior sds."""
+    gradient = _slope(program, np.asarray(data.anchor), data)
+    slopes = [np.zeros_like(gradient), np.zeros_like(gradient)]
     for batch in range(_MOST_REDRAWS):
         fresh = with_fresh_points(program, data, jax.random.fold_in(key, batch + 1), index)
-        if batch < _CURVED_REDRAWS:
-            slope, curve = hessian(program, data.anchor, fresh)
-            curvature += np.asarray(curve, dtype=np.float64)
-        else:
-            _, slope = value_and_grad(program, data.anchor, fresh)
-        slopes[batch % 2] += np.asarray(slope, dtype=np.float64)
-        if batch + 1 == _CURVED_REDRAWS:
-            curvature /= _CURVED_REDRAWS + 1
-            factor, definite = _inverse_root(-curvature)
-        if batch + 1 < _CURVED_REDRAWS or batch % 2 == 0:
+        slopes[batch % 2] += _slope(program, np.asarray(data.anchor), fresh)
+        if batch % 2 == 0:
             continue
         pairs = (batch + 1) // 2
-        shift = factor @ (factor.T @ (slopes[0] - slopes[1]) / pairs) / np.sqrt((factor**2).sum(1))
-        if np.abs(shift).max() < 0.8 * MC_SHIFT_LIMIT:
+        shift = 0.5 * factor @ (factor.T @ (slopes[0] - slopes[1]) / pairs) / np.sqrt((factor**2).sum(1))
+        if batch > 2 and np.abs(shift).max() < 0.4 * MC_SHIFT_LIMIT:
             break
     tell(f"integration error: {np.abs(shift).max():.2g} posterior sd with {batch + 1} sets of points")
     tilt = (slopes[0] + slopes[1]) / (2 * pairs) - gradient
-    corrected = data._replace(tilt=jnp.asarray(tilt), bend=jnp.asarray(curvature - matrix))
-    return corrected, factor, shift, definite
+    return data._replace(tilt=jnp.asarray(tilt)), shift
 
 
 def _inverse_root(precision: np.ndarray) -> tuple[np.ndarray, bool]:

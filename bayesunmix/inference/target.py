@@ -23,7 +23,6 @@ class Data(NamedTuple):
     rules: dict[str, Any]  # frozen integration rules of the observed sites that have one
     anchor: jax.Array  # where the rules were made
     tilt: jax.Array  # (size,) slope there that the rules' few points miss (0 unless measured with many)
-    bend: jax.Array  # (size, size) likewise the curvature; (0, 0) unless measured
 
 
 def _log_parts(program: Program, z: jax.Array, data: Data):
@@ -40,13 +39,7 @@ def _log_parts(program: Program, z: jax.Array, data: Data):
 def log_density(program: Program, z: jax.Array, data: Data) -> jax.Array:
     """Log joint density of data and unconstrained globals."""
     prior, likelihood = _log_parts(program, z, data)
-    return prior + likelihood + _correction(z, data)
-
-
-def _correction(z: jax.Array, data: Data) -> jax.Array:
-    away = z - data.anchor
-    bent = data.bend @ away if data.bend.size else jnp.zeros_like(away)
-    return (data.tilt + 0.5 * bent) @ away
+    return prior + likelihood + data.tilt @ (z - data.anchor)
 
 
 @partial(jax.jit, static_argnames="program")
@@ -67,7 +60,7 @@ def with_rules(program: Program, z: jax.Array, data: Data, key: jax.Array, index
         for name, (distribution, value) in run.observed.items()
         if hasattr(distribution, "rule")
     }
-    return data._replace(rules=rules, anchor=z, tilt=jnp.zeros_like(z), bend=jnp.zeros((0, 0), z.dtype))
+    return data._replace(rules=rules, anchor=z, tilt=jnp.zeros_like(z))
 
 
 @partial(jax.jit, static_argnames="program")
@@ -75,7 +68,7 @@ def with_fresh_points(program: Program, data: Data, key: jax.Array, index: jax.A
     """The same data and proposals with points that the frozen rules did not use, uncorrected."""
     run = program.evaluate(data.numbers, data.anchor, data.y, data.covariates)
     rules = {name: run.observed[name][0].redraw(rule, key, index) for name, rule in data.rules.items()}
-    return data._replace(rules=rules, tilt=jnp.zeros_like(data.tilt), bend=jnp.zeros((0, 0), data.tilt.dtype))
+    return data._replace(rules=rules, tilt=jnp.zeros_like(data.tilt))
 
 
 @partial(jax.jit, static_argnames="program")
@@ -91,14 +84,14 @@ def hessian(program: Program, z: jax.Array, data: Data):
         """What automatic differentiation sees: the prior, and observed sites without a curvature of their own."""
         run = program.evaluate(data.numbers, v, data.y, data.covariates)
         rest = [fn.log_prob(value).sum() for name, (fn, value) in run.observed.items() if name not in data.rules]
-        return run.log_prior + sum(rest, start=_correction(v, data))
+        return run.log_prior + sum(rest, start=data.tilt @ (v - data.anchor))
 
     gradient, matrix = jax.grad(smooth)(z), _dense_hessian(smooth, z)
     for name, rule in data.rules.items():
 
         def parameters(v, name=name):
             fn = program.evaluate(data.numbers, v, data.y, data.covariates).observed[name][0]
-            return {p: getattr(fn, p) for p in fn.arg_constraints}
+            return {p: getattr(fn, p) for p in fn.arg_constraints if getattr(fn, p) is not None}
 
         fn = program.evaluate(data.numbers, z, data.y, data.covariates).observed[name][0]
         own_gradient, own_hessian = fn.curvature_on(rule)
@@ -144,5 +137,4 @@ def as_device_data(program: Program, numbers: tuple[Any, ...], y: np.ndarray, co
         {},
         nowhere,
         nowhere,
-        jnp.zeros((0, 0), dtype),
     )

@@ -12,7 +12,6 @@ import numpyro.distributions as dist
 
 from bayesunmix.data.purest import principal_plane, purest_pixels
 from bayesunmix.distributions.priors import HalfNormal
-from bayesunmix.distributions.simplex import default_points
 from bayesunmix.distributions.unmixing import NormalUnmixing
 from bayesunmix.models._hyperparameters import hyperparameters
 
@@ -102,10 +101,7 @@ class LinearUnmixing:
         """The program of inference: abundances integrated out. ``y`` is (unit, channel)."""
         endmembers, noise_scale = self._globals()
         likelihood = NormalUnmixing(
-            endmembers,
-            self._concentration(),
-            noise_scale,
-            n_points=default_points(self.n_endmembers, self.alpha),
+            endmembers, None if self.alpha == 1 else self._concentration(), noise_scale
         )
         with numpyro.plate("unit", n_units):
             numpyro.sample("y", likelihood, obs=y)

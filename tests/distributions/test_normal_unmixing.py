@@ -36,6 +36,9 @@ def parameters(n_parts: int, noise: str, seed: int = 0) -> Parameters:
     }
 
 
+SINGLE = 4e-6  # rounding of sums over points, which are in single precision
+
+
 def draw(own: Parameters, n_units: int, seed: int = 1) -> tuple[jax.Array, jax.Array]:
     return NormalUnmixing(**own).sample_with_latent(jax.random.key(seed), (n_units,))
 
@@ -61,46 +64,90 @@ def conditional_on(own: Parameters, rule: Any) -> Any:
 
 
 def test_gradient_of_log_density_is_its_slope() -> None:
-    """Central differences of the whole of log_prob, whose points move with the parameters."""
+    """Central differences on a frozen rule of a uniform prior, whose points move with the parameters."""
     own = parameters(3, "diagonal")
     y, _ = draw(own, FEW)
-    value_and_slope = jax.jit(jax.value_and_grad(lambda p: NormalUnmixing(**p, n_points=16).log_prob(y).sum()))
+    own = {**own, "concentration": None}
+    rule = make_rule(own, y, jax.random.key(0), jnp.arange(FEW))
+    value_and_slope = jax.jit(jax.value_and_grad(lambda p: log_prob_on(p, rule).sum()))
     _, gradient = value_and_slope(own)
     rng = np.random.default_rng(3)
-    for name, value in own.items():
+    for name in ("endmembers", "noise_scale"):
         for _ in range(3):
-            step = 1e-5 * jnp.asarray(rng.normal(size=value.shape))
-            ahead, behind = ({**own, name: value + sign * step} for sign in (1, -1))
+            # Points are in single precision, which leaves 1e-6 of noise in the value: a wide step.
+            step = 1e-3 * jnp.asarray(rng.normal(size=own[name].shape))
+            ahead, behind = ({**own, name: own[name] + sign * step} for sign in (1, -1))
             rise = (value_and_slope(ahead)[0] - value_and_slope(behind)[0]) / 2
-            # A central difference at this step, and a mode found to 1e-9, both err by less than 1e-6 of its terms.
             size = float(jnp.abs(gradient[name] * step).sum())
-            np.testing.assert_allclose(rise, (gradient[name] * step).sum(), atol=1e-5 * size)
+            np.testing.assert_allclose(rise, (gradient[name] * step).sum(), atol=3e-4 * size + 1e-5)
 
 
 @pytest.mark.parametrize(("n_parts", "noise"), [(1, "isotropic"), (2, "diagonal"), (3, "isotropic")])
 def test_curvature_is_the_hessian_of_the_log_density_on_the_rule(n_parts: int, noise: str) -> None:
+    """Moments of the points against derivatives through them: equal up to integration error, over sets of points."""
     own = parameters(n_parts, noise)
     y, _ = draw(own, FEW)
+    own = {**own, "concentration": None}
+    # Away from where the rule was made, so that terms that vanish there are seen too.
+    moved = jax.tree.map(lambda v: 1.01 * v, own)
 
     @jax.jit
-    def both(p: Parameters) -> Any:
-        rule = NormalUnmixing(**own, n_points=16).rule(y, jax.random.key(0), jnp.arange(FEW))
+    def both(p: Parameters, key: jax.Array) -> Any:
+        rule = NormalUnmixing(**own, n_points=512).rule(y, key, jnp.arange(FEW))
 
         def total(p: Parameters) -> jax.Array:
             return NormalUnmixing(**p).log_prob_on(rule).sum()
 
         return NormalUnmixing(**p).curvature_on(rule), (jax.grad(total)(p), jax.hessian(total)(p))
 
-    # Away from where the rule was made, so that terms that vanish there are seen too.
-    moved = jax.tree.map(lambda v: 1.01 * v, own)
-    (gradient, hessian), (expected_gradient, expected) = both(moved)
-    for row in own:
-        np.testing.assert_allclose(gradient[row], expected_gradient[row], rtol=1e-8, atol=1e-8)
-        for column in own:
-            block = expected[row][column]
-            np.testing.assert_allclose(
-                hessian[row][column], block, rtol=1e-8, atol=1e-9 * (1 + float(jnp.abs(block).max()))
-            )
+    found = [both(moved, key) for key in jax.random.split(jax.random.key(0), 8)]
+    for row in ("endmembers", "noise_scale"):
+        agrees([f[0][0][row] for f in found], [f[1][0][row] for f in found])
+        for column in ("endmembers", "noise_scale"):
+            agrees([f[0][1][row][column] for f in found], [f[1][1][row][column] for f in found])
+
+
+@pytest.mark.parametrize("concentration", [0.4, 3.0])
+def test_curvature_with_a_concentration(concentration: float) -> None:
+    """Along random directions of all parameters together: differences of the value, and of the slope."""
+    own = {**parameters(3, "diagonal"), "concentration": jnp.asarray([concentration, 1.2, 1.0])}
+    y, _ = draw(own, FEW)
+    rng = np.random.default_rng(0)
+    directions = [jax.tree.map(lambda v: 0.005 * v * rng.normal(size=v.shape), own) for _ in range(4)]
+
+    @jax.jit
+    def at(step: Parameters, key: jax.Array) -> Any:
+        rule = NormalUnmixing(**own, n_points=1024).rule(y, key, jnp.arange(FEW))
+        here = NormalUnmixing(**jax.tree.map(jnp.add, own, step))
+        return here.log_prob_on(rule).sum(), *here.curvature_on(rule)
+
+    inner = lambda a, b: sum(float((a[name] * b[name]).sum()) for name in own)  # noqa: E731
+    for step in directions:
+        got, expected = [], []
+        for key in jax.random.split(jax.random.key(0), 8):
+            ahead, behind = at(step, key), at(jax.tree.map(jnp.negative, step), key)
+            _, slope, bend = at(jax.tree.map(jnp.zeros_like, step), key)
+            along = {
+                row: sum(np.tensordot(bend[row][column], step[column], step[column].ndim) for column in own)
+                for row in own
+            }
+            got.append([inner(slope, step), inner(along, step)])
+            rise = inner(ahead[1], step) - inner(behind[1], step)
+            expected.append([0.5 * float(ahead[0] - behind[0]), 0.5 * rise])
+        difference = np.asarray(got) - np.asarray(expected)
+        error = difference.std(0, ddof=1) / np.sqrt(len(difference))
+        # The third derivative, which a central difference leaves in, is far below 1 % at steps of 0.5 %.
+        assert (np.abs(difference.mean(0)) <= 6 * error + 0.01 * np.abs(expected).max(0)).all()
+        assert (error <= 0.05 * np.abs(expected).max(0)).all()
+
+
+def agrees(got: list[jax.Array], expected: list[jax.Array]) -> None:
+    difference = np.asarray(got) - np.asarray(expected)
+    error = difference.std(0, ddof=1) / np.sqrt(len(difference))
+    # With 7 degrees of freedom 7.1 errors are passed once in 5000 entries; the blocks have about 600.
+    limit = 9 * error + 2e-5 * np.abs(expected).max() + 1e-12
+    assert (np.abs(difference.mean(0)) <= limit).all(), (difference.mean(0), limit)
+    assert error.max() <= 0.02 * np.abs(expected).max() + 1e-12
 
 
 def test_expected_score_is_zero() -> None:
@@ -133,7 +180,9 @@ def test_float32_sees_small_differences_of_a_large_signal() -> None:
     moves = rng.integers(-3, 4, (20, *endmembers.shape)) / 128
 
     def differences(dtype: Any) -> np.ndarray:
-        frozen, base = jax.tree.map(lambda x: jnp.asarray(x, dtype), (rule, own))
+        frozen, base = jax.tree.map(
+            lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, (rule, own)
+        )
         at = lambda w: log_prob_on({**base, "endmembers": jnp.asarray(w, dtype)}, frozen).sum()  # noqa: E731
         return np.array([at(endmembers + m) - at(endmembers) for m in moves], dtype=np.float64)
 
@@ -169,14 +218,15 @@ def test_vmap_over_globals() -> None:
     batched = jax.jit(jax.vmap(log_prob, in_axes=(0, None)))(stack, y)
     assert batched.shape == (3, FEW)
     for i, row in enumerate(batched):
-        np.testing.assert_allclose(row, log_prob(jax.tree.map(lambda v, i=i: v[i], stack), y), rtol=1e-9)
+        alone = log_prob(jax.tree.map(lambda v, i=i: v[i], stack), y)
+        np.testing.assert_allclose(row, alone, rtol=SINGLE, atol=SINGLE)
 
 
 def test_value_may_have_any_leading_axes() -> None:
     own = parameters(2, "isotropic")
     y, _ = draw(own, FEW)
     shaped = jax.jit(lambda v: NormalUnmixing(**own).log_prob(v))(y.reshape(2, 3, CHANNELS))
-    np.testing.assert_allclose(shaped.reshape(-1), log_prob(own, y), rtol=1e-9)
+    np.testing.assert_allclose(shaped.reshape(-1), log_prob(own, y), rtol=SINGLE, atol=SINGLE)
 
 
 def test_it_is_a_pytree() -> None:
@@ -213,7 +263,7 @@ def test_a_unit_has_the_same_points_in_any_batch() -> None:
     order = jnp.flip(jnp.arange(MANY))
     straight = log_prob_on(own, make_rule(own, y, key, jnp.arange(MANY)))
     flipped = log_prob_on(own, make_rule(own, y[order], key, order))
-    np.testing.assert_allclose(flipped[order], straight, rtol=1e-9)
+    np.testing.assert_allclose(flipped[order], straight, rtol=SINGLE, atol=SINGLE)
 
 
 def test_redrawn_points_are_fresh_and_as_good() -> None:
@@ -221,8 +271,8 @@ def test_redrawn_points_are_fresh_and_as_good() -> None:
     y, _ = draw(own, MANY)
     rule = make_rule(own, y, jax.random.key(0), jnp.arange(MANY))
     again = jax.jit(NormalUnmixing.redraw)(rule, jax.random.key(1), jnp.arange(MANY))
-    assert again.nodes.points.shape == rule.nodes.points.shape
-    assert not np.allclose(again.nodes.points, rule.nodes.points)
+    assert again.frame.shift.shape == rule.frame.shift.shape
+    assert not np.allclose(again.frame.shift, rule.frame.shift)
     difference = np.asarray(log_prob_on(own, again) - log_prob_on(own, rule))
     assert 0 < np.sqrt(np.mean(difference**2)) < ERROR * np.sqrt(2)
 
