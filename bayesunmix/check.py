@@ -70,10 +70,11 @@ def check(fit: Fit, draws: int = 100, seed: int | jax.Array = 0, *, replicates: 
     arrays.update(zip(("chi2", "p_value", "p_mean"), map(units.to_map, by_unit), strict=True))
     for name, array in arrays.items():
         array.attrs["long_name"] = _MEANING[name]
-    return xr.Dataset(arrays, attrs=_summary(by_unit[0], by_unit[1], np.isfinite(units.values).sum()))
+    unit = getattr(fit.model, "unit", "pixel")
+    return xr.Dataset(arrays, attrs=_summary(by_unit[0], by_unit[1], np.isfinite(units.values).sum(), unit))
 
 
-def _summary(chi2: np.ndarray, p_value: np.ndarray, n_values: int) -> dict[str, float | str]:
+def _summary(chi2: np.ndarray, p_value: np.ndarray, n_values: int, unit: str) -> dict[str, float | str]:
     from scipy.stats import binom, kstest
 
     n_units = len(p_value)
@@ -81,7 +82,7 @@ def _summary(chi2: np.ndarray, p_value: np.ndarray, n_values: int) -> dict[str, 
     reduced = float(np.sum(chi2) / n_values)
     uniform = float(kstest(p_value, "uniform").pvalue)
     too_many = binom.sf(small - 1, n_units, _SMALL_P) < _UNIFORM_P
-    share = f"{small} of {n_units} pixels have a p-value below {_SMALL_P:g} ({_SMALL_P * n_units:.3g} expected)"
+    share = f"{small} of {n_units} {unit}s have a p-value below {_SMALL_P:g} ({_SMALL_P * n_units:.3g} expected)"
     if too_many:
         verdict = f"The model misses part of the data: {share}; see the maps of p_value and residual for where."
     elif uniform >= _UNIFORM_P:

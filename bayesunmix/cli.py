@@ -257,7 +257,9 @@ def _fit(model: Any, image: xr.DataArray, method: Any, seed: int = 0, mask: Any 
     from bayesunmix.recipe import kebab
 
     fit = bu.fit(model, image, method, mask=mask, seed=seed, progress=True)
-    sizes = ", ".join(f"{getattr(model, n)} {n[2:]}" for n in vars(model) if n.startswith("n_"))
+    sizes = ", ".join(
+        f"{getattr(model, n)} {n[2:]}" for n in vars(model) if n.startswith("n_") and getattr(model, n) is not None
+    )
     took = f"{fit.provenance['wall_s']:.1f} s"
     _say("fit", f"{kebab(type(model).__name__)}, {sizes}, by {type(fit.method).__name__} in {took}")
     return fit

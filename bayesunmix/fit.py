@@ -288,10 +288,11 @@ class Fit:
 
     def __repr__(self) -> str:
         state = "" if self.finished else " (interrupted)"
+        units, inside = ("sequences", "frames") if of_sequences(self.model) else ("pixels", "channels")
         sizes = dict(self.posterior.sizes)
         return (
-            f"<Fit of {_name(self.model)} by {type(self.method).__name__} to {self.units.n_units} pixels x "
-            f"{self.units.n_channels} channels{state}: {self.diagnostics.attrs['verdict']} "
+            f"<Fit of {_name(self.model)} by {type(self.method).__name__} to {self.units.n_units} {units} x "
+            f"{self.units.n_channels} {inside}{state}: {self.diagnostics.attrs['verdict']} "
             f"Draws: {sizes.get('chain', 1)} x {sizes.get('draw', 0)}>"
         )
 
