@@ -84,7 +84,8 @@ def test_it_converges_and_finds_the_truth(fit: bu.Fit, scene: tuple[xr.DataArray
     latent = fit.latent()["abundance"]
     truth = scene[1][..., ::-1]
     z = (latent.sel(statistic="mean") - truth) / latent.sel(statistic="sd")
-    assert 0.6 < float(np.sqrt((z**2).mean())) < 1.5
+    # Nearly all of it is the position of two endmembers on their line: two degrees of freedom, not 128.
+    assert 0.3 < float(np.sqrt((z**2).mean())) < 2.0
 
 
 def test_endmembers_are_in_the_order_of_mean_abundance(fit: bu.Fit) -> None:
@@ -351,9 +352,9 @@ def test_ctrl_c_before_the_first_draw_is_ctrl_c(fit: bu.Fit, monkeypatch: pytest
 # ---------------------------------------------------------------------- arguments
 
 
-@pytest.mark.parametrize("method", ["svi", bu.SVI, None], ids=repr)
+@pytest.mark.parametrize("method", ["svi", bu.SVI, 3], ids=repr)
 def test_a_wrong_method_is_refused(method: Any) -> None:
-    with pytest.raises(TypeError, match=r"method: expected bu\.SVI\(\.\.\.\) or bu\.NUTS\(\.\.\.\)"):
+    with pytest.raises(TypeError, match=r"method: expected bu\.SVI\(\.\.\.\), bu\.NUTS\(\.\.\.\) or bu\.Gibbs"):
         bu.fit(LinearUnmixing(2), mixed()[0], method)
 
 
