@@ -17,9 +17,7 @@ from jax.scipy.special import digamma, polygamma
 from bayesunmix.distributions.simplex import Moments
 
 
-def curvature(
-    endmembers, concentration, noise_scale, value, moments: Moments
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def curvature(endmembers, concentration, noise_scale, value, moments: Moments) -> tuple[dict[str, Any], dict[str, Any]]:
     """Gradient and Hessian of the summed log marginal density.
 
     Parameters

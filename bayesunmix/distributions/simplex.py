@@ -222,7 +222,9 @@ def _normal_moments(eta, held):
         mean.append(normal.expected(j, mean) + normal.slope[j] * normal.scale[j] ** 2)
         own = [-sum(normal.mixing[i, j] * root[i][m] for i in range(m, j)) for m in range(j)]
         root.append([*own, normal.scale[j]])
-    cov = {(i, j): sum(root[i][m] * root[j][m] for m in range(min(i, j) + 1)) for i in range(n_free) for j in range(n_free)}
+    cov = {
+        (i, j): sum(root[i][m] * root[j][m] for m in range(min(i, j) + 1)) for i in range(n_free) for j in range(n_free)
+    }
     of_pair = lambda i, j: cov[i, j] + mean[i] * mean[j]  # noqa: E731
     crossed = lambda i, j, k: cov[i, j] * mean[k] + cov[i, k] * mean[j]  # noqa: E731
 
@@ -258,7 +260,7 @@ def _more_points(own: Frame, least: int) -> jax.Array:
 
 
 def _natural(own: Frame, pull, gram, concentration) -> jax.Array:
-    """Natural parameters (., units) in the differences of the sorted parts to the largest: linear, quadratic, exponents.
+    """Natural parameters (., units) in differences of the sorted parts to the largest: linear, quadratic, exponents.
 
     The quadratic ones are the upper triangle of a (K - 1, K - 1) matrix.
     """
@@ -269,7 +271,8 @@ def _natural(own: Frame, pull, gram, concentration) -> jax.Array:
     last = n_parts - 1
     to_last = [table(i, last) for i in range(n_parts)]
     bend = [
-        table(i, j) - to_last[i] - to_last[j] + to_last[last] for i, j in zip(*np.triu_indices(n_parts - 1), strict=True)
+        table(i, j) - to_last[i] - to_last[j] + to_last[last]
+        for i, j in zip(*np.triu_indices(n_parts - 1), strict=True)
     ]
     parts = [tilt[:-1] - tilt[-1], jnp.stack(bend)]
     if concentration is not None:

@@ -66,7 +66,7 @@ def find_mode(
 def recentred(program, z: np.ndarray, data: Data, index, key, more: int, tell=lambda _: None) -> Mode:
     """Freeze points at ``z``, measure slope and curvature there, and take the Newton step that is left."""
     frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
-    gradient, matrix = _curvature(program, z, frozen)
+    matrix = _curvature(program, z, frozen)[1]
     factor, definite = _inverse_root(-matrix)
     if not frozen.rules:
         return Mode(z, factor, frozen, np.zeros(0), definite, 0)
@@ -76,7 +76,9 @@ def recentred(program, z: np.ndarray, data: Data, index, key, more: int, tell=la
     return Mode(z + factor @ step if close else z, factor, frozen, shift, definite and close, 0, more)
 
 
-def ascend(program, z: np.ndarray, data: Data, index, key, more: int = 1, tell=lambda _: None) -> tuple[np.ndarray, int]:
+def ascend(
+    program, z: np.ndarray, data: Data, index, key, more: int = 1, tell=lambda _: None
+) -> tuple[np.ndarray, int]:
     """Newton steps with a line search, until they are short or only integration error is left."""
     count, decrements = 0, []
     for taken in range(_STEPS):

@@ -100,9 +100,7 @@ class LinearUnmixing:
     def __call__(self, y=None, *, n_units: int) -> None:
         """The program of inference: abundances integrated out. ``y`` is (unit, channel)."""
         endmembers, noise_scale = self._globals()
-        likelihood = NormalUnmixing(
-            endmembers, None if self.alpha == 1 else self._concentration(), noise_scale
-        )
+        likelihood = NormalUnmixing(endmembers, None if self.alpha == 1 else self._concentration(), noise_scale)
         with numpyro.plate("unit", n_units):
             numpyro.sample("y", likelihood, obs=y)
 
