@@ -223,7 +223,7 @@ def _hop_shares(paths: np.ndarray, lag: int, states: int) -> np.ndarray:
 
 
 def _paths(fit: Fit, draws: int, key: jax.Array, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """Paths given the data and simulated ones in every ``stride``-th frame: (draw, sequence, time), NaN past the ends."""
+    """Paths given the data and simulated ones in every ``stride``-th frame: (draw, sequence, time), padded with NaN."""
     units = fit.units
     beyond = (np.arange(units.values.shape[1]) >= np.asarray(units.lengths)[:, None])[:, ::stride]
     with native_precision():
