@@ -141,7 +141,7 @@ def moments(own: Frame, pull: jax.Array, gram: jax.Array, concentration: jax.Arr
         one = jnp.concatenate([jnp.ones((2, n_units), pull.dtype), jnp.zeros((n_logs, n_units), pull.dtype)])
         return Moments(one, jnp.zeros((len(one), len(one), n_units), pull.dtype))
     eta = _natural(own, pull, gram, concentration)
-    first, second = _natural_moments(eta, _held(own), _more_points(own, 64), own.shift)
+    first, second = _in_chunks(_natural_moments, eta, _held(own), _more_points(own, 64), own.shift)
     # From features v_j and v_i v_j of the sorted, reduced v = a - c to those of a.
     reduce = _reduction(own, pull.dtype)  # (K - 1, K, units), v = reduce' of the first parts; a - c = sum_j v_j e_j
     pairs = list(zip(*np.triu_indices(n_parts - 1), strict=True))

@@ -147,7 +147,7 @@ def test_compare_prefers_by_prediction(call: Call, fitted: tuple[Path, Result], 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["linear-mixing", "FILE", "-n", "2"], "there is no 'linear-mixing'; there are linear-unmixing"),
+        (["linear-mixing", "FILE", "-n", "2"], "there is no 'linear-mixing'; there are gaussian-mixture, "),
         (["linear-unmixing", "FILE", "-n", "2", "--set", "colour=red"], "has no setting colour; it has n_"),
         (["linear-unmixing", "FILE", "-n", "2", "--noise", "loud"], "noise: expected one of"),
         (["linear-unmixing", "FILE", "-n", "0"], "n_endmembers: expected"),

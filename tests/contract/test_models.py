@@ -15,7 +15,7 @@ from numpyro import handlers
 import bayesunmix as bu
 from bayesunmix import models
 from bayesunmix.inference.program import compile_model, unconstrain
-from bayesunmix.inference.target import as_device_data, value_and_grad
+from bayesunmix.inference.target import as_device_data, value_and_grad, with_rules
 
 SVI = bu.SVI(draws=200, steps=20)
 UNITS, CHANNELS = 64, 16
@@ -101,23 +101,38 @@ def test_binding_is_final(name: str, image: xr.DataArray) -> None:
 
 @EVERY
 def test_density_is_finite_and_its_gradient_is_its_slope(name: str, image: xr.DataArray) -> None:
-    """In compiled form, at the start of every fit and away from it, in unconstrained coordinates."""
+    """In compiled form, at the start of every fit and away from it, in unconstrained coordinates.
+
+    Where the density is integrated numerically, slope and difference have errors of their own: means over eight sets
+    of points agree to six standard errors.
+    """
     model, y = bound(name, image)
     with jax.enable_x64(True):
         program, numbers = compile_model(model, jnp.asarray(y))
-        data = as_device_data(program, numbers, y, {})
-        start = np.asarray(unconstrain(program, model, model.initial(y), data.y, {}))
+        plain = as_device_data(program, numbers, y, {})
+        start = np.asarray(unconstrain(program, model, model.initial(y), plain.y, {}))
         rng = np.random.default_rng(0)
         for z in (start, start + 0.3 * rng.normal(size=start.size)):
-            value, gradient = value_and_grad(program, jnp.asarray(z), data)
-            assert np.isfinite(value) and np.isfinite(gradient).all()
             direction = rng.normal(size=z.size)
-            ahead, behind = (
-                value_and_grad(program, jnp.asarray(z + step * direction), data)[0] for step in (1e-5, -1e-5)
-            )
-            # Truncation at this step and rounding of the difference both stay below 1e-5 of the largest terms.
-            slope, size = float(gradient @ direction), float(np.abs(gradient) @ np.abs(direction))
-            assert float(ahead - behind) / 2e-5 == pytest.approx(slope, abs=1e-5 * size)
+            differences, size = [], 0.0
+            for seed in range(8):
+                data = with_rules(program, jnp.asarray(z), plain, jax.random.key(seed), jnp.arange(len(y)))
+                value, gradient = value_and_grad(program, jnp.asarray(z), data)
+                assert np.isfinite(value) and np.isfinite(gradient).all()
+                at = lambda step, z=z, v=direction, data=data: float(  # noqa: E731
+                    value_and_grad(program, jnp.asarray(z + step * v), data)[0]
+                )
+                # Two steps without their common error in step^2; wide where points are in single precision, and
+                # their weights may jump.
+                smallest = 1e-2 if data.rules else 1e-5
+                near, far = ((at(step) - at(-step)) / (2 * step) for step in (smallest, 2 * smallest))
+                differences.append((4 * near - far) / 3 - float(gradient @ direction))
+                size = float(np.abs(gradient) @ np.abs(direction))
+                if not data.rules:
+                    break
+            error = np.std(differences) / np.sqrt(max(len(differences) - 1, 1))
+            assert abs(np.mean(differences)) <= 6 * error + (1e-4 if data.rules else 1e-5) * size
+            assert error <= 0.05 * size
 
 
 @FITTED
@@ -149,7 +164,7 @@ def test_the_seed_decides_everything(name: str, fits: dict[str, bu.Fit], image: 
     for site, array in fits[name].posterior.data_vars.items():
         np.testing.assert_array_equal(again.posterior[site], array)
         # A count of components may be the same in every draw.
-        assert not np.array_equal(other.posterior[site], array) or np.ptp(array) == 0
+        assert not np.array_equal(other.posterior[site], array) or np.ptp(array.values) == 0
     xr.testing.assert_identical(fits[name].latent(seed=3), again.latent(seed=3))
     key = bu.fit(model, image, SVI, progress=False, seed=jax.random.key(1))
     xr.testing.assert_identical(key.posterior, other.posterior)
