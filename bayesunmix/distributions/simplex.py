@@ -185,19 +185,18 @@ def _natural_moments(eta, held, base, shift) -> tuple[jax.Array, jax.Array]:
     def features(e, c, points, moves):
         walk = _walk(e, c, points, moves, every=True)
         free = _walk(e, c, points, moves, every=True, bounded=False)
-        log_inside = jnp.log(jnp.exp(walk.log_mass - free.log_mass).mean(0))
         stack = lambda away, logs: jnp.stack(  # noqa: E731
             [jnp.broadcast_to(x, walk.log_weight.shape) for x in [*away, *(away[i] * away[j] for i, j in pairs), *logs]]
         )
-        return stack(walk.away, walk.logs), stack(free.away, []), walk.log_weight, log_inside
+        return stack(walk.away, walk.logs), stack(free.away, []), walk.log_weight, jnp.exp(walk.log_inside).mean(0)
 
-    bounded, free, log_weight, log_inside = _in_chunks(features, eta, held, base, shift, least=2)
+    bounded, free, log_weight, inside = _in_chunks(features, eta, held, base, shift, least=2)
     weight = jax.nn.softmax(log_weight, axis=0)
     even = jnp.full_like(weight, 1.0 / len(weight))
     mean, covariance = _weighted_moments(bounded.astype(eta.dtype), weight.astype(eta.dtype))
     seen_mean, seen_covariance = _weighted_moments(free.astype(eta.dtype), even.astype(eta.dtype))
     true_mean, true_covariance = _normal_moments(eta, held)
-    share = jnp.exp(log_inside).astype(eta.dtype)
+    share = inside.astype(eta.dtype)
     size = len(true_mean)
     mean = mean.at[:size].add(share * (true_mean - seen_mean))
     return mean, covariance.at[:size, :size].add(share * (true_covariance - seen_covariance))
@@ -348,8 +347,8 @@ class _Walk(NamedTuple):
     away: list[jax.Array]  # from the centre, all but the last part; (points, units)
     logs: list[jax.Array]  # of all parts, where exponents other than 1 need them
     log_weight: jax.Array  # integrand over proposal
-    log_mass: jax.Array  # the same of the Gaussian part alone
-    constant: jax.Array  # (units,) to be added to both
+    log_inside: jax.Array  # share of the normal distributions within their bounds
+    constant: jax.Array  # (units,) to be added to the weight
 
 
 class _Proposal(NamedTuple):
@@ -405,36 +404,36 @@ def _walk(eta, held, base, shift, *, every: bool, bounded: bool = True) -> _Walk
     )
     tiny = jnp.finfo(_WORK).eps
     room, log_room = jnp.ones((), _WORK), jnp.zeros((), _WORK)
-    log_weight = log_mass = jnp.zeros((base.shape[1], eta.shape[1]), _WORK)
+    log_weight = log_inside = jnp.zeros((base.shape[1], eta.shape[1]), _WORK)
     away: list[jax.Array] = []
     logs: list[jax.Array] = []
     for j in range(n_free):
         one = _Part(proposal.slope[j], proposal.scale[j], proposal.expected(j, away))
         u = jnp.clip((base[j][:, None] + shift[j]) % 1.0, tiny, 1.0 - tiny)
         if not bounded:
-            log_mass = log_mass + one.log_total
             away.append(one.location + one.scale * ndtri(u))
             continue
         low, high, mass = one.mass(-centre[j], room - centre[j])
-        log_mass = log_mass + mass
+        log_inside = log_inside + jnp.minimum(mass - one.log_total, 0.0)
         if len(alpha):
             v, log_x, room, log_room, log_q = _with_ends(
                 one, u, centre[j], room, log_room, alpha[j], alpha[j + 1 :].sum(0)
             )
             log_weight = log_weight - log_q
             logs.append(log_x)
-        elif every or j < n_free - 1:
+            away.append(v)
+            continue
+        log_weight = log_weight + mass
+        if every or j < n_free - 1:
             v = one.draw(u, low, high, -centre[j], room - centre[j])
             room = room - (centre[j] + v)
-        else:
-            break
-        away.append(v)
+            away.append(v)
     if not len(alpha) or not bounded:
-        return _Walk(away, logs, log_mass, log_mass, exact.constant)
+        return _Walk(away, logs, log_weight, log_inside, exact.constant)
     logs.append(log_room)
     log_weight = log_weight + _exponent(eta.astype(_WORK), away)
     log_weight = log_weight + sum((a - 1.0) * x for a, x in zip(alpha, logs, strict=True))
-    return _Walk(away, logs, log_weight, log_mass, exact.constant)
+    return _Walk(away, logs, log_weight, log_inside, exact.constant)
 
 
 def _exponent(eta, away):
