@@ -99,30 +99,6 @@ def _moments(column: np.ndarray, family: str) -> tuple[float, float]:
     return centre, spread or 1.0
 
 
-def alike(model: HiddenMarkovModel) -> bool:
-    """Whether priors and fixed values are the same for every state."""
-    per_state = [(len(model.dims[n]), v) for n, v in model.fixed.items() if n != "transition"]
-    for name, spec in model.priors.items():
-        own = [value for key, value in spec.parameters.items() if key != "degrees"]
-        per_state += [(len(model.dims[name]), value) for value in own]
-    per_state.append((1, model.initial_concentration))
-    square = [np.asarray(m) for m in (model.transition_concentration, model.fixed.get("transition", 1.0))]
-    if any((m.ndim == 1 and np.ptp(m) > 0) or (m.ndim == 2 and not _symmetric(m)) for m in square):
-        return False
-    return not any(_differ(np.asarray(value), ndim) for ndim, value in per_state)
-
-
-def _differ(value: np.ndarray, ndim: int) -> bool:
-    """Whether an array with a leading axis of states tells them apart."""
-    return value.ndim >= ndim and value.ndim > 0 and bool((value != value[:1]).any())
-
-
-def _symmetric(matrix: np.ndarray) -> bool:
-    """Whether a matrix is the same for every order of the states: one value on the diagonal, one off it."""
-    rest = matrix[~np.eye(len(matrix), dtype=bool)]
-    return bool(np.ptp(np.diag(matrix)) == 0 and (rest.size == 0 or np.ptp(rest) == 0))
-
-
 def emission_means(found: Mapping[str, Any], model: HiddenMarkovModel) -> np.ndarray:
     """What the states are put in order by, (state,): the mean of the first feature that is a number.
 

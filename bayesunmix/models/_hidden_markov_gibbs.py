@@ -21,6 +21,7 @@ from numpyro.distributions import biject_to
 from bayesunmix.distributions import forward
 from bayesunmix.distributions.chain_priors import InverseWishart
 from bayesunmix.distributions.hidden_markov import HiddenMarkov
+from bayesunmix.models._hidden_markov_priors import emissions_at, initial_weights, transition_weights
 
 if TYPE_CHECKING:
     from bayesunmix.models.hidden_markov_model import HiddenMarkovModel
@@ -75,7 +76,7 @@ def _sweep(model: HiddenMarkovModel, key, values: Values, y, noise) -> Values:
     key_path, key_rows, key_first, key_frames, key_emit = jax.random.split(key, 5)
     full = {**{n: jnp.asarray(v, y.dtype) for n, v in model.fixed.items()}, **values}
     full = {n: jnp.broadcast_to(v, model.shape_of(n)) for n, v in full.items()}
-    families = model.emissions_at(full, noise)
+    families = emissions_at(model, full, noise)
     chain = HiddenMarkov(full["initial"], full["transition"], families, y.shape[1:], log_form=model.restricted)
     frames = chain.frames(y)
     filter_ = forward.filtered(full["initial"], full["transition"], frames, log_form=model.restricted)
@@ -87,11 +88,11 @@ def _sweep(model: HiddenMarkovModel, key, values: Values, y, noise) -> Values:
     found = dict(values)
     if "transition" in values:
         hops = _count(path[:, :-1], path[:, 1:], live[:, 1:], model.n_states)
-        weights = model.transition_weights + hops
+        weights = transition_weights(model) + hops
         found["transition"] = _dirichlet(key_rows, weights, jnp.array(model.allowed))
     if "initial" in values:
         first = jnp.zeros(model.n_states, y.dtype).at[path[:, 0]].add(1.0)
-        found["initial"] = _dirichlet(key_first, model.initial_weights + first, True)
+        found["initial"] = _dirichlet(key_first, initial_weights(model) + first, True)
     start = 0
     for i, (family, plain, suffix) in enumerate(zip(families, model.families, model.suffixes, strict=True)):
         part = columns[..., start : start + family.columns]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,20 +12,12 @@ import numpyro
 import numpyro.distributions as dist
 import xarray as xr
 
-from bayesunmix.distributions import emissions
-from bayesunmix.distributions.chain_priors import Restricted, TransitionRows
 from bayesunmix.distributions.hidden_markov import HiddenMarkov
 from bayesunmix.models import _hidden_markov_data as frames
+from bayesunmix.models import _hidden_markov_settings as settings
 from bayesunmix.models._hidden_markov_gibbs import PathSampler
+from bayesunmix.models._hidden_markov_priors import alike, emissions_at, prior_of
 from bayesunmix.models._hyperparameters import hyperparameters
-from bayesunmix.models._prior_specs import as_spec
-
-EMISSIONS = {
-    "normal": ("means", "scales", "covariances"),
-    "categorical": ("probabilities",),
-    "poisson": ("rates",),
-    "exponential": ("rates",),
-}
 
 
 @hyperparameters
@@ -112,53 +104,13 @@ class HiddenMarkovModel:
     latent = "state"
 
     def __post_init__(self) -> None:
-        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
-        if not isinstance(self.n_states, int | np.integer) or self.n_states < 1:
-            raise ValueError(f"n_states: expected an integer of at least 1, got {self.n_states!r}")
-        put("n_states", int(self.n_states))
-        single = isinstance(self.emission, str)
-        put("emission", self.emission if single else tuple(map(str, self.emission)))
-        for one in self.families:
-            if one not in EMISSIONS:
-                raise ValueError(f"emission: expected one of {', '.join(map(repr, EMISSIONS))}, got {one!r}")
-        if not self.families:
-            raise ValueError("emission: expected at least one family, got an empty list")
-        if self.covariance not in ("full", "diagonal"):
-            raise ValueError(f'covariance: expected "full" or "diagonal", got {self.covariance!r}')
-        if self.soft and self.emission != "categorical":
-            raise ValueError(f'soft: only for emission="categorical", got {self.emission!r}')
-        for name, shapes in _CONCENTRATIONS.items():
-            put(name, self._concentration(name, shapes))
-        pairs = tuple((int(i), int(j)) for i, j in self.forbidden)
-        put("absorbing", tuple(int(k) for k in self.absorbing))
-        put("forbidden", pairs)
-        inside = all(0 <= k < self.n_states for k in (*self.absorbing, *(k for pair in pairs for k in pair)))
-        if not inside or not all(any(row) for row in self.allowed):
-            raise ValueError(
-                f"absorbing, forbidden: expected states below {self.n_states}, and a way out of every state"
-            )
-        put("ordered", self.ordered if isinstance(self.ordered, bool) else tuple(map(str, self.ordered)))
-        known = [*self.parameters, *(f"covariances{s}" for s in self.suffixes)]
-        put("priors", {n: as_spec(n, p) for n, p in self._checked("priors", known).items()})
-        values = self._checked("fixed", [*known, "initial", "transition"])
-        put("fixed", {n: v if hasattr(v, "aval") else np.asarray(v, dtype=np.float64) for n, v in values.items()})
+        self._put(settings.checked_sizes(self))
+        settings.check_ways(self)
+        self._put(settings.checked_numbers(self))
 
-    def _concentration(self, name: str, ndim: int) -> np.ndarray:
-        value = np.asarray(getattr(self, name), dtype=np.float64)
-        try:
-            np.broadcast_to(value, (self.n_states,) * ndim)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-        if not (np.isfinite(value).all() and (value > 0 if name != "stickiness" else value >= 0).all()):
-            raise ValueError(f"{name}: expected positive numbers, got {value}; forbid a transition with forbidden=")
-        return value
-
-    def _checked(self, field_: str, known: Sequence[str]) -> Mapping[str, Any]:
-        given = getattr(self, field_) or {}
-        unknown = sorted(set(given) - set(known))
-        if unknown:
-            raise ValueError(f"{field_}: this model has no {unknown}; it has {sorted(set(known))}")
-        return given
+    def _put(self, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     # ------------------------------------------------------------------ names and sizes
 
@@ -182,7 +134,7 @@ class HiddenMarkovModel:
         """Emission parameters: name with suffix, and name without."""
         found = {}
         for family, suffix in zip(self.families, self.suffixes, strict=True):
-            for name in EMISSIONS[family]:
+            for name in settings.EMISSIONS[family]:
                 spread = "covariances" if self.wide and self.covariance == "full" else "scales"
                 if name in ("scales", "covariances") and name != spread:
                     continue
@@ -227,7 +179,7 @@ class HiddenMarkovModel:
         """Whether nothing but the data tells states apart, so that their order is arbitrary."""
         if self.n_states == 1 or self.ordered or self.restricted:
             return False
-        return frames.alike(self)
+        return alike(self)
 
     # ------------------------------------------------------------------ the program
 
@@ -264,7 +216,7 @@ class HiddenMarkovModel:
             raise ValueError("the priors have no scale yet: call model.bind(data) first (bu.fit does it for you)")
         initial, transition, *rest = (self._value(name) for name in ("initial", "transition", *self.parameters))
         found = dict(zip(self.parameters, rest, strict=True))
-        return initial, transition, self.emissions_at(found, measurement_cov)
+        return initial, transition, emissions_at(self, found, measurement_cov)
 
     def _value(self, name: str):
         if name in self.fixed:
@@ -276,33 +228,9 @@ class HiddenMarkovModel:
         sizes = {"state": self.n_states, "next_state": self.n_states, "symbol": self.n_symbols}
         return tuple(int(sizes.get(dim, self.n_features)) for dim in self.dims[name])
 
-    @property
-    def initial_weights(self):
-        """Dirichlet concentration of ``initial``, (state,)."""
-        return jnp.broadcast_to(jnp.asarray(self.initial_concentration), (self.n_states,))
-
-    @property
-    def transition_weights(self):
-        """Dirichlet concentration of ``transition``, (state, next_state)."""
-        full = jnp.broadcast_to(jnp.asarray(self.transition_concentration), (self.n_states, self.n_states))
-        return full + self.stickiness * jnp.eye(self.n_states)
-
-    def prior(self, name: str):
+    def prior(self, name: str) -> dist.Distribution:
         """Prior of a parameter, one event."""
-        if name == "initial":
-            return dist.Dirichlet(self.initial_weights)
-        if name == "transition":
-            if self.restricted:
-                return TransitionRows(self.transition_weights, self.allowed)
-            return dist.Dirichlet(self.transition_weights).to_event(1)
-        plain, base = self.parameters[name], self.priors[name].distribution()
-        if plain in ("covariances", "probabilities"):
-            return base.expand((self.n_states,)).to_event(1)
-        positive = plain in ("rates", "scales") and base.support is not dist.constraints.positive
-        base = base.expand(self.shape_of(name))
-        if positive or self.orders(name):
-            return Restricted(base, ordered=self.orders(name), positive=plain in ("rates", "scales"))
-        return base.to_event(len(self.dims[name]))
+        return prior_of(self, name)
 
     def orders(self, name: str) -> bool:
         """Whether the states are constrained to increase in a parameter."""
@@ -310,26 +238,6 @@ class HiddenMarkovModel:
             return name in self.ordered
         first = next((n for n, plain in self.parameters.items() if plain in ("means", "rates")), None)
         return self.ordered and name == first
-
-    def emissions_at(self, found: Mapping[str, Any], measurement_cov=None) -> tuple[Any, ...]:
-        """Emission families at given parameters."""
-        noise = None if measurement_cov is None else jnp.asarray(measurement_cov)
-        if noise is not None and noise.ndim < 4:
-            noise = noise[..., None, None]
-        made: list[Any] = []
-        for family, suffix in zip(self.families, self.suffixes, strict=True):
-            value: dict[str, Any] = {name: found.get(name + suffix) for name in EMISSIONS[family]}
-            if family == "normal":
-                wide = lambda v: v if v is None or self.wide else v[:, None]  # noqa: E731
-                means, scales = wide(value["means"]), wide(value["scales"])
-                made.append(emissions.Normal(means, scales, value["covariances"], noise))
-            elif family == "categorical":
-                made.append(emissions.Categorical(value["probabilities"], () if self.soft else None))
-            elif family == "poisson":
-                made.append(emissions.Poisson(value["rates"]))
-            else:
-                made.append(emissions.Exponential(value["rates"]))
-        return tuple(made)
 
     # ------------------------------------------------------------------ what the engine asks of a model
 
@@ -384,27 +292,7 @@ class HiddenMarkovModel:
 
     def describe(self) -> str:
         """The priors in plain words, a line each."""
-        count = f"{self.n_states} hidden state" + ("s" if self.n_states > 1 else "")
-        shown = " x ".join(self.families)
-        lines = [f"Every sequence hops between {count}; a frame shows its state through: {shown}."]
-        rows = (
-            "uniform"
-            if np.all(np.asarray(self.transition_concentration) == 1.0) and self.stickiness == 0
-            else "Dirichlet"
-        )
-        sticky = f", {float(self.stickiness):g} added to the concentration of staying" if self.stickiness else ""
-        lines.append(f"Transition probabilities: {rows} in every row{sticky}.")
-        if self.absorbing:
-            lines.append(f"States never left: {', '.join(map(str, self.absorbing))}.")
-        for name in self.parameters:
-            if name in self.fixed:
-                lines.append(f"{name}: known, taken as exact.")
-            elif name in self.priors:
-                lines.append(f"{name}: {self.priors[name]}" + (", increasing." if self.orders(name) else "."))
-            else:
-                lines.append(f"{name}: scale taken from the data when the model is fitted.")
-        return "\n".join(lines)
+        return settings.describe(self)
 
 
 _AXES = ("state", "next_state")
-_CONCENTRATIONS = {"transition_concentration": 2, "initial_concentration": 1, "stickiness": 0}

@@ -1,0 +1,112 @@
+"""What a user may ask of a hidden Markov model: names and ranges of its settings, and the same in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayesunmix.models._prior_specs import as_spec
+
+if TYPE_CHECKING:
+    from bayesunmix.models.hidden_markov_model import HiddenMarkovModel
+
+EMISSIONS = {
+    "normal": ("means", "scales", "covariances"),
+    "categorical": ("probabilities",),
+    "poisson": ("rates",),
+    "exponential": ("rates",),
+}
+_CONCENTRATIONS = {"transition_concentration": 2, "initial_concentration": 1, "stickiness": 0}
+
+
+def checked_sizes(model: HiddenMarkovModel) -> dict[str, Any]:
+    """States, emissions and how they hop, in one form; names and ranges checked.
+
+    Raises
+    ------
+    ValueError
+        For what is out of range.
+    """
+    states = model.n_states
+    if not isinstance(states, int | np.integer) or states < 1:
+        raise ValueError(f"n_states: expected an integer of at least 1, got {states!r}")
+    single = isinstance(model.emission, str)
+    emission = model.emission if single else tuple(map(str, model.emission))
+    families = (emission,) if single else emission
+    for one in families:
+        if one not in EMISSIONS:
+            raise ValueError(f"emission: expected one of {', '.join(map(repr, EMISSIONS))}, got {one!r}")
+    if not families:
+        raise ValueError("emission: expected at least one family, got an empty list")
+    if model.covariance not in ("full", "diagonal"):
+        raise ValueError(f'covariance: expected "full" or "diagonal", got {model.covariance!r}')
+    if model.soft and emission != "categorical":
+        raise ValueError(f'soft: only for emission="categorical", got {emission!r}')
+    return {
+        "n_states": int(states),
+        "emission": emission,
+        "ordered": model.ordered if isinstance(model.ordered, bool) else tuple(map(str, model.ordered)),
+        "absorbing": tuple(int(k) for k in model.absorbing),
+        "forbidden": tuple((int(i), int(j)) for i, j in model.forbidden),
+        **{name: _concentration(model, name, ndim) for name, ndim in _CONCENTRATIONS.items()},
+    }
+
+
+def check_ways(model: HiddenMarkovModel) -> None:
+    """Refuse states that do not exist, and states without a way out or in."""
+    named = (*model.absorbing, *(k for pair in model.forbidden for k in pair))
+    if not all(0 <= k < model.n_states for k in named) or not all(any(row) for row in model.allowed):
+        raise ValueError(f"absorbing, forbidden: expected states below {model.n_states}, and a way out of every state")
+
+
+def checked_numbers(model: HiddenMarkovModel) -> dict[str, Any]:
+    """Priors as specs and fixed values as arrays, their names checked."""
+    known = [*model.parameters, *(f"covariances{s}" for s in model.suffixes)]
+    priors = _named("priors", model.priors, known)
+    fixed = _named("fixed", model.fixed, [*known, "initial", "transition"])
+    return {
+        "priors": {n: as_spec(n, p) for n, p in priors.items()},
+        "fixed": {n: v if hasattr(v, "aval") else np.asarray(v, dtype=np.float64) for n, v in fixed.items()},
+    }
+
+
+def describe(model: HiddenMarkovModel) -> str:
+    """The priors in plain words, a line each."""
+    count = f"{model.n_states} hidden state" + ("s" if model.n_states > 1 else "")
+    shown = " x ".join(model.families)
+    uniform = np.all(np.asarray(model.transition_concentration) == 1.0) and model.stickiness == 0
+    sticky = f", {float(model.stickiness):g} added to the concentration of staying" if model.stickiness else ""
+    lines = [
+        f"Every sequence hops between {count}; a frame shows its state through: {shown}.",
+        f"Transition probabilities: {'uniform' if uniform else 'Dirichlet'} in every row{sticky}.",
+    ]
+    if model.absorbing:
+        lines.append(f"States never left: {', '.join(map(str, model.absorbing))}.")
+    for name in model.parameters:
+        if name in model.fixed:
+            lines.append(f"{name}: known, taken as exact.")
+        elif name in model.priors:
+            lines.append(f"{name}: {model.priors[name]}" + (", increasing." if model.orders(name) else "."))
+        else:
+            lines.append(f"{name}: scale taken from the data when the model is fitted.")
+    return "\n".join(lines)
+
+
+def _concentration(model: HiddenMarkovModel, name: str, ndim: int) -> np.ndarray:
+    value = np.asarray(getattr(model, name), dtype=np.float64)
+    try:
+        np.broadcast_to(value, (int(model.n_states),) * ndim)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if not (np.isfinite(value).all() and (value > 0 if name != "stickiness" else value >= 0).all()):
+        raise ValueError(f"{name}: expected positive numbers, got {value}; forbid a transition with forbidden=")
+    return value
+
+
+def _named(field: str, given: Mapping[str, Any] | None, known: Sequence[str]) -> Mapping[str, Any]:
+    unknown = sorted(set(given or {}) - set(known))
+    if unknown:
+        raise ValueError(f"{field}: this model has no {unknown}; it has {sorted(set(known))}")
+    return given or {}
