@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from bayesunmix import models as models
     from bayesunmix import plot as plot
     from bayesunmix.check import check as check
-    from bayesunmix.compare import Elpd as Elpd
     from bayesunmix.compare import compare as compare
-    from bayesunmix.compare import waic as waic
     from bayesunmix.data import load as load
     from bayesunmix.descriptors import atoms as atoms
     from bayesunmix.dynamics import chapman_kolmogorov as chapman_kolmogorov
@@ -31,6 +29,9 @@ if TYPE_CHECKING:
     from bayesunmix.dynamics import stationary_distribution as stationary_distribution
     from bayesunmix.dynamics import transition_matrix as transition_matrix
     from bayesunmix.dynamics import viterbi as viterbi
+    from bayesunmix.elpd import Elpd as Elpd
+    from bayesunmix.elpd import loo as loo
+    from bayesunmix.elpd import waic as waic
     from bayesunmix.fit import Fit as Fit
     from bayesunmix.fit import fit as fit
     from bayesunmix.fit import load_fit as load_fit
@@ -49,8 +50,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "check": "bayesunmix.check",
     "compare": "bayesunmix.compare",
-    "Elpd": "bayesunmix.compare",
-    "waic": "bayesunmix.compare",
+    "Elpd": "bayesunmix.elpd",
+    "loo": "bayesunmix.elpd",
+    "waic": "bayesunmix.elpd",
     "load": "bayesunmix.data",
     "atoms": "bayesunmix.descriptors",
     "chapman_kolmogorov": "bayesunmix.dynamics",

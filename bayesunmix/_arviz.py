@@ -53,9 +53,54 @@ def to_arviz(fit: Fit, log_likelihood: bool = False) -> Any:
         )
     if log_likelihood:
         groups["log_likelihood"] = xr.Dataset({_NAME: _kept(fit, log_likelihood_of(fit))})
-    if int(arviz.__version__.split(".")[0]) >= 1:
+    if _is_new():
         return xr.DataTree.from_dict(groups)
     return arviz.InferenceData(**groups)  # type: ignore[arg-type]
+
+
+def _is_new() -> bool:
+    """Whether this is ArviZ 1, whose parts are packages of their own."""
+    import arviz
+
+    return int(arviz.__version__.split(".")[0]) >= 1
+
+
+def psis(log_weights: np.ndarray, efficiency: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pareto-smoothed importance weights of every unit.
+
+    Parameters
+    ----------
+    log_weights : (unit, draw)
+    efficiency : float
+        Effective draws over draws.
+
+    Returns
+    -------
+    Smoothed log weights (unit, draw), normalised, and the shape k of every unit's tail (unit,); infinite where
+    there are too few draws to tell, 0 where all weights are equal.
+    """
+    # Rounding alone makes no tail.
+    alike = np.ptp(log_weights, axis=1) < 1e-10
+    if _is_new():
+        from arviz_stats.base import array_stats
+
+        smoothed, shape = array_stats.psislw(log_weights, r_eff=efficiency, axis=-1)
+    else:
+        import arviz
+
+        smoothed, shape = arviz.psislw(log_weights, efficiency)
+    return np.asarray(smoothed), np.where(alike, 0.0, shape)
+
+
+def relative_efficiency(posterior: xr.Dataset) -> float:
+    """Effective draws over draws, on average over the parameters; 1 for a single chain of independent draws."""
+    if posterior.sizes["chain"] == 1:
+        return 1.0
+    import arviz
+
+    found = arviz.ess(posterior, method="mean")
+    every = np.concatenate([np.ravel(values) for values in found.data_vars.values()])
+    return float(every.mean()) / (posterior.sizes["chain"] * posterior.sizes["draw"])
 
 
 def _kept(fit: Fit, image: xr.DataArray) -> xr.DataArray:

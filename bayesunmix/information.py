@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayesunmix.compare import difference_error, waic
+from bayesunmix.compare import difference_error
+from bayesunmix.elpd import waic
 from bayesunmix.fit import Fit, fit
 
 

@@ -14,13 +14,15 @@ PACKAGE = Path(__file__).resolve().parents[1] / "bayesunmix"
 # A later row of the table is further right in the flow that the architecture draws.
 ROWS = (
     ("_contents", "_keys"),
-    ("data", "distributions", "align"),
+    ("data", "distributions", "align", "spatial"),
     ("provenance",),
     ("descriptors", "models", "inference"),
     ("fit",),
     ("predict", "subspace", "storage"),
-    ("uncertainty", "check", "compare", "dynamics"),
-    ("_arviz", "information"),
+    ("_arviz",),
+    ("uncertainty", "check", "elpd", "dynamics"),
+    ("compare",),
+    ("information",),
     ("plot",),
     ("report",),
     ("bayesunmix",),
@@ -30,7 +32,19 @@ ROWS = (
     ("__main__",),
 )
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
-ENGINE = {"inference", "align", "fit", "storage", "predict", "uncertainty", "check", "compare", "_arviz"}
+ENGINE = {
+    "inference",
+    "align",
+    "spatial",
+    "fit",
+    "storage",
+    "predict",
+    "uncertainty",
+    "check",
+    "elpd",
+    "compare",
+    "_arviz",
+}
 
 # Methods of Fit that are shorthand for a function further right: (importer, imported), inside a function.
 SHORTHANDS = {("fit", "_arviz"), ("fit", "storage")}

@@ -138,7 +138,7 @@ def test_compare_prefers_by_prediction(call: Call, fitted: tuple[Path, Result], 
     result = call("compare", folder, tmp_path / "copy")
     assert result.exit_code == 0
     assert "elpd" in result.output
-    assert "predict indistinguishably well" in result.output
+    assert "are indistinguishable: prefer" in result.output
     alone = call("compare", folder)
     assert alone.exit_code == 2
     assert "expected two different folders or more" in alone.stderr

@@ -11,11 +11,11 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 import bayesunmix as bu
-from bayesunmix.compare import difference_error, stack
+from bayesunmix.compare import _in_words, difference_error, stack
 from bayesunmix.models import LinearUnmixing
 
 SPECTRA = 0.2 + np.abs(np.sin(np.linspace(0.1, 3.0, 16) * np.array([[1.0], [2.3]])))
-COLUMNS = ["rank", "elpd", "p", "elpd_diff", "se", "dse", "weight", "warning"]
+COLUMNS = ["rank", "elpd", "p", "elpd_diff", "se", "dse", "weight", "warning", "diff_per_unit", "moran"]
 
 
 def plain_waic(log_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -184,8 +184,8 @@ def test_no_verdict_while_the_numerical_error_is_large(make_fit, flat_data, monk
     import sys
 
     module = sys.modules["bayesunmix.compare"]
-    waic = module.waic
-    monkeypatch.setattr(module, "waic", lambda fit, **kw: dataclasses.replace(waic(fit, **kw), mcse=1.0))
+    noisy = lambda fit, **kw: dataclasses.replace(bu.waic(fit, **kw), mcse=1.0)  # noqa: E731
+    monkeypatch.setitem(module._CRITERIA, "waic", noisy)
     table = bu.compare(exact(make_fit, flat_data))
     assert table.attrs["preferred"] is None
     assert table.attrs["verdict"].startswith("No verdict")
@@ -244,3 +244,31 @@ def test_stacking_finds_the_mixture() -> None:
     data = rng.normal(np.where(rng.uniform(size=20_000) < 0.7, -1.0, 1.0), 1.0)
     weights = stack([norm.logpdf(data, -1, 1), norm.logpdf(data, 1, 1), norm.logpdf(data, 0, 30)])
     np.testing.assert_allclose(weights, [0.7, 0.3, 0.0], atol=0.03)
+
+
+def test_criteria_agree_and_differences_are_given_per_pixel(make_fit, flat_data) -> None:
+    fits = exact(make_fit, flat_data + 0.1 * np.linspace(-1, 1, 16))
+    tables = {criterion: bu.compare(fits, criterion) for criterion in ("waic", "loo")}
+    waic, loo = tables["waic"], tables["loo"]
+    assert list(waic.index) == list(loo.index)
+    # Both estimate the same sum; they differ by terms of second order in the variances.
+    assert loo.loc["flat", "elpd_diff"] == pytest.approx(waic.loc["flat", "elpd_diff"], abs=1.0)
+    assert waic.loc["flat", "diff_per_unit"] == pytest.approx(waic.loc["flat", "elpd_diff"] / 1024)
+    assert loo.attrs["criterion"] == "loo"
+
+
+def test_a_difference_that_clusters_is_called_misfit(make_fit, flat_data) -> None:
+    """The same slope everywhere is no matter of place; in one half of the image it is."""
+    slope = 0.2 * np.linspace(-1, 1, 16)
+    half = flat_data.copy(deep=True)
+    half[:, :16] += slope
+    assert "Moran" not in bu.compare(exact(make_fit, flat_data + slope)).attrs["verdict"]
+    table = bu.compare(exact(make_fit, half))
+    assert "misfit, not evidence for another phase" in table.attrs["verdict"]
+    assert table.loc["flat", "moran"] > 0.1
+
+
+def test_names_of_a_sweep_are_said_in_words() -> None:
+    assert _in_words(["n_endmembers=3", "n_endmembers=4"]) == "3 and 4 endmembers"
+    assert _in_words(["n_endmembers=3", "flat"]) == "n_endmembers=3 and flat"
+    assert _in_words(["a", "b", "c"]) == "a, b and c"
