@@ -72,6 +72,14 @@ def permuted(
     }
 
 
+def sorted_labels(
+    values: Mapping[str, np.ndarray], dims: Mapping[str, Sequence[str]], axes: Sequence[str], by: str
+) -> dict[str, np.ndarray]:
+    """Draws (chain, draw, ...) with the labels of every draw in increasing order of the parameter ``by``."""
+    order = np.argsort(values[by], axis=-1)
+    return {name: _take(value, dims[name], axes, order) for name, value in values.items()}
+
+
 def _take(value: np.ndarray, dims: Sequence[str], axes: Sequence[str], order: np.ndarray) -> np.ndarray:
     """Every axis of a label taken in the draw's own order, ``order`` (chain, draw, label)."""
     for axis in axes:

@@ -14,7 +14,7 @@ from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.run import Result
 from bayesunmix.inference.settings import SVI, Gibbs
 
-_BLOCK = 16  # draws finished at once
+_BLOCK = 16  # draws finished at once, sweeps of warm-up made at once
 _DOUBLE_BYTES = 2**25  # of one parameter in double precision; more draws are kept in single precision
 _FEWEST = 4  # draws of a chain that was interrupted, to be told anything from
 _ENOUGH = 250  # draws a chain, for R-hat to see small disagreement
@@ -41,7 +41,7 @@ def infer_by_gibbs(
     """Run ``model.gibbs(y, covariates)``, which has ``start(rng, chains)``, ``sweep(state, rng)``, ``values(state)``.
 
     It may have ``finished(values)``, which takes values of many states, (chain, draw, ...), to those of the
-    program's sites at once.
+    program's sites at once, and ``sweeps(state, rng, count)`` where many sweeps cost less than as many calls.
 
     Every round keeps ``draws`` of each chain. Where chains disagree, or draws depend on one another too much,
     the round becomes warm-up of the next one, which keeps every second, fourth, ... sweep instead.
@@ -52,14 +52,13 @@ def infer_by_gibbs(
     kept = _Kept(model, sampler, method.draws)
     finished = True
     try:
-        for done in range(method.warmup):
-            state = sampler.sweep(state, rng)
-            progress.step(done + 1, method.warmup, "warm-up")
+        for done in range(0, method.warmup, _BLOCK):
+            state = _swept(sampler, state, rng, min(_BLOCK, method.warmup - done))
+            progress.step(min(done + _BLOCK, method.warmup), method.warmup, "warm-up")
         while True:
             kept = _Kept(model, sampler, method.draws)
             for done in range(method.draws):
-                for _ in range(thin):
-                    state = sampler.sweep(state, rng)
+                state = _swept(sampler, state, rng, thin)
                 kept.append(sampler.values(state))
                 progress.step(done + 1, method.draws, f"sampling, one in {thin}" if thin > 1 else "sampling")
             values = kept.values()
@@ -74,6 +73,15 @@ def infer_by_gibbs(
         values = kept.values()
         judged = _judge(model, values, thin)
     return Result(values, judged, finished)
+
+
+def _swept(sampler: Any, state: Any, rng: np.random.Generator, count: int) -> Any:
+    """The state after ``count`` sweeps."""
+    if hasattr(sampler, "sweeps"):
+        return sampler.sweeps(state, rng, count)
+    for _ in range(count):
+        state = sampler.sweep(state, rng)
+    return state
 
 
 class _Kept:

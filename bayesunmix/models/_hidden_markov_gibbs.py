@@ -9,6 +9,7 @@ priors that disagree with the data, positive parameters take a few steps of a ra
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import biject_to
 
+from bayesunmix.align import sorted_labels
 from bayesunmix.distributions import forward
 from bayesunmix.distributions.chain_priors import InverseWishart
 from bayesunmix.distributions.hidden_markov import HiddenMarkov
@@ -37,11 +39,10 @@ class PathSampler:
         unknown = sorted(set(covariates) - {"measurement_cov"})
         if unknown:
             raise TypeError(f"expected no covariates but measurement_cov, got {unknown}")
-        self._model = model
+        self._model, self._sorted_by = _without_order(model)
         self._y = jnp.asarray(y, jnp.result_type(float))
         noise = covariates.get("measurement_cov")
         self._noise = None if noise is None else jnp.asarray(noise, self._y.dtype)
-        self._own = None
 
     def start(self, rng: np.random.Generator, chains: int) -> Values:
         """Clustered frames, every parameter moved at random in unconstrained coordinates."""
@@ -56,20 +57,45 @@ class PathSampler:
 
     def sweep(self, state: Values, rng: np.random.Generator) -> Values:
         """All chains once."""
+        return self.sweeps(state, rng, 1)
+
+    def sweeps(self, state: Values, rng: np.random.Generator, count: int) -> Values:
+        """All chains ``count`` times."""
         seed = jnp.asarray(rng.integers(2**31, size=(), dtype=np.int64))
-        return _sweeps(self._model, seed, state, self._y, self._noise)
+        return _sweeps(self._model, seed, jnp.asarray(count), state, self._y, self._noise)
 
     @staticmethod
     def values(state: Values) -> dict[str, np.ndarray]:
         """Parameters by name, (chain, ...)."""
         return {name: np.asarray(value) for name, value in state.items()}
 
+    def finished(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Draws (chain, draw, ...) with their states in the order that the model asks for."""
+        if not self._sorted_by:
+            return dict(values)
+        return sorted_labels(values, self._model.dims, self._model.label_dims, self._sorted_by)
+
+
+def _without_order(model: HiddenMarkovModel) -> tuple[HiddenMarkovModel, str]:
+    """A model whose states change places freely, and the parameter that its draws are then sorted by.
+
+    With one prior for all states an ordered posterior is the one without order, sorted. Without order a state that
+    the data do not hold can go from one side of the others to the other.
+    """
+    ordered = [name for name in model.parameters if model.orders(name)]
+    free = replace(model, ordered=False)
+    return (free, ordered[0]) if len(ordered) == 1 and free.exchangeable else (model, "")
+
 
 @jax.jit
-def _sweeps(model: HiddenMarkovModel, seed, state: Values, y, noise) -> Values:
+def _sweeps(model: HiddenMarkovModel, seed, count, state: Values, y, noise) -> Values:
     chains = len(next(iter(state.values())))
-    keys = jax.random.split(jax.random.key(seed), chains)
-    return jax.vmap(lambda key, values: _sweep(model, key, values, y, noise))(keys, state)
+
+    def once(i, state):
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), i), chains)
+        return jax.vmap(lambda key, values: _sweep(model, key, values, y, noise))(keys, state)
+
+    return jax.lax.fori_loop(0, count, once, state)
 
 
 def _sweep(model: HiddenMarkovModel, key, values: Values, y, noise) -> Values:
