@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from bayesunmix.predict import simulate as simulate
     from bayesunmix.report import report as report
     from bayesunmix.subspace import subspace_angle as subspace_angle
+    from bayesunmix.sweep import sweep as sweep
     from bayesunmix.uncertainty import uncertainty as uncertainty
 
 _HOMES = {
@@ -75,6 +76,7 @@ _HOMES = {
     "simulate": "bayesunmix.predict",
     "report": "bayesunmix.report",
     "subspace_angle": "bayesunmix.subspace",
+    "sweep": "bayesunmix.sweep",
     "uncertainty": "bayesunmix.uncertainty",
 }
 _MODULES = ("descriptors", "models", "plot")

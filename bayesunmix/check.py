@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import jax
 import numpy as np
 import xarray as xr
@@ -9,25 +11,83 @@ import xarray as xr
 from bayesunmix._keys import as_key
 from bayesunmix.fit import Fit
 from bayesunmix.inference.precision import native_precision
-from bayesunmix.inference.units import chunks, discrepancy_pass, prediction_pass
+from bayesunmix.inference.replicates import Discrepancy, one_draw, rank_pass
+from bayesunmix.inference.units import chi_square, chunks, prediction_pass
+from bayesunmix.misfit import Neighbours, fisher, neighbours, scatter, too_many_above
 
 _MEANING = {
     "residual": "Data minus predicted mean, in total predictive standard deviations.",
     "chi2": "Squared deviations from a posterior draw of the noise-free pixel, in noise variances, summed.",
+    "discrepancy": "The discrepancy that was asked for, at a posterior draw of globals and latent.",
     "p_value": "Probability that the model makes a pixel this bad or worse; uniform for a right model.",
     "p_mean": "The same averaged over posterior draws: less noisy, but not uniform for a right model.",
+    "p_autocorrelation": "Probability that residuals of adjacent channels are at least this alike; uniform if right.",
+    "p_largest": "Probability that a pixel's largest residual is at least this large; uniform if right.",
+    "p_neighbours": "Probability that a pixel's residuals are at least this like its neighbours'; uniform if right.",
+    "p_channel": "Probability that a channel scatters this much more or less than its noise; uniform if right.",
+    "test_p": "Probability of a result at least as odd under a right model, over the whole image.",
+    "test_size": "How large the effect is.",
+}
+# What each test of the whole image measures, and what a failure means.
+_TESTS = {
+    "discrepancy": (
+        "reduced chi-square",
+        "Pixels lie farther from the model than its noise allows: it lacks a phase, an edge or a change of thickness.",
+    ),
+    "dispersion": (
+        "scatter over expected",
+        "The noise level is wrong: above 1 the data scatter more than the model says (counts wider than Poisson, a "
+        "gain, a doubled dose), below 1 less.",
+    ),
+    "autocorrelation": (
+        "mean correlation",
+        "Residuals of adjacent channels are alike: it lacks a peak or an edge, or the energy axis shifts.",
+    ),
+    "neighbours": (
+        "Moran's I",
+        "Residuals of adjacent pixels are alike: something with a shape in the image is missing, such as a phase in "
+        "one region, drift or blur.",
+    ),
+    "largest": (
+        "residual in sd",
+        "Single values stand out: spikes from X-rays or cosmic rays, or bad pixels of the detector.",
+    ),
+    "channels": (
+        "scatter over expected",
+        "Some channels scatter more or less than the noise of the model: dead or hot channels, or noise that depends "
+        "on the channel.",
+    ),
 }
 _SMALL_P = 0.01
-_UNIFORM_P = 0.001  # below this the p-values are not called uniform
+_UNIFORM_P = 0.001  # below this a test fails
 
 
-def check(fit: Fit, draws: int = 100, seed: int | jax.Array = 0, *, replicates: int = 99) -> xr.Dataset:
-    """Posterior predictive check of every pixel.
+class _Seen(NamedTuple):
+    """What the passes over the units found."""
+
+    residual: np.ndarray  # against the predictive mean and sd, (unit, channel)
+    by_unit: dict[str, np.ndarray]
+    chi2: np.ndarray  # chi-square at the draw, its mean and variance, (3, unit)
+    at_draw: np.ndarray | None  # residual at the draw, (unit, channel)
+    fourth: np.ndarray | None  # (channel,)
+    tops: np.ndarray | None  # the highest of all residuals in all replicates, (replicates,)
+
+
+def check(
+    fit: Fit,
+    draws: int = 100,
+    seed: int | jax.Array = 0,
+    *,
+    replicates: int = 99,
+    discrepancy: Discrepancy | None = None,
+) -> xr.Dataset:
+    """Posterior predictive check of every pixel, and tests of the image for what a sum of squares does not see.
 
     The discrepancy of a pixel is chi-square, ``T = sum over channels (y - mean)**2 / variance`` with mean and
-    variance of p(y | latent, globals). ``p_value`` is Pr(T_rep > T) at one posterior draw of latent and
-    globals per pixel: only then is it uniform when the model is right (Gelman, Meng & Stern 1996 average over
-    draws; that is ``p_mean``, which piles up around one half).
+    variance of p(y | latent, globals). ``p_value`` is Pr(T_rep > T) at one posterior draw of latent and globals: only
+    then is it uniform when the model is right (Gelman, Meng & Stern 1996 average over draws; that is ``p_mean``,
+    which piles up around one half). All pixels share the draw of the globals, so their p-values are independent too
+    and those of whole images are exact.
 
     Parameters
     ----------
@@ -35,65 +95,170 @@ def check(fit: Fit, draws: int = 100, seed: int | jax.Array = 0, *, replicates: 
     draws : int
         Posterior draws behind ``residual`` and ``p_mean``, at least 2.
     seed : int or JAX key
+        Another seed takes another posterior draw.
     replicates : int
-        Simulated measurements of every pixel behind ``p_value``, whose smallest step is 1 / (replicates + 1).
+        Simulated measurements of every pixel behind the p-values, whose smallest step is 1 / (replicates + 1).
+    discrepancy : function, optional
+        In place of chi-square: ``discrepancy(y, emission) -> (unit,)`` of data (unit, channel) and the NumPyro
+        distribution p(y | latent, globals), written in ``jax.numpy``; larger is worse.
 
     Returns
     -------
     xarray.Dataset
-        ``residual`` on the data's dims, ``chi2``, ``p_value``, ``p_mean`` on the pixel dims, NaN where
-        masked. Attributes: ``ks_p`` (p-value of Kolmogorov and Smirnov's test of ``p_value`` against
-        uniform), ``reduced_chi2`` (mean chi2 per channel, about 1), ``small_p_share`` (share of pixels with
-        p_value < .01, about .01), and ``verdict``, a sentence.
+        ``residual`` on the data's dims; ``chi2``, ``p_value``, ``p_mean`` on the pixel dims, NaN where masked, and
+        ``discrepancy`` when one was given. For spectra also ``p_autocorrelation``, ``p_largest``, ``p_neighbours``
+        on the pixel dims and ``p_channel``. Along ``test``: ``test_p``, ``test_size``, and what a failure means,
+        ``test_meaning``.
+        Attributes: ``ks_p`` (Kolmogorov and Smirnov's test of ``p_value`` against uniform), ``reduced_chi2`` (mean
+        chi2 per channel, about 1), ``small_p_share`` (share of pixels with p_value < .01, about .01), ``passed``
+        (1 when no test has a p below .001), and ``verdict``, in words.
 
     References
     ----------
     Gelman, Meng & Stern, "Posterior predictive assessment of model fitness via realized discrepancies",
     Statistica Sinica 6, 733 (1996); Johnson, "A Bayesian chi-squared test for goodness-of-fit", Ann. Statist.
-    32, 2361 (2004), for one draw.
+    32, 2361 (2004), for one draw; Fisher's combination of p-values over pixels; Moran, Biometrika 37, 17 (1950).
     """
     if draws < 2 or replicates < 1:
         raise ValueError(f"expected draws of at least 2 and replicates of at least 1, got {draws} and {replicates}")
     units = fit.units
-    residual = np.empty(units.values.shape)
-    by_unit = np.empty((3, units.n_units))
-    with native_precision():
-        chosen = fit.draws(draws)
-        key_points, key_moments, key_rank = jax.random.split(as_key(seed), 3)
-        for part, chunk in chunks(chosen, units.values, fit.covariates, key_points):
-            seen = prediction_pass(*chosen, chunk, jax.random.fold_in(key_moments, part.start), replicate=True)
-            ranked = discrepancy_pass(chosen, chunk, jax.random.fold_in(key_rank, part.start), replicates)
-            total = np.sqrt(np.asarray(seen.variance_mean + seen.mean_variance))
-            residual[part] = (units.values[part] - np.asarray(seen.mean)) / total
-            by_unit[:, part] = ranked.chi2, ranked.p_value, seen.exceeded
-    arrays = {"residual": units.to_map(residual, units.inner_dims)}
-    arrays.update(zip(("chi2", "p_value", "p_mean"), map(units.to_map, by_unit), strict=True))
+    seen = _passes(fit, draws, as_key(seed), replicates, discrepancy)
+    arrays = {"residual": units.to_map(seen.residual, units.inner_dims)}
+    arrays.update({name: units.to_map(values) for name, values in seen.by_unit.items()})
+    tests = {
+        "discrepancy": (float(seen.chi2[0].sum() / np.isfinite(units.values).sum()), fisher(seen.by_unit["p_value"])),
+        "dispersion": _dispersion(seen.chi2, replicates),
+    }
+    if seen.at_draw is not None and seen.fourth is not None:
+        near = neighbours(seen.at_draw, units.keep.values)
+        arrays["p_neighbours"] = units.to_map(near.p_value)
+        by_channel, p_channel = _by_channel(seen.at_draw, seen.fourth, np.isfinite(units.values).sum(0))
+        known = {d: c for d, c in units.coords.items() if d == units.channel_dim}
+        arrays["p_channel"] = xr.DataArray(p_channel, known, (units.channel_dim,))
+        tests.update(_of_residuals(seen, near, by_channel, p_channel, replicates))
     for name, array in arrays.items():
         array.attrs["long_name"] = _MEANING[name]
+    found = xr.Dataset(arrays).assign(_as_table(tests))
     unit = getattr(fit.model, "unit", "pixel")
-    return xr.Dataset(arrays, attrs=_summary(by_unit[0], by_unit[1], np.isfinite(units.values).sum(), unit))
+    p_value = seen.by_unit["p_value"]
+    return found.assign_attrs(_summary(p_value, tests, unit, chi_square_is_it=discrepancy is None))
 
 
-def _summary(chi2: np.ndarray, p_value: np.ndarray, n_values: int, unit: str) -> dict[str, float | str]:
+def _passes(fit: Fit, draws: int, key: jax.Array, replicates: int, discrepancy: Discrepancy | None) -> _Seen:
+    units = fit.units
+    residual = np.empty(units.values.shape)
+    by_unit: dict[str, list[np.ndarray]] = {}
+    chi2, at_draw, fourth, tops = [], [], [], []
+    judge = discrepancy or chi_square
+    with native_precision():
+        chosen = fit.draws(draws)
+        key_points, key_moments, key_rank, key_one = jax.random.split(key, 4)
+        for part, chunk in chunks(chosen, units.values, fit.covariates, key_points):
+            seen = prediction_pass(*chosen, chunk, jax.random.fold_in(key_moments, part.start), judge)
+            total = np.sqrt(np.asarray(seen.variance_mean + seen.mean_variance))
+            residual[part] = (units.values[part] - np.asarray(seen.mean)) / total
+            by_unit.setdefault("p_mean", []).append(np.asarray(seen.exceeded))
+        one = one_draw(fit.draws(), key_one)
+        for part, chunk in chunks(one, units.values, fit.covariates, jax.random.fold_in(key_points, 1)):
+            ranked = rank_pass(*one, chunk, jax.random.fold_in(key_rank, part.start), judge, replicates)
+            chi2.append(np.asarray(ranked.chi2))
+            named: dict[str, Any] = {f"p_{name}": p for name, p in ranked.p_value.items() if name != "discrepancy"}
+            named["p_value"] = ranked.p_value["discrepancy"]
+            if discrepancy is not None:
+                named["discrepancy"] = ranked.found["discrepancy"]
+            for name, values in named.items():
+                by_unit.setdefault(name, []).append(np.asarray(values))
+            if ranked.residual is not None:
+                at_draw.append(np.asarray(ranked.residual, units.values.dtype))
+                fourth.append(np.asarray(ranked.fourth))
+                tops.append(np.asarray(ranked.tops).ravel())
+                tops = [np.sort(np.concatenate(tops))[-replicates:]]
+    summed = np.concatenate(chi2, axis=1)
+    return _Seen(
+        residual,
+        {"chi2": summed[0], **{name: np.concatenate(parts) for name, parts in by_unit.items()}},
+        summed,
+        np.concatenate(at_draw) if at_draw else None,
+        np.sum(fourth, axis=0) if fourth else None,
+        tops[0] if tops else None,
+    )
+
+
+def _dispersion(chi2: np.ndarray, replicates: int) -> tuple[float, float]:
+    """Scatter of all data over what is expected of it, and its two-sided p."""
+    total, expected, variance = chi2.sum(1)
+    # The expectation is an average over replicates and has an error of its own.
+    return float(total / expected), float(scatter(total, expected, variance * (1.0 + 1.0 / replicates)))
+
+
+def _by_channel(residual: np.ndarray, fourth: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean square of every channel's residuals, about 1, and its two-sided p; NaN where there are no data."""
+    seen = present > 0
+    total = (residual**2).sum(0, dtype=np.float64)
+    ratio, p = np.full((2, len(total)), np.nan)
+    ratio[seen] = total[seen] / present[seen]
+    p[seen] = scatter(total[seen], present[seen], (fourth - present)[seen])
+    return ratio, p
+
+
+def _of_residuals(
+    seen: _Seen, near: Neighbours, by_channel: np.ndarray, p_channel: np.ndarray, replicates: int
+) -> dict[str, tuple[float, float]]:
+    """Size and p of the tests that look at residuals by channel."""
+    away = seen.at_draw
+    assert away is not None and seen.tops is not None
+    highest = np.abs(away).max(1)
+    along = float((away[:, 1:] * away[:, :-1]).sum() / max((away**2).sum(), np.finfo(float).tiny))
+    worst = int(np.nanargmin(p_channel))
+    # The smallest of so many independent p-values.
+    least = -np.expm1(np.isfinite(p_channel).sum() * np.log1p(-min(p_channel[worst], 0.999)))
+    return {
+        "autocorrelation": (along, fisher(seen.by_unit["p_autocorrelation"])),
+        "neighbours": (near.moran, near.p),
+        "largest": (float(highest.max()), too_many_above(highest, seen.tops, replicates)),
+        "channels": (float(by_channel[worst]), float(least)),
+    }
+
+
+def _as_table(tests: dict[str, tuple[float, float]]) -> dict[str, xr.DataArray]:
+    coords = {"test": list(tests)}
+    size, p = np.array(list(tests.values())).T
+    meaning = [f"{_TESTS[name][1]} (Size: {_TESTS[name][0]}.)" for name in tests]
+    return {
+        "test_p": xr.DataArray(p, coords, ("test",), attrs={"long_name": _MEANING["test_p"]}),
+        "test_size": xr.DataArray(size, coords, ("test",), attrs={"long_name": _MEANING["test_size"]}),
+        "test_meaning": xr.DataArray(meaning, coords, ("test",)),
+    }
+
+
+def _summary(
+    p_value: np.ndarray, tests: dict[str, tuple[float, float]], unit: str, chi_square_is_it: bool
+) -> dict[str, float | str | int]:
     from scipy.stats import binom, kstest
 
     n_units = len(p_value)
     small = int(np.sum(p_value < _SMALL_P))
-    reduced = float(np.sum(chi2) / n_values)
+    reduced = tests["discrepancy"][0]
     uniform = float(kstest(p_value, "uniform").pvalue)
     too_many = binom.sf(small - 1, n_units, _SMALL_P) < _UNIFORM_P
+    failed = [name for name, (_, p) in tests.items() if p < _UNIFORM_P]
     share = f"{small} of {n_units} {unit}s have a p-value below {_SMALL_P:g} ({_SMALL_P * n_units:.3g} expected)"
+    others = [name for name in failed if name not in ("discrepancy", "dispersion")]
+    eye = "chi-square" if chi_square_is_it else "the discrepancy"
     if too_many:
         verdict = f"The model misses part of the data: {share}; see the maps of p_value and residual for where."
-    elif uniform >= _UNIFORM_P:
-        verdict = f"The model accounts for the data, as far as chi-square sees: {share}."
+    elif uniform >= _UNIFORM_P and not {"discrepancy", "dispersion"} & set(failed):
+        limits = f", as far as {eye} sees" if others else ""
+        verdict = f"The model accounts for the data{limits}: {share}."
     elif np.median(p_value) > 0.5:
         verdict = f"The data scatter less than the model says (reduced chi-square {reduced:.3g})."
     else:
         verdict = f"The data scatter more than the model says (reduced chi-square {reduced:.3g})."
+    words = [f"{_TESTS[name][1]} ({_TESTS[name][0]} {tests[name][0]:.2g}.)" for name in others]
     return {
         "ks_p": uniform,
         "reduced_chi2": reduced,
         "small_p_share": small / n_units,
-        "verdict": verdict,
+        "passed": int(not failed and not too_many and uniform >= _UNIFORM_P),
+        "verdict": " ".join([verdict, *words]),
     }

@@ -15,10 +15,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "bayesunmix"
 ROWS = (
     ("_contents", "_keys"),
     ("data", "distributions", "align", "spatial"),
-    ("provenance",),
+    ("provenance", "misfit"),
     ("descriptors", "models", "inference"),
     ("fit",),
-    ("predict", "subspace", "storage"),
+    ("predict", "subspace", "storage", "sweep"),
     ("_arviz",),
     ("uncertainty", "check", "elpd", "dynamics"),
     ("compare",),

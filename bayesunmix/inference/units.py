@@ -7,7 +7,7 @@ distribution without ``conditional`` has no latent and predicts by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -106,7 +106,7 @@ def _units_a_chunk(draws: Draws, y: np.ndarray, one: dict[str, Any], local: tupl
     return max(256, int(_CHUNK_BYTES // (rule + 8 * 8 * y[0].size + 8 * held)))
 
 
-def _inputs(program: Program, values: dict[str, jax.Array], chunk: Chunk) -> dict[str, jax.Array]:
+def inputs_of(program: Program, values: dict[str, jax.Array], chunk: Chunk) -> dict[str, jax.Array]:
     """What a scan over draws reads: sampled sites, those of the plate restricted to the chunk's units."""
     return {name: chunk.local[name] if name in chunk.local else values[name] for name, _ in program.shapes}
 
@@ -155,7 +155,7 @@ def latent_pass(program: Program, numbers, values, chunk: Chunk, key, per_draw: 
         carry = (count, centre, spread + moved * (mean - centre), noise + (variance - noise) / count)
         return carry, (conditional.sample(key_draw, (per_draw,)), getattr(conditional, "entropy", None))
 
-    values = _inputs(program, values, chunk)
+    values = inputs_of(program, values, chunk)
     shape = jax.eval_shape(lambda: one_mean(program, numbers, values, chunk, key))
     zero = jnp.zeros(shape.shape, shape.dtype)
     n_draws = len(next(iter(values.values())))
@@ -180,27 +180,29 @@ class PredictionPass(NamedTuple):
     exceeded: jax.Array  # share of draws whose replicate is more discrepant than the data (ties half), (units,)
 
 
-@partial(jax.jit, static_argnames=("program", "replicate"))
-def prediction_pass(program: Program, numbers, values, chunk: Chunk, key, replicate: bool = False) -> PredictionPass:
-    """Law of total variance over joint draws of globals and latent; with ``replicate`` a replicate each."""
+@partial(jax.jit, static_argnames=("program", "discrepancy"))
+def prediction_pass(
+    program: Program, numbers, values, chunk: Chunk, key, discrepancy: Callable | None = None
+) -> PredictionPass:
+    """Law of total variance over joint draws of globals and latent; with a ``discrepancy`` a replicate each."""
 
     def one(carry, inputs):
         value, key = inputs
         key_emission, key_replicate = jax.random.split(key)
-        emission = _emission(program, numbers, value, chunk, key_emission)
+        emission = emission_at(program, numbers, value, chunk, key_emission)
         mean = jnp.broadcast_to(emission.mean, chunk.y.shape)
         count, centre, spread, noise, exceeded = carry
         count = count + 1.0
         moved = mean - centre
         centre = centre + moved / count
         noise = noise + (emission.variance - noise) / count
-        if replicate:
-            found = chi_square(chunk.y, emission)
-            again = chi_square(_sample_as(chunk.y, emission, key_replicate), emission)
+        if discrepancy is not None:
+            found = discrepancy(chunk.y, emission)
+            again = discrepancy(sample_as(chunk.y, emission, key_replicate), emission)
             exceeded = exceeded + (again > found) + 0.5 * (again == found)
         return (count, centre, spread + moved * (mean - centre), noise, exceeded), None
 
-    values = _inputs(program, values, chunk)
+    values = inputs_of(program, values, chunk)
     zero = jnp.zeros_like(chunk.y)
     n_draws = len(next(iter(values.values())))
     start = (jnp.zeros((), chunk.y.dtype), zero, zero, zero, jnp.zeros(len(zero), zero.dtype))
@@ -216,7 +218,7 @@ def chi_square(y, emission):
     return (away**2 / emission.variance).sum(-1)
 
 
-def _sample_as(y, distribution, key):
+def sample_as(y, distribution, key):
     """One replicate of the units, with values missing where they are missing in the data."""
     return jnp.where(jnp.isnan(y), y, _sample(distribution, key, y.shape))
 
@@ -234,70 +236,13 @@ def replicate_pass(program: Program, numbers, values, chunk: Chunk, key) -> jax.
     def one(inputs):
         value, key = inputs
         key_emission, key_data = jax.random.split(key)
-        return _sample(_emission(program, numbers, value, chunk, key_emission), key_data, chunk.y.shape)
+        return _sample(emission_at(program, numbers, value, chunk, key_emission), key_data, chunk.y.shape)
 
-    values = _inputs(program, values, chunk)
+    values = inputs_of(program, values, chunk)
     return jax.lax.map(one, (values, jax.random.split(key, len(next(iter(values.values()))))))
 
 
-class DiscrepancyPass(NamedTuple):
-    """Chi-square at one draw of globals and latent per unit, and its rank among replicates, each (units,)."""
-
-    chi2: jax.Array
-    p_value: jax.Array  # Pr(T_rep > T), uniform under the model
-
-
-def discrepancy_pass(draws: Draws, chunk: Chunk, key: jax.Array, replicates: int) -> DiscrepancyPass:
-    """Discrepancy of every unit at a draw of its own.
-
-    The units are dealt at random into groups, and each group gets one draw of the globals: a unit's draw is
-    then a posterior draw, and few units share one.
-    """
-    n_units = len(chunk.y)
-    key_units, key_draws, key_pass = jax.random.split(key, 3)
-    size = -(-n_units // draws.size)
-    groups = -(-n_units // size)
-    # The last group is filled up with units of the first; only first appearances are kept.
-    dealt = jnp.resize(jax.random.permutation(key_units, n_units), (groups, size))
-    chosen = jax.random.permutation(key_draws, draws.size)[:groups]
-    values = {
-        name: chunk.local[name][chosen[:, None], dealt] if name in chunk.local else draws.values[name][chosen]
-        for name, _ in draws.program.shapes
-    }
-    of_group = {n: v[dealt] for n, v in chunk.covariates.items() if np.ndim(v) and len(v) == n_units}
-    shared = {n: v for n, v in chunk.covariates.items() if n not in of_group}
-    keys = jax.random.split(key_pass, groups)
-    inputs = (values, chunk.y[dealt], chunk.index[dealt], of_group, keys)
-    chi2, p_value = _by_group(draws.program, draws.numbers, shared, inputs, replicates)
-    where = dealt.reshape(-1)[:n_units]
-    put = lambda found: jnp.zeros(n_units, found.dtype).at[where].set(found.reshape(-1)[:n_units])  # noqa: E731
-    return DiscrepancyPass(put(chi2), put(p_value))
-
-
-@partial(jax.jit, static_argnames=("program", "replicates"))
-def _by_group(program: Program, numbers, shared, inputs, replicates: int):
-    def one(group):
-        value, y, index, covariates, key = group
-        key_points, key_latent, key_data, key_rank = jax.random.split(key, 4)
-        covariates = {**shared, **covariates}
-        chunk = Chunk(y, index, _make_rule(program, numbers, value, y, covariates, key_points, index), covariates, {})
-        emission = _emission(program, numbers, value, chunk, key_latent)
-        found = chi_square(y, emission)
-
-        def again(counts, key):
-            other = chi_square(_sample_as(y, emission, key), emission)
-            return (counts[0] + (other > found), counts[1] + (other == found)), None
-
-        none = jnp.zeros(found.shape, found.dtype)
-        (above, ties), _ = jax.lax.scan(again, (none, none), jax.random.split(key_data, replicates))
-        # A rank among replicates, ties and the step between ranks broken at random, is exactly uniform.
-        rank = above + jax.random.uniform(key_rank, found.shape, found.dtype) * (ties + 1.0)
-        return found, rank / (replicates + 1.0)
-
-    return jax.lax.map(one, inputs)
-
-
-def _emission(program, numbers, value, chunk, key):
+def emission_at(program, numbers, value, chunk, key):
     """p(y | latent, globals) at one draw of both."""
     key_points, key_draw = jax.random.split(key)
     fn, conditional = _condition(program, numbers, value, chunk, key_points)
@@ -334,7 +279,7 @@ def likelihood_pass(program: Program, numbers, values, chunk: Chunk, key, keep: 
     dtype = chunk.y.dtype
     zero = jnp.zeros(chunk.y.shape[0], dtype)
     start = (jnp.full_like(zero, -jnp.inf), zero, jnp.zeros((), dtype), zero, zero)
-    values = _inputs(program, values, chunk)
+    values = inputs_of(program, values, chunk)
     (top, total, count, _, spread), kept = jax.lax.scan(one, start, values)
     missed = _missed(program, numbers, {n: v.mean(0) for n, v in values.items()}, chunk, key)
     kept = kept + missed if keep else jnp.zeros((0, zero.size), dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -127,6 +128,81 @@ def test_covariates_of_a_pixel_stay_with_it(make_fit) -> None:
     data = dose[:, None] + rng.normal(0, 0.1, (600, 16))
     fit = make_fit(scaled, data, covariates={"dose": dose}, level=((), np.full((1, 30), 1.0)))
     assert kstest(bu.check(fit)["p_value"].values, "uniform").pvalue > LEVEL
+
+
+# ---------------------------------------------------------------------- what a sum of squares does not see
+
+
+FAILURES = {
+    # name: what is done to the image, the test that must see it
+    "a phase in one corner": (
+        "neighbours",
+        lambda y, rng: y.__setitem__((slice(6), slice(6)), y[:6, :6] + 0.25 * BUMP),
+    ),
+    "a shift of the energy axis": (
+        "autocorrelation",
+        lambda y, rng: y.__setitem__(..., 0.7 * y + 0.3 * np.roll(y, 1, -1)),
+    ),
+    "a doubled gain": ("dispersion", lambda y, rng: y.__setitem__(..., y + rng.normal(0, 0.05, y.shape))),
+    "spikes in one value of a thousand": (
+        "largest",
+        lambda y, rng: y.__setitem__(rng.uniform(size=y.shape) < 1e-3, 1.5),
+    ),
+    "a dead channel": ("channels", lambda y, rng: y.__setitem__((..., 5), y[..., 5].mean())),
+}
+BUMP = np.exp(-0.5 * (np.arange(16) - 9.0) ** 2)
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_planted_failure_is_seen_by_its_test(make_fit, large, name: str) -> None:
+    test, plant = FAILURES[name]
+    odd = large.copy(deep=True)
+    plant(odd.values, np.random.default_rng(10))
+    found = bu.check(known(make_fit, odd), draws=50)
+    assert float(found["test_p"].sel(test=test)) < LEVEL
+    assert not found.attrs["passed"]
+    assert not found.attrs["verdict"].startswith("The model accounts for the data:")
+
+
+def test_failures_are_found_where_they_are(make_fit, large) -> None:
+    odd = large.copy(deep=True)
+    odd[:6, :6] += 0.25 * BUMP
+    odd[20, 25, 3] = 1.5
+    odd[:, :, 5] = 0.0
+    found = bu.check(known(make_fit, odd), draws=50)
+    corner = found["p_neighbours"] < 0.05
+    assert float(corner[:6, :6].mean()) > 0.5 > 5 * float(corner[8:, 8:].mean())
+    assert float(found["p_largest"][20, 25]) < 0.02
+    assert int(found["p_channel"].argmin("energy")) == 5
+
+
+def test_a_right_model_is_not_accused(make_fit, large) -> None:
+    found = [bu.check(known(make_fit, large), draws=50, seed=seed) for seed in (2, 3)]
+    for one in found:
+        assert one.attrs["passed"]
+        for name in ("p_autocorrelation", "p_largest", "p_neighbours", "p_channel"):
+            # Pixels of one colour of a chessboard share no neighbour relation.
+            values = one[name].values[::2, ::2].ravel() if name == "p_neighbours" else one[name].values.ravel()
+            assert kstest(values, "uniform").pvalue > LEVEL
+        assert float(one["test_p"].min()) > LEVEL
+        assert set(one["test"].values) == {name for name, _ in FAILURES.values()} | {"discrepancy"}
+        assert "as far as" not in one.attrs["verdict"]
+
+
+def asymmetry(y, emission):
+    away = (y - emission.mean) / jnp.sqrt(emission.variance)
+    return jnp.abs((away**3).sum(-1))
+
+
+def test_a_discrepancy_of_ones_own(make_fit, large) -> None:
+    """Skewed noise of the right size is no matter of chi-square."""
+    rng = np.random.default_rng(11)
+    skewed = rng.dirichlet(np.ones(2), (32, 32)) @ SPECTRA + 0.05 * (rng.exponential(size=(32, 32, 16)) - 1)
+    fits = {name: known(make_fit, data) for name, data in (("right", large), ("skewed", large.copy(data=skewed)))}
+    found = {name: bu.check(fit, draws=50, discrepancy=asymmetry) for name, fit in fits.items()}
+    assert kstest(found["right"]["p_value"].values.ravel(), "uniform").pvalue > LEVEL
+    assert float(found["skewed"]["test_p"].sel(test="discrepancy")) < LEVEL
+    assert found["right"]["discrepancy"].dims == ("y", "x")
 
 
 def test_bad_arguments(svi_fit) -> None:

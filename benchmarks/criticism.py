@@ -1,0 +1,251 @@
+"""Whether criticism finds what is wrong, and only that.
+
+    python benchmarks/criticism.py failures --runs 20
+    python benchmarks/criticism.py recovery --sets 40
+    python benchmarks/criticism.py streaming --side 256 --channels 1024
+
+``failures`` plants one fault at a time in simulated images, fits endmembers and all, and counts how often ``bu.check``
+fails a test (p below .01), and where. ``recovery`` counts how often ``bu.sweep`` and ``bu.compare`` prefer the true
+number of endmembers. ``streaming`` measures time and peak memory of uncertainty and WAIC. Tables go to
+``benchmarks/results/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+import bayesunmix as bu
+
+LEVEL = 0.01  # at which a test of the whole image raises an alarm
+RESULTS = Path(__file__).parent / "results"
+
+
+def spectra(n_endmembers: int, channels: int, rng: np.random.Generator) -> np.ndarray:
+    """Smooth spectra of a few peaks on a background, (endmember, channel), at most about 1."""
+    x = np.linspace(0, 1, channels)
+    centre, width = rng.uniform(0.05, 0.95, (2, n_endmembers, 4)), rng.uniform(0.02, 0.08, (n_endmembers, 4))
+    height = rng.uniform(0.2, 0.8, (n_endmembers, 4))
+    peaks = height[..., None] * np.exp(-0.5 * ((x - centre[0][..., None]) / width[..., None]) ** 2)
+    return 0.1 + 0.2 * np.exp(-3 * x) + peaks.sum(1)
+
+
+def mixtures(n_endmembers: int, side: int, channels: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Noise-free image (y, x, channel) of uniform mixtures, and its spectra."""
+    members = spectra(n_endmembers, channels, rng)
+    return rng.dirichlet(np.ones(n_endmembers), (side, side)) @ members, members
+
+
+def noise_for(clean: np.ndarray, decibel: float) -> float:
+    """Standard deviation of noise at a signal-to-noise ratio."""
+    return float(np.sqrt(np.mean(clean**2)) * 10 ** (-decibel / 20))
+
+
+# ---------------------------------------------------------------------- planted failures
+
+
+def corner(clean: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """A fourth phase takes 30 % of the pixels' mixture in one corner, a quarter of the side wide."""
+    size = len(clean) // 4
+    image = clean.copy()
+    image[:size, :size] = 0.7 * image[:size, :size] + 0.3 * spectra(1, clean.shape[-1], rng)[0]
+    return image + rng.normal(0, noise, clean.shape)
+
+
+def shift(clean: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """The energy axis drifts by 1 channel from the first row to the last."""
+    rows = np.linspace(0, 1.0, len(clean))[:, None, None]
+    image = (1 - rows) * clean + rows * np.roll(clean, 1, axis=-1)
+    return image + rng.normal(0, noise, clean.shape)
+
+
+def dose(clean: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """Two rows are measured with twice the dose: twice the signal, root two times the noise."""
+    image, level = clean.copy(), np.full((len(clean), 1, 1), noise)
+    rows = slice(len(clean) // 2, len(clean) // 2 + 2)
+    image[rows] *= 2
+    level[rows] *= np.sqrt(2)
+    return image + level * rng.normal(size=clean.shape)
+
+
+def spikes(clean: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """0.1 % of the values are raised by 8 noise standard deviations."""
+    hit = rng.uniform(size=clean.shape) < 1e-3
+    return clean + rng.normal(0, noise, clean.shape) + 8 * noise * hit
+
+
+def dead(clean: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """One channel in the middle always reads zero."""
+    image = clean + rng.normal(0, noise, clean.shape)
+    image[..., clean.shape[-1] // 2] = 0.0
+    return image
+
+
+def nothing(clean: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """The model is right."""
+    return clean + rng.normal(0, noise, clean.shape)
+
+
+FAILURES: dict[str, Callable[..., np.ndarray]] = {
+    "nothing": nothing,
+    "fourth phase in a corner": corner,
+    "energy shift": shift,
+    "doubled dose": dose,
+    "spikes": spikes,
+    "dead channel": dead,
+}
+
+
+def localised(name: str, found: xr.Dataset) -> float:
+    """1 where the fault is pointed at, from the maps of ``bu.check`` alone."""
+    side = found.sizes["y"]
+    p = found["p_value"].values
+    inside = np.zeros(p.shape, bool)
+    if name == "dead channel":
+        return float(int(found["p_channel"].argmin("channel")) == found.sizes["channel"] // 2)
+    if name == "spikes":
+        return np.nan  # every run has its own places: counted by p_largest in the tests
+    if name == "fourth phase in a corner":
+        inside[: side // 4, : side // 4] = True
+        p = found["p_neighbours"].values
+    elif name == "doubled dose":
+        inside[side // 2 : side // 2 + 2] = True
+    else:
+        return np.nan
+    # Most of the fault is flagged at .05, and hardly anything else.
+    return float(np.mean(p[inside] < 0.05) > 0.5 and np.mean(p[~inside] < 0.05) < 0.15)
+
+
+def failures(args: argparse.Namespace) -> tuple[list[str], list[dict]]:
+    """Table of alarms by fault and test."""
+    rows = []
+    for name, plant in FAILURES.items():
+        for run in range(args.runs * (args.rights if name == "nothing" else 1)):
+            rng = np.random.default_rng([run, list(FAILURES).index(name)])
+            clean, _ = mixtures(3, args.side, args.channels, rng)
+            values = plant(clean, noise_for(clean, args.decibel), rng)
+            image = xr.DataArray(values, dims=("y", "x", "channel"))
+            fit = bu.fit(bu.models.LinearUnmixing(3), image, seed=run, progress=False)
+            found = bu.check(fit, draws=20, seed=run)
+            p = {str(test): float(found["test_p"].sel(test=test)) for test in found["test"].values}
+            rows.append({"fault": name, "run": run, "p": p, "where": localised(name, found), "ok": int(fit.converged)})
+            print(name, run, {test: float(f"{value:.2g}") for test, value in p.items()}, rows[-1]["where"], flush=True)
+    tests = list(rows[0]["p"])
+    lines = ["| planted | runs | any test | localised | " + " | ".join(tests) + " |", "|---" * (4 + len(tests)) + "|"]
+    for name in FAILURES:
+        own = [row for row in rows if row["fault"] == name]
+        p = np.array([[row["p"][test] for test in tests] for row in own])
+        alarm = p < LEVEL
+        # Of several tests the smallest p counts, times their number.
+        some = p.min(1) * len(tests) < LEVEL
+        where = np.array([row["where"] for row in own])
+        told = "" if np.isnan(where).all() else f"{np.nanmean(where):.2f}"
+        cells = " | ".join(f"{share:.2f}" for share in alarm.mean(0))
+        lines.append(f"| {name} | {len(own)} | {some.mean():.2f} | {told} | {cells} |")
+    return lines, rows
+
+
+# ---------------------------------------------------------------------- number of endmembers
+
+
+def recovery(args: argparse.Namespace) -> tuple[list[str], list[dict]]:
+    """Preferred number of endmembers against the true one."""
+    rows = []
+    for number in range(args.sets):
+        true = 2 + number % 4
+        rng = np.random.default_rng([number, true])
+        clean, _ = mixtures(true, args.side, args.channels, rng)
+        image = xr.DataArray(
+            clean + rng.normal(0, noise_for(clean, args.decibel), clean.shape), dims=("y", "x", "channel")
+        )
+        start = time.perf_counter()
+        fits = bu.sweep(bu.models.LinearUnmixing(2), image, n_endmembers=range(2, 7), seed=number, progress=False)
+        picked = {}
+        for criterion in args.criteria:
+            table = bu.compare(fits, criterion)
+            picked[criterion] = table.attrs["preferred"]
+        chosen = {c: int(p.split("=")[1]) if p else None for c, p in picked.items()}
+        rows.append({"true": true, "picked": chosen, "seconds": time.perf_counter() - start})
+        print(number, rows[-1], table.attrs["verdict"], flush=True)
+    lines = ["| criterion | true | sets | right | too few | too many | no verdict |", "|---" * 7 + "|"]
+    for criterion in args.criteria:
+        for true in (2, 3, 4, 5, None):
+            own = [(row["true"], row["picked"][criterion]) for row in rows if true in (None, row["true"])]
+            counts = [
+                sum(got == want for want, got in own),
+                sum(got is not None and got < want for want, got in own),
+                sum(got is not None and got > want for want, got in own),
+                sum(got is None for _, got in own),
+            ]
+            label = "all" if true is None else str(true)
+            lines.append(f"| {criterion} | {label} | {len(own)} | " + " | ".join(map(str, counts)) + " |")
+    return lines, rows
+
+
+# ---------------------------------------------------------------------- memory
+
+
+def streaming(args: argparse.Namespace) -> tuple[list[str], list[dict]]:
+    """Seconds and peak memory of uncertainty and WAIC beyond the fitted image; endmembers are known."""
+    rng = np.random.default_rng(0)
+    members = spectra(3, args.channels, rng)
+    shares = rng.dirichlet(np.ones(3), (args.side, args.side)).astype(np.float32)
+    values = shares @ members.astype(np.float32)
+    values += 0.05 * rng.standard_normal(values.shape, dtype=np.float32)
+    image = xr.DataArray(values, dims=("y", "x", "channel"))
+    model = bu.models.LinearUnmixing(3, endmembers=members)
+    rows = []
+
+    def peak() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+    start = time.perf_counter()
+    fit = bu.fit(model, image, bu.SVI(draws=args.draws), seed=0, progress=False)
+    rows.append({"step": "fit", "seconds": time.perf_counter() - start, "peak_GiB": peak()})
+    print(rows[-1], flush=True)
+    for name, step in (("waic", bu.waic), ("uncertainty", lambda f: bu.uncertainty(f, draws=args.draws))):
+        start = time.perf_counter()
+        step(fit)
+        rows.append({"step": name, "seconds": time.perf_counter() - start, "peak_GiB": peak()})
+        print(rows[-1], flush=True)
+    lines = [
+        f"Data: {image.nbytes / 2**30:.2f} GiB.",
+        "",
+        "| step | seconds | peak of the process (GiB) |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {row['step']} | {row['seconds']:.0f} | {row['peak_GiB']:.2f} |" for row in rows]
+    return lines, rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("failures", "recovery", "streaming"))
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--rights", type=int, default=5, help="how many times as many runs without a fault")
+    parser.add_argument("--sets", type=int, default=40)
+    parser.add_argument("--criteria", nargs="+", default=["waic"])
+    parser.add_argument("--side", type=int, default=24)
+    parser.add_argument("--channels", type=int, default=64)
+    parser.add_argument("--decibel", type=float, default=25.0)
+    parser.add_argument("--draws", type=int, default=100)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    lines, rows = {"failures": failures, "recovery": recovery, "streaming": streaming}[args.what](args)
+    print("\n".join(lines))
+    args.out.mkdir(exist_ok=True)
+    settings = {key: value for key, value in vars(args).items() if key != "out"}
+    content = {"settings": settings, "version": bu.__version__, "rows": rows}
+    (args.out / f"criticism_{args.what}.json").write_text(json.dumps(content, indent=1) + "\n")
+    (args.out / f"criticism_{args.what}.md").write_text("\n".join([f"`{settings}`", "", *lines]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
