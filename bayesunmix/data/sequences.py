@@ -91,7 +91,7 @@ def as_padded(data: Any) -> xr.DataArray:
     if image.dtype.kind not in "fiub":
         raise TypeError(f"data: expected real numbers, got {image.dtype}")
     count, steps = image.shape[:2]
-    lengths = np.asarray(image.coords["length"].values if "length" in image.coords else np.full(count, steps))
+    lengths = np.atleast_1d(image.coords["length"].values if "length" in image.coords else np.full(count, steps))
     if lengths.shape != (count,) or (lengths < 1).any() or (lengths > steps).any() or (lengths % 1).any():
         raise ValueError(f"length: expected a whole number from 1 to {steps} for each of {count} sequences")
     values = np.array(image.values, dtype=np.float64)

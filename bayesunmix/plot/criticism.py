@@ -66,7 +66,9 @@ def residuals(
         "p_value": checked["p_value"],
     }
     with matplotlib.rc_context(RC):
-        panels = [(values[name], _RESIDUALS[name], _residual_look(name, values[name])) for name in show]
+        unit = getattr(fit.model, "unit", "pixel")
+        labels = _RESIDUALS | ({"chi2": "χ² per frame"} if unit == "sequence" else {})
+        panels = [(values[name], labels[name], _residual_look(name, values[name])) for name in show]
         if ax is not None:
             return _single(ax, panels, at)
         figure, below = _page(panels, at, ("channel", "channel", "histogram"))
@@ -75,7 +77,7 @@ def residuals(
         below["channel"].axhline(1, color=GREY, linewidth=0.6)
         below["channel"].margins(x=0)
         below["channel"].set(xlabel=dim_label(residual, channel), ylabel=_RESIDUALS["rms"])
-        _histogram(below["histogram"], checked["p_value"])
+        _histogram(below["histogram"], checked["p_value"], f"{unit}s")
         return figure
 
 
@@ -188,7 +190,7 @@ def _panel(
     return note
 
 
-def _histogram(ax: Axes, p_value: xr.DataArray) -> None:
+def _histogram(ax: Axes, p_value: xr.DataArray, units: str) -> None:
     p = p_value.values[np.isfinite(p_value.values)]
     bins = 10 if p.size < 400 else 20
     expected = p.size / bins
@@ -196,4 +198,4 @@ def _histogram(ax: Axes, p_value: xr.DataArray) -> None:
     ax.axhspan(max(expected - 2 * sd, 0), expected + 2 * sd, color=MASKED, linewidth=0)
     ax.hist(p, bins=np.linspace(0, 1, bins + 1).tolist(), color=COLOURS[0], histtype="step", linewidth=1.0)
     ax.set_ylim(bottom=0)
-    ax.set(xlim=(0, 1), xlabel=_RESIDUALS["p_value"], ylabel="pixels")
+    ax.set(xlim=(0, 1), xlabel=_RESIDUALS["p_value"], ylabel=units)

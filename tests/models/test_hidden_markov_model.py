@@ -179,6 +179,8 @@ def test_sequences_come_in_the_forms_of_the_peers() -> None:
         np.testing.assert_array_equal(units.values, padded)
         np.testing.assert_array_equal(units.lengths, [4, 2])
     assert as_sequences(np.arange(5.0)).values.shape == (1, 5)
+    alone = as_sequences(forms[3].isel(sequence=1))
+    np.testing.assert_array_equal(alone.values, padded[1:])
     with pytest.raises(ValueError, match="lengths"):
         as_sequences((np.arange(5.0), [4, 2]))
 
