@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bayesunmix import descriptors as descriptors
     from bayesunmix import models as models
     from bayesunmix import plot as plot
+    from bayesunmix.calibrate import calibrate as calibrate
     from bayesunmix.check import check as check
     from bayesunmix.compare import compare as compare
     from bayesunmix.data import load as load
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from bayesunmix.uncertainty import uncertainty as uncertainty
 
 _HOMES = {
+    "calibrate": "bayesunmix.calibrate",
     "check": "bayesunmix.check",
     "compare": "bayesunmix.compare",
     "Elpd": "bayesunmix.elpd",

@@ -70,6 +70,11 @@ def simulate(model: Any, like: Any, seed: int | jax.Array = 0, **covariates: Any
     return data, _truth(bound, globals_, latents, image)
 
 
+def bound_to(model: Any, like: Any) -> Any:
+    """A model bound to ``like`` as :func:`simulate` binds it; a bound one, or one that binds nothing, as it is."""
+    return _bind(model, _template(model, like))
+
+
 def prior_predictive(
     model: Any,
     like: Any,

@@ -20,7 +20,7 @@ ROWS = (
     ("fit",),
     ("predict", "subspace", "storage", "sweep"),
     ("_arviz",),
-    ("uncertainty", "check", "elpd", "dynamics"),
+    ("uncertainty", "check", "calibrate", "elpd", "dynamics"),
     ("compare",),
     ("information",),
     ("plot",),

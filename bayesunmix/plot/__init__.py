@@ -2,6 +2,7 @@
 
 from .abundance import maps
 from .atoms import classes, displacements, membership_entropy
+from .calibrating import calibration
 from .comparing import comparison
 from .convergence import trace
 from .criticism import residuals, uncertainty
@@ -10,6 +11,7 @@ from .spectra import endmembers
 from .transitions import memory, states, transitions
 
 __all__ = [
+    "calibration",
     "classes",
     "comparison",
     "components",
