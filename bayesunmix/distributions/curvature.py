@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import digamma, polygamma
 
-from bayesunmix.distributions.simplex import Moments
+from bayesunmix.distributions.moments import Moments
 
 
 def curvature(endmembers, concentration, noise_scale, value, moments: Moments) -> tuple[dict[str, Any], dict[str, Any]]:

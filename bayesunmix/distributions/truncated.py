@@ -29,7 +29,8 @@ def log_mass(low: jax.Array, high: jax.Array) -> jax.Array:
     around = 2.0 * _ROOT_HALF_PI - jnp.exp(-0.5 * near**2) * (tail_near + decay * tail_far)
     wide = jnp.where(near > 0, outside, around)
     # Between bounds close to each other the difference of the tails is lost to rounding: the density's parabola.
-    width, middle = far - near, 0.5 * (near + far)
+    # A width below rounding would have no logarithm.
+    width, middle = jnp.maximum(far - near, jnp.finfo(far.dtype).eps * (1.0 + far)), 0.5 * (near + far)
     relative = jnp.exp(0.5 * (jnp.maximum(near, 0.0) ** 2 - middle**2))
     narrow = relative * width * (1.0 + (middle**2 - 1.0) * width**2 / 24.0)
     return jnp.log(jnp.where(_is_narrow(near, far), narrow, wide))

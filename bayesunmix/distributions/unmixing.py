@@ -18,6 +18,8 @@ from numpyro.distributions import constraints
 
 from bayesunmix.distributions import simplex
 from bayesunmix.distributions.curvature import curvature
+from bayesunmix.distributions.moments import moments
+from bayesunmix.distributions.weighted import WeightedPoints
 
 _LOG_2PI = 1.8378770664093453
 
@@ -83,7 +85,10 @@ class NormalUnmixing(dist.Distribution):
         ``value`` (units, channel); ``key`` and ``index`` (units,) pick the unit's own points.
         """
         gram, linear = self._natural(value - self.endmembers.mean(0))
-        frame = simplex.frame(gram, linear, self.concentration, key, index, n_points or self.n_points)
+        n_parts = len(self.endmembers)
+        centre = jnp.full_like(linear, 1.0 / n_parts)
+        local = simplex.quadratic(gram, linear)
+        frame = simplex.frame(local, centre, self.concentration, key, index, n_points or self.n_points)
         rule = Rule(frame, value - frame.centre.T @ self.endmembers, self.endmembers)
         return jax.lax.stop_gradient(rule)
 
@@ -142,10 +147,11 @@ class NormalUnmixing(dist.Distribution):
         index = jnp.arange(value.shape[0]) if index is None else index
         return self.conditional_on(self.rule(value, key, index, n_points=n_points))
 
-    def conditional_on(self, rule: Rule) -> WeightedSimplex:
+    def conditional_on(self, rule: Rule) -> WeightedPoints:
         """The same, on the points of a rule made at nearby parameters."""
         pull, gram, _ = self._about(rule)
-        return WeightedSimplex(*simplex.nodes(rule.frame, pull, gram, self.concentration))
+        found = simplex.nodes(rule.frame, pull, gram, self.concentration)
+        return WeightedPoints(found.points, found.weights)
 
     def emission(self, latent):
         """p(y | abundances, parameters) for ``latent`` (..., K): a normal, channels as event."""
@@ -185,37 +191,5 @@ class NormalUnmixing(dist.Distribution):
         """
         value = rule.residual + rule.frame.centre.T @ rule.reference
         pull, gram, _ = self._about(rule)
-        found = simplex.moments(rule.frame, pull, gram, self.concentration)
+        found = moments(rule.frame, pull, gram, self.concentration)
         return curvature(self.endmembers, self.concentration, self.noise_scale, value, found)
-
-
-class WeightedSimplex(NamedTuple):
-    """Abundances of every unit on weighted points: (K, points, units) and (points, units)."""
-
-    points: jax.Array
-    weights: jax.Array
-
-    @property
-    def mean(self):
-        """(units, K)"""
-        return (self.points * self.weights).sum(1).T
-
-    @property
-    def variance(self):
-        """(units, K)"""
-        away = self.points - self.mean.T[:, None]
-        return (away**2 * self.weights).sum(1).T
-
-    @property
-    def effective_points(self):
-        """Kish effective number of points, (units,)."""
-        return 1.0 / (self.weights**2).sum(0)
-
-    def sample(self, key, sample_shape=()):
-        """Draws by resampling, ``sample_shape + (units, K)``."""
-        uniform = jax.random.uniform(key, (*sample_shape, self.weights.shape[1]), self.weights.dtype)
-        cumulative = jnp.cumsum(self.weights, axis=0)
-        rank = (uniform[..., None, :] * cumulative[-1] >= cumulative).sum(-2)
-        rank = jnp.minimum(rank, self.weights.shape[0] - 1)
-        unit = jnp.arange(self.weights.shape[1])
-        return jnp.moveaxis(self.points[:, rank, unit], 0, -1)

@@ -1,0 +1,122 @@
+"""What a detector makes of the mean of a channel: the law of one value, elementwise.
+
+Every law gives its log density, its slope in the mean, a non-negative curvature to expand it with, and what the
+expansion misses at a distance; ``noise`` are the law's own parameters, a tuple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.scipy.special import gammaln
+
+_LOG_2PI = 1.8378770664093453
+
+
+@dataclass(frozen=True)
+class Law:
+    """Functions of (mean, value, noise), elementwise; compared by identity."""
+
+    noise: tuple[str, ...]  # names of its parameters
+    log_density: Callable[[Any, Any, tuple], Any]
+    slope: Callable[[Any, Any, tuple], Any]
+    bend: Callable[[Any, Any, tuple], Any]  # minus the second derivative, or its mean where that is not positive
+    beyond: Callable[[Any, Any, Any, tuple], Any]  # (away, mean, value, noise)
+    variance: Callable[[Any, tuple], Any]
+    distribution: Callable[[Any, tuple], Any]
+
+    def second(self, mean, value, noise):
+        """Second derivative of the log density in the mean."""
+        return jax.jvp(lambda m: self.slope(m, value, noise), (mean,), (jnp.ones_like(mean),))[1]
+
+    def by_noise(self, mean, value, noise, i: int):
+        """Derivative of the log density in the law's own parameter ``i``."""
+        own = jnp.broadcast_to(noise[i], jnp.shape(mean))
+        put = lambda x: self.log_density(mean, value, (*noise[:i], x, *noise[i + 1 :]))  # noqa: E731
+        return jax.jvp(put, (own,), (jnp.ones_like(own),))[1]
+
+    def by_mean_and_noise(self, mean, value, noise, i: int):
+        """Mixed second derivative."""
+        one = jnp.ones_like(mean)
+        return jax.jvp(lambda m: self.by_noise(m, value, noise, i), (mean,), (one,))[1]
+
+    def by_noise_twice(self, mean, value, noise, i: int, j: int):
+        """Second derivative in two of the law's own parameters."""
+        own = jnp.broadcast_to(noise[j], jnp.shape(mean))
+        put = lambda x: self.by_noise(mean, value, (*noise[:j], x, *noise[j + 1 :]), i)  # noqa: E731
+        return jax.jvp(put, (own,), (jnp.ones_like(own),))[1]
+
+
+def _poisson_beyond(away, mean, value, noise):
+    x = jnp.maximum(away / mean, -1.0 + 1e-6)
+    return value * (jnp.log1p(x) - x + 0.5 * x**2)
+
+
+POISSON = Law(
+    noise=(),
+    log_density=lambda mean, value, noise: value * jnp.log(mean) - mean - gammaln(value + 1.0),
+    slope=lambda mean, value, noise: value / mean - 1.0,
+    bend=lambda mean, value, noise: value / mean**2,
+    beyond=_poisson_beyond,
+    variance=lambda mean, noise: mean,
+    distribution=lambda mean, noise: dist.Poisson(mean),
+)
+
+NORMAL = Law(
+    noise=("noise_scale",),
+    log_density=lambda mean, value, noise: -0.5 * ((value - mean) / noise[0]) ** 2 - jnp.log(noise[0]) - 0.5 * _LOG_2PI,
+    slope=lambda mean, value, noise: (value - mean) / noise[0] ** 2,
+    bend=lambda mean, value, noise: jnp.broadcast_to(noise[0] ** -2.0, jnp.shape(mean)),
+    beyond=lambda away, mean, value, noise: jnp.zeros_like(away),
+    variance=lambda mean, noise: jnp.broadcast_to(noise[0] ** 2, jnp.shape(mean)),
+    distribution=lambda mean, noise: dist.Normal(mean, noise[0]),
+)
+
+
+def _spread(mean, noise):
+    gain, read = noise
+    return gain * mean + read**2
+
+
+def _camera_density(mean, value, noise):
+    variance = _spread(mean, noise)
+    return -0.5 * (value - mean) ** 2 / variance - 0.5 * jnp.log(variance) - 0.5 * _LOG_2PI
+
+
+def _camera_slope(mean, value, noise):
+    variance, gain = _spread(mean, noise), noise[0]
+    away = value - mean
+    return away / variance + 0.5 * gain * (away / variance) ** 2 - 0.5 * gain / variance
+
+
+def _camera_bend(mean, value, noise):
+    # Fisher's information: the observed one may be negative.
+    variance, gain = _spread(mean, noise), noise[0]
+    return 1.0 / variance + 0.5 * (gain / variance) ** 2
+
+
+def _camera_beyond(away, mean, value, noise):
+    # Density at a distance relative to here, without the large common terms.
+    here, there, left = _spread(mean, noise), _spread(mean + away, noise), value - mean
+    change = 0.5 * left**2 * (noise[0] * away) / (here * there) + away * (left - 0.5 * away) / there
+    change = change - 0.5 * jnp.log1p(noise[0] * away / here)
+    slope, bend = _camera_slope(mean, value, noise), _camera_bend(mean, value, noise)
+    return change - slope * away + 0.5 * bend * away**2
+
+
+SCALED_POISSON = Law(
+    noise=("gain", "read_noise"),
+    log_density=_camera_density,
+    slope=_camera_slope,
+    bend=_camera_bend,
+    beyond=_camera_beyond,
+    variance=_spread,
+    distribution=lambda mean, noise: dist.Normal(mean, jnp.sqrt(_spread(mean, noise))),
+)
+
+LAWS = {"normal": NORMAL, "poisson": POISSON, "scaled-poisson": SCALED_POISSON}

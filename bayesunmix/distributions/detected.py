@@ -1,0 +1,261 @@
+"""Marginal likelihood of a linear mixture seen by any detector, with brightness free or fixed.
+
+    a_n ~ Dirichlet(alpha)                  abundances of unit n, K parts
+    s_n ~ Gamma(c, c), or 1                 brightness, of mean 1
+    y_np ~ law(s_n sum_k a_nk W_kp)         channel p
+
+With h = s a the prior of a unit is ``prod h_k^(alpha_k - 1) (sum h)^(c - sum alpha) exp(-c sum h)`` over parts of any
+size; without brightness h = a on the simplex. The integral over h is taken around its mode
+(:mod:`bayesunmix.distributions.simplex`), what a law has beyond a Gaussian included at every point.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.scipy.special import gammaln
+from numpyro.distributions import constraints
+
+from bayesunmix.distributions import simplex
+from bayesunmix.distributions.channel_laws import LAWS
+from bayesunmix.distributions.score_curvature import Scores, curvature
+from bayesunmix.distributions.weighted import WeightedPoints
+
+_CURVATURE_POINTS = 64
+
+
+class Rule(NamedTuple):
+    """Units ready for evaluation: the frame of their integrals, and their data."""
+
+    frame: simplex.Frame
+    value: jax.Array  # (units, channel)
+
+
+class DetectedUnmixing(dist.Distribution):
+    """Linear mixture under a law per channel, abundances (and brightness) integrated out.
+
+    Parameters
+    ----------
+    endmembers : (K, channel)
+        Positive where the law is one of counts.
+    concentration : (K,), optional
+        Dirichlet concentration of the abundances; uniform on the simplex when not given.
+    brightness_shape : scalar, optional
+        Shape c of the brightness; all units have brightness 1 when not given.
+    law : "normal", "poisson" or "scaled-poisson"
+    noise_scale, gain, read_noise : scalar or (channel,)
+        Those that the law has.
+    n_points : int, optional
+        Integration points per unit.
+    """
+
+    arg_constraints = {  # noqa: RUF012 (the name and type are NumPyro's)
+        "endmembers": constraints.independent(constraints.real, 2),
+        "concentration": constraints.independent(constraints.positive, 1),
+        "brightness_shape": constraints.positive,
+        "noise_scale": constraints.positive,
+        "gain": constraints.positive,
+        "read_noise": constraints.positive,
+    }
+    support = constraints.real_vector
+    pytree_data_fields = ("endmembers", "concentration", "brightness_shape", "noise_scale", "gain", "read_noise")
+    pytree_aux_fields = ("law", "n_points")
+
+    def __init__(
+        self,
+        endmembers,
+        concentration,
+        *,
+        law,
+        brightness_shape=None,
+        noise_scale=None,
+        gain=None,
+        read_noise=None,
+        n_points=None,
+        validate_args=None,
+    ):
+        given = lambda x: None if x is None else jnp.asarray(x)  # noqa: E731
+        self.endmembers = jnp.asarray(endmembers)
+        self.concentration, self.brightness_shape = given(concentration), given(brightness_shape)
+        self.noise_scale, self.gain, self.read_noise = given(noise_scale), given(gain), given(read_noise)
+        self.law = law
+        n_parts = self.endmembers.shape[0] + (brightness_shape is not None)
+        self.n_points = n_points or simplex.default_points(n_parts, False)
+        super().__init__((), self.endmembers.shape[-1:], validate_args=False)
+
+    def expand(self, batch_shape):
+        """Same distribution for every unit of ``batch_shape``; the parameters stay shared."""
+        own = {name: getattr(self, name) for name in (*self.pytree_data_fields, *self.pytree_aux_fields)}
+        new = DetectedUnmixing(own.pop("endmembers"), own.pop("concentration"), **own)
+        new._batch_shape = tuple(batch_shape)
+        return new
+
+    @property
+    def closed(self) -> bool:
+        """Whether the parts of a unit sum to one."""
+        return self.brightness_shape is None
+
+    @property
+    def _law(self):
+        return LAWS[self.law]
+
+    def _noise(self) -> tuple:
+        return tuple(getattr(self, name) for name in self._law.noise)
+
+    def _exponents(self):
+        return jnp.ones_like(self.endmembers[:, 0]) if self.concentration is None else self.concentration
+
+    # ------------------------------------------------------------------ the marginal likelihood
+
+    def log_prob(self, value, intermediates=None):
+        """Log marginal density of every unit, shape ``value.shape[:-1]``."""
+        units = value.reshape((-1, value.shape[-1]))
+        rule = self.rule(units, jax.random.key(0), jnp.arange(units.shape[0]))
+        return self.log_prob_on(rule).reshape(value.shape[:-1])
+
+    def rule(self, value, key, index, *, n_points=None) -> Rule:
+        """Integration rule of every unit at these parameters.
+
+        ``value`` (units, channel); ``key`` and ``index`` (units,) pick the unit's own points.
+        """
+        n_parts = len(self.endmembers)
+        value = jnp.asarray(value, self.endmembers.dtype)
+        start = jnp.full((n_parts, len(value)), 1.0 / n_parts, value.dtype)
+        if not self.closed:
+            level = value.sum(1) / jnp.abs(self.endmembers).sum(1).mean()
+            start = start * jnp.clip(level, 0.05, 20.0)
+        frame = simplex.frame(
+            lambda h: self._local(h, value),
+            start,
+            self.concentration,
+            key,
+            index,
+            n_points or self.n_points,
+            closed=self.closed,
+        )
+        return jax.lax.stop_gradient(Rule(frame, value))
+
+    @staticmethod
+    def redraw(rule: Rule, key, index) -> Rule:
+        """The same rule with fresh points, as many as before."""
+        return rule._replace(frame=simplex.redraw(rule.frame, key, index))
+
+    def log_prob_on(self, rule: Rule):
+        """Log marginal density of the units of ``rule`` (made at nearby parameters), shape (units,)."""
+        at_centre, pull, gram, beyond = self._expanded(rule)
+        return at_centre + simplex.log_integral(rule.frame, pull, gram, self.concentration, beyond)
+
+    def _local(self, h, value) -> simplex.Local:
+        """Log density of data and parts, without the powers of the parts, and its derivatives."""
+        law, noise = self._law, self._noise()
+        mean = h.T @ self.endmembers
+        if self.law != "normal":
+            mean = jnp.maximum(mean, jnp.finfo(mean.dtype).tiny)
+        n_parts = len(h)
+        total = law.log_density(mean, value, noise).sum(1)
+        slope = self.endmembers @ law.slope(mean, value, noise).T
+        bend = law.bend(mean, value, noise)
+        rows = [[bend @ (self.endmembers[i] * self.endmembers[j]) for j in range(i + 1)] for i in range(n_parts)]
+        if not self.closed:
+            size = h.sum(0)
+            above = self.brightness_shape - self._exponents().sum()
+            total = total + above * jnp.log(size) - self.brightness_shape * size
+            slope = slope + above / size - self.brightness_shape
+            # A convex term has no curvature to expand with: its tangent alone.
+            rows = [[b + jnp.maximum(above, 0.0) / size**2 for b in row] for row in rows]
+        full = [[rows[max(i, j)][min(i, j)] for j in range(n_parts)] for i in range(n_parts)]
+        return simplex.Local(total, slope, full)
+
+    def _expanded(self, rule: Rule):
+        """Value, slope and curvature of the log integrand at the centre, and what lies beyond them."""
+        centre = rule.frame.centre
+        local = self._local(centre, rule.value)
+        constant = simplex.log_dirichlet_constant(self._exponents())
+        if not self.closed:
+            shape = self.brightness_shape
+            constant = constant + shape * jnp.log(shape) - gammaln(shape)
+        n_units = centre.shape[1]
+        gram = jnp.stack([jnp.stack([jnp.broadcast_to(b, (n_units,)) for b in row]) for row in local.bend])
+        shared = (self.endmembers, self._noise(), self.brightness_shape, self._exponents().sum())
+        single = lambda x: x.astype(jnp.float32)  # noqa: E731
+        shared = jax.tree_util.tree_map(single, shared)
+        beyond = simplex.Beyond(self._beyond, shared, (single(rule.value), single(centre.T)), self._channels())
+        return local.value + constant, local.slope, gram, beyond
+
+    def _channels(self) -> int:
+        return 1 if self.law == "normal" else self.event_shape[0]
+
+    def _beyond(self, away, shared, own):
+        endmembers, noise, shape, total = shared
+        value, centre = own
+        found = jnp.zeros_like(away[0])
+        if self.law != "normal":
+            mean = jnp.maximum(centre @ endmembers, jnp.finfo(jnp.float32).tiny)
+            moved = sum(v[..., None] * row for v, row in zip(away, endmembers, strict=True))
+            found = found + self._law.beyond(moved, mean, value, noise).sum(-1)
+        if not self.closed:
+            above = shape - total
+            x = jnp.maximum(sum(away) / centre.sum(1), -1.0 + 1e-6)
+            found = found + above * (jnp.log1p(x) - x) + 0.5 * jnp.maximum(above, 0.0) * x**2
+        return found
+
+    # ------------------------------------------------------------------ the latent
+
+    def conditional(self, value, key=None, index=None, *, n_points=None):
+        """Distribution of the latent given the data, on points of its own."""
+        key = jax.random.key(1) if key is None else key
+        index = jnp.arange(value.shape[0]) if index is None else index
+        return self.conditional_on(self.rule(value, key, index, n_points=n_points))
+
+    def conditional_on(self, rule: Rule) -> WeightedPoints:
+        """The same, on the points of a rule made at nearby parameters."""
+        _, pull, gram, beyond = self._expanded(rule)
+        points, weights, _ = simplex.nodes(rule.frame, pull, gram, self.concentration, beyond)
+        if self.closed:
+            return WeightedPoints(points, weights)
+        size = jnp.maximum(points.sum(0), jnp.finfo(points.dtype).tiny)
+        return WeightedPoints(jnp.concatenate([points / size, size[None]]), weights)
+
+    def emission(self, latent):
+        """p(y | latent, parameters) for ``latent`` (..., K) or, with brightness last, (..., K + 1)."""
+        mean = latent @ self.endmembers if self.closed else (latent[..., :-1] @ self.endmembers) * latent[..., -1:]
+        return self._law.distribution(mean, self._noise()).to_event(1)
+
+    def sample(self, key, sample_shape=()):
+        """Draw the latent, then data."""
+        return self.sample_with_latent(key, sample_shape)[0]
+
+    def sample_with_latent(self, key, sample_shape=()):
+        """Data and the latent that made them."""
+        key_abundance, key_brightness, key_data = jax.random.split(key, 3)
+        shape = tuple(sample_shape) + self.batch_shape
+        latent = dist.Dirichlet(self._exponents()).sample(key_abundance, shape)
+        if not self.closed:
+            size = dist.Gamma(self.brightness_shape, self.brightness_shape).sample(key_brightness, shape)
+            latent = jnp.concatenate([latent, size[..., None]], axis=-1)
+        return self.emission(latent).sample(key_data), latent
+
+    @property
+    def mean(self):
+        share = self._exponents() / self._exponents().sum()
+        return jnp.broadcast_to(share @ self.endmembers, self.batch_shape + self.event_shape)
+
+    @property
+    def variance(self):
+        total = self._exponents().sum()
+        share = self._exponents() / total
+        mean = share @ self.endmembers
+        spread = (share @ self.endmembers**2 - mean**2) / (total + 1.0)
+        if not self.closed:
+            spread = spread + (spread + mean**2) / self.brightness_shape
+        return jnp.broadcast_to(spread + self._law.variance(mean, self._noise()), self.batch_shape + self.event_shape)
+
+    def curvature_on(self, rule: Rule):
+        """Gradient and Hessian of ``log_prob_on(rule).sum()`` in the parameters, each a dict by their names."""
+        _, pull, gram, beyond = self._expanded(rule)
+        found = simplex.nodes(rule.frame, pull, gram, self.concentration, beyond, least=_CURVATURE_POINTS)
+        scores = Scores(self.law, self.endmembers, self._noise(), self.concentration, self.brightness_shape)
+        return curvature(scores, rule.value, *found)

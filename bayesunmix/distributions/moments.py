@@ -1,0 +1,136 @@
+"""Moments of the abundances on the simplex given Gaussian data, for the curvature of the likelihood."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesunmix.distributions import simplex
+from bayesunmix.distributions.walk import proposal, walk
+
+_POINTS = 64
+
+
+class Moments(NamedTuple):
+    """Moments of the features (a, products a_k a_m for k <= m, log a unless the concentration is 1)."""
+
+    mean: jax.Array  # (features, units)
+    covariance: jax.Array  # (features, features, units)
+
+
+def moments(own: simplex.Frame, pull: jax.Array, gram: jax.Array, concentration: jax.Array | None) -> Moments:
+    """From weighted points and, for what is inside the simplex, exactly."""
+    n_parts, n_units = pull.shape
+    n_logs = 0 if concentration is None else n_parts
+    rows, columns = np.triu_indices(n_parts)
+    if n_parts == 1:
+        one = jnp.concatenate([jnp.ones((2, n_units), pull.dtype), jnp.zeros((n_logs, n_units), pull.dtype)])
+        return Moments(one, jnp.zeros((len(one), len(one), n_units), pull.dtype))
+    eta = simplex.natural(own, pull, gram, concentration)
+    points = simplex.more_points(own, _POINTS)
+    first, second = simplex.in_chunks(_natural_moments, eta, simplex.sorted_hold(own), points, own.shift)
+    # From features v_j and v_i v_j of the sorted, reduced v = a - c to those of a.
+    reduce = _reduction(own, pull.dtype)  # (K - 1, K, units), v = reduce' of the first parts; a - c = sum_j v_j e_j
+    pairs = list(zip(*np.triu_indices(n_parts - 1), strict=True))
+    size = len(first) - n_logs
+    to_linear = jnp.concatenate([reduce, jnp.zeros((len(pairs), n_parts, n_units), pull.dtype)])
+    products = []
+    for k, m in zip(rows, columns, strict=True):
+        by_linear = own.centre[k] * reduce[:, m] + own.centre[m] * reduce[:, k]
+        by_pair = [
+            reduce[i, k] * reduce[i, m] if i == j else reduce[i, k] * reduce[j, m] + reduce[j, k] * reduce[i, m]
+            for i, j in pairs
+        ]
+        products.append(jnp.concatenate([by_linear, jnp.stack(by_pair)]))
+    to_products = jnp.stack(products, axis=1)
+    change = jnp.concatenate([to_linear, to_products], axis=1)  # (natural, features, units)
+    offset = jnp.concatenate([own.centre, own.centre[rows] * own.centre[columns]])
+    mean = offset + jnp.einsum("efn,en->fn", change, first[:size])
+    covariance = jnp.einsum("efn,edn,dgn->fgn", change, second[:size, :size], change, optimize=[(0, 1), (0, 1)])
+    if not n_logs:
+        return Moments(mean, covariance)
+    back = jnp.argsort(own.order, axis=0)
+    logs = jnp.take_along_axis(first[size:], back, 0)
+    crossed = jnp.take_along_axis(jnp.einsum("efn,edn->fdn", change, second[:size, size:]), back[None], 1)
+    squares = jnp.take_along_axis(second[size:, size:], back[None], 1)
+    squares = jnp.take_along_axis(squares, back[:, None], 0)
+    top = jnp.concatenate([covariance, crossed], axis=1)
+    bottom = jnp.concatenate([jnp.swapaxes(crossed, 0, 1), squares], axis=1)
+    return Moments(jnp.concatenate([mean, logs]), jnp.concatenate([top, bottom]))
+
+
+def _natural_moments(eta, held, base, shift) -> tuple[jax.Array, jax.Array]:
+    """Mean (features, units) and covariance (features, features, units) of v_j, v_i v_j (i <= j) and the logs.
+
+    The same points without bounds follow a normal distribution, whose moments are known: what the points miss of
+    those is added, in proportion to the share of the normal inside the simplex (a control variate). Without it
+    the many units inside, which tell little about the endmembers, would drown in noise those at a face.
+    """
+    n_free = len(base)
+    pairs = list(zip(*np.triu_indices(n_free), strict=True))
+
+    def features(e, c, points, moves):
+        found = walk(e, c, points, moves, every=True)
+        free = walk(e, c, points, moves, every=True, bounded=False)
+        stack = lambda away, logs: jnp.stack(  # noqa: E731
+            [
+                jnp.broadcast_to(x, found.log_weight.shape)
+                for x in [*away, *(away[i] * away[j] for i, j in pairs), *logs]
+            ]
+        )
+        inside = (free.even * jnp.exp(found.log_inside)).sum(0) / free.even.sum()
+        even = jnp.broadcast_to(free.even / free.even.sum(), found.log_weight.shape)
+        return stack(found.away, found.logs), stack(free.away, []), found.log_weight, even, inside
+
+    bounded, free, log_weight, even, inside = simplex.in_chunks(features, eta, held, base, shift, least=2)
+    weight = jax.nn.softmax(log_weight, axis=0)
+    mean, covariance = _weighted_moments(bounded.astype(eta.dtype), weight.astype(eta.dtype))
+    seen_mean, seen_covariance = _weighted_moments(free.astype(eta.dtype), even.astype(eta.dtype))
+    true_mean, true_covariance = _normal_moments(eta, held, n_free)
+    share = inside.astype(eta.dtype)
+    size = len(true_mean)
+    mean = mean.at[:size].add(share * (true_mean - seen_mean))
+    return mean, covariance.at[:size, :size].add(share * (true_covariance - seen_covariance))
+
+
+def _weighted_moments(features, weight):
+    """Mean and covariance of features (., points, units) under weights (points, units) that sum to one."""
+    mean = (features * weight).sum(1)
+    spread = (features - mean[:, None]) * jnp.sqrt(weight)
+    return mean, jnp.einsum("isn,jsn->ijn", spread, spread)
+
+
+def _normal_moments(eta, held, n_free: int):
+    """Mean and covariance of v_j and v_i v_j under the normal distribution of the proposal, without bounds."""
+    pairs = list(zip(*np.triu_indices(n_free), strict=True))
+    normal = proposal(eta, held, n_free)
+    mean: list[jax.Array] = []
+    root: list[list[jax.Array]] = []  # v = mean + root z, row by row
+    for j in range(n_free):
+        mean.append(normal.expected(j, mean) + normal.slope[j] * normal.scale[j] ** 2)
+        own = [-simplex.total([normal.mixing[i, j] * root[i][m] for i in range(m, j)]) for m in range(j)]
+        root.append([*own, normal.scale[j]])
+    cov = {
+        (i, j): sum(root[i][m] * root[j][m] for m in range(min(i, j) + 1)) for i in range(n_free) for j in range(n_free)
+    }
+    of_pair = lambda i, j: cov[i, j] + mean[i] * mean[j]  # noqa: E731
+    crossed = lambda i, j, k: cov[i, j] * mean[k] + cov[i, k] * mean[j]  # noqa: E731
+
+    def between(i, j, k, m):
+        # Of v_i v_j and v_k v_m (Isserlis).
+        fourth = cov[i, k] * cov[j, m] + cov[i, m] * cov[j, k]
+        second = mean[i] * (mean[k] * cov[j, m] + mean[m] * cov[j, k])
+        return fourth + second + mean[j] * (mean[k] * cov[i, m] + mean[m] * cov[i, k])
+
+    rows = [[cov[i, j] for j in range(n_free)] + [crossed(i, *p) for p in pairs] for i in range(n_free)]
+    rows += [[crossed(i, *p) for i in range(n_free)] + [between(*p, *q) for q in pairs] for p in pairs]
+    return jnp.stack([*mean, *(of_pair(i, j) for i, j in pairs)]), jnp.stack([jnp.stack(row) for row in rows])
+
+
+def _reduction(own: simplex.Frame, dtype) -> jax.Array:
+    """Direction in which every free part moves the abundances, (K - 1, K, units)."""
+    unit = jax.nn.one_hot(own.order, len(own.order), axis=1, dtype=dtype)  # (K, K, units)
+    return unit[:-1] - unit[-1]

@@ -1,0 +1,312 @@
+"""Non-negative parts drawn one after the other from a Gaussian times powers, as an importance sample.
+
+The integrand of a unit, relative to its value at a reference point ``c``, is
+
+    exp( pull'v - v'bend v / 2 ) * prod_k a_k^(alpha_k - 1),    v = a - c, every part a_k >= 0
+
+on one of two domains. *Closed*: the parts sum to one; the last is what the others leave, and ``v`` holds the K - 1
+others. *Open*: K parts of any size. Each part is drawn from a normal distribution truncated to what is left of the sum
+(the simulator of Geweke, Hajivassiliou and Keane; Genz, J. Comput. Graph. Stat. 1, 141 (1992)), and the integral is
+the mean over points of the product of the truncated masses. Parts at a face come first, and the exponential tilt at
+``c``, near the constrained maximum, stays with its own part (Botev, J. R. Stat. Soc. B 79, 125 (2017)). A unit in the
+interior, and one at a single face, then has no integration error at all.
+
+Exponents other than 1 make the integrand singular at the faces: a fixed share of the points is then drawn from a power
+law at each end instead (:class:`_Ends`), and every point is weighted by the density of the whole mixture, so that the
+weights stay bounded and smooth in the parameters.
+
+Points move with the parameters. Arrays are laid out units last, ``(parts, units)`` and ``(points, units)``, so that
+everything is elementwise over lanes.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtri
+
+from bayesunmix.distributions import truncated
+
+_WORK = jnp.float32  # precision of what there is one of per point
+_LOG_ROOT_2PI = 0.9189385332046727
+_ENDS = (0.25, 0.125)  # shares of the points drawn at a part's low end, and where it takes nearly all that is left
+_CUT = 3.0  # how fast the power laws fall off beyond their scale
+_REACH = 30.0  # standard deviations beyond which an open part is not drawn
+
+
+class Walk(NamedTuple):
+    """The sorted parts drawn at every point, each list with one entry per part."""
+
+    away: list[jax.Array]  # from the centre, free parts only; (points, units)
+    logs: list[jax.Array]  # of all parts, where exponents other than 1 need them
+    log_weight: jax.Array  # integrand over proposal
+    log_inside: jax.Array  # share of the normal distributions within their bounds
+    constant: jax.Array  # (units,) to be added to the weight
+    even: jax.Array  # (points, 1) 1 where every part came from its normal distribution, else 0
+
+
+class Proposal(NamedTuple):
+    """Normal distributions that the parts are drawn from, a list with one entry per free part."""
+
+    slope: list[jax.Array]  # of the exponential that a face holds the part with
+    location: list[jax.Array]  # of the normal factor, from the centre
+    scale: list[jax.Array]
+    mixing: dict[tuple[int, int], jax.Array]  # how a part follows those before it
+    constant: jax.Array
+
+    def expected(self, j: int, away):
+        """Location of part ``j`` given those before it."""
+        return self.location[j] - sum(self.mixing[i, j] * (away[i] - self.location[i]) for i in range(j))
+
+
+def n_natural(n_free: int) -> int:
+    """Number of linear and quadratic natural parameters of a unit."""
+    return n_free * (n_free + 3) // 2
+
+
+def proposal(eta, held, n_free: int) -> Proposal:
+    """The exponent as ``slope'v - (v - location)' bend (v - location) / 2``.
+
+    ``eta`` (., units) holds the linear and the quadratic coefficients of the free parts (upper triangle), and the
+    exponents of all parts if they are not 1; ``held`` (2 K, units) the parts at the centre and the forces of their
+    faces. The forces, frozen, stay with their own parts; what else pulls moves all of them.
+    """
+    n_parts = len(held) // 2
+    centre, force, alpha = held[:n_parts], held[n_parts:], eta[n_natural(n_free) :]
+    closed = n_free < n_parts
+    pairs = list(zip(*np.triu_indices(n_free), strict=True))
+    tilt, bend = list(eta[:n_free]), dict(zip(pairs, eta[n_free : n_natural(n_free)], strict=True))
+    if len(alpha):
+        tilt, bend = _with_barrier(tilt, bend, alpha, centre)
+    scale, mixing = _downward(bend, n_free)
+    slope = [(force[-1] if closed else 0.0) - force[j] for j in range(n_free)]
+    pull = [t - s for t, s in zip(tilt, slope, strict=True)]
+    location: list[jax.Array] = []
+    down = list(pull)
+    for i in reversed(range(n_free)):
+        down[i] = pull[i] - sum(mixing[i, j] * down[j] for j in range(i + 1, n_free))
+    for j in range(n_free):
+        location.append(down[j] * scale[j] ** 2 - sum(mixing[i, j] * location[i] for i in range(j)))
+    constant = 0.5 * sum(p * v for p, v in zip(pull, location, strict=True))
+    return Proposal(slope, location, scale, mixing, jnp.zeros_like(constant) if len(alpha) else constant)
+
+
+def walk(eta, held, base, shift, *, every: bool, bounded: bool = True) -> Walk:
+    """Draw the sorted parts one after the other.
+
+    What belongs to a unit is computed in the precision of ``eta``; what belongs to a point, in float32, which is
+    enough because it is relative to the unit's centre. Without ``every`` the last free part is not drawn where its
+    value does not matter; without ``bounded`` parts follow their normal distributions, whatever their sign.
+    """
+    n_parts, n_free = len(held) // 2, len(base)
+    closed = n_free < n_parts
+    centre, alpha = held[:n_parts], eta[n_natural(n_free) :]
+    exact = proposal(eta, held, n_free)
+    normal, centre, alpha, base, shift = jax.tree_util.tree_map(
+        lambda x: x.astype(_WORK), (exact, centre, alpha, base, shift)
+    )
+    tiny = jnp.finfo(_WORK).eps
+    room, log_room = jnp.ones((), _WORK), jnp.zeros((), _WORK)
+    log_weight = log_inside = jnp.zeros((base.shape[1], eta.shape[1]), _WORK)
+    even = jnp.ones((base.shape[1], 1), _WORK)
+    away: list[jax.Array] = []
+    logs: list[jax.Array] = []
+    for j in range(n_free):
+        one = _Part(normal.slope[j], normal.scale[j], normal.expected(j, away))
+        law, start = _laws(base[j][:, None], closed) if len(alpha) else (1, base[j][:, None])
+        even = even * (law == 1)
+        u = jnp.clip((start + shift[j]) % 1.0, tiny, 1.0 - tiny)
+        if not bounded:
+            away.append(one.location + one.scale * ndtri(u))
+            continue
+        lowest = -centre[j]
+        highest = room - centre[j] if closed else jnp.maximum(one.location, lowest) + _REACH * one.scale
+        little = jnp.zeros((), bool)
+        if len(alpha) and closed:
+            # So little is left that rounding would eat it: even, whatever the exponent.
+            little = (room < 1e-4 * centre[j]) & (room < 0.1 * one.scale)
+            highest = jnp.where(little, lowest + one.scale, highest)
+        low, high, mass = one.mass(lowest, highest)
+        log_inside = log_inside + jnp.minimum(mass - one.log_total, 0.0)
+        if len(alpha):
+            x = centre[j] + one.draw(u, low, high, lowest, highest)
+            x = jnp.where(little, room * u, x)
+            mass = jnp.where(little, one.exponent(lowest) + log_room, mass)
+            ends = _Ends(one, centre[j], room if closed else None, alpha[j], alpha[j + 1 :].sum(0))
+            v, log_x, log_left, log_q = ends.draw(law, u, log_room, x, mass)
+            log_weight = log_weight - log_q
+            logs.append(log_x)
+            away.append(v)
+            if closed:
+                room, log_room = jnp.exp(log_left), log_left
+            continue
+        log_weight = log_weight + mass
+        if every or j < n_free - 1:
+            v = one.draw(u, low, high, lowest, highest)
+            room = room - (centre[j] + v)
+            away.append(v)
+    if not len(alpha) or not bounded:
+        return Walk(away, logs, log_weight, log_inside, exact.constant, even)
+    if closed:
+        logs.append(log_room)
+    log_weight = log_weight + _exponent(eta.astype(_WORK), away)
+    log_weight = log_weight + sum((a - 1.0) * x for a, x in zip(alpha, logs, strict=True))
+    return Walk(away, logs, log_weight, log_inside, exact.constant, even)
+
+
+def _exponent(eta, away):
+    """Gaussian part of the log integrand."""
+    n_free = len(away)
+    total = sum(t * v for t, v in zip(eta, away, strict=False))
+    for bend, i, j in zip(eta[n_free:], *np.triu_indices(n_free), strict=False):
+        total = total - (0.5 if i == j else 1.0) * bend * away[i] * away[j]
+    return total
+
+
+def _with_barrier(tilt, bend, alpha, centre):
+    """Slope and curvature that the proposal follows where the exponents pull the parts off the faces.
+
+    The expansion of ``(alpha - 1) log a`` at the centre, its curvature reduced: a gamma's tail is longer than a
+    normal's.
+    """
+    n_free = len(tilt)
+    pulls = [jnp.maximum(a - 1.0, 0.0) for a in alpha]
+    slopes = [p / c for p, c in zip(pulls, centre, strict=True)]
+    curves = [p * (1.0 - 0.6 / (1.0 + p)) / c**2 for p, c in zip(pulls, centre, strict=True)]
+    if n_free == len(centre):  # open: nothing hangs together
+        last_slope = last_curve = 0.0
+    else:
+        last_slope, last_curve = slopes[-1], curves[-1]
+    curve = {(i, j): b + last_curve + (curves[i] if i == j else 0.0) for (i, j), b in bend.items()}
+    return [tilt[j] + slopes[j] - last_slope for j in range(n_free)], curve
+
+
+def _downward(bend, n_free: int):
+    """Standard deviation of every part given those before it, later ones integrated out, and how it follows them.
+
+    ``v' bend v = sum_j ((v_j + sum_{i<j} mixing_ij v_i) / scale_j)^2``.
+    """
+    left = dict(bend)
+    scale, mixing = [jnp.zeros(())] * n_free, {}
+    for j in reversed(range(n_free)):
+        # Rounding can push a pivot to zero, and parts that the data do not tell apart have none.
+        floor = jnp.finfo(left[j, j].dtype).eps * jnp.abs(bend[j, j]) + 1e-6
+        pivot = jnp.maximum(left[j, j], floor)
+        scale[j] = 1.0 / jnp.sqrt(pivot)
+        for i in range(j):
+            mixing[i, j] = left[i, j] / pivot
+        for i in range(j):
+            for k in range(i, j):
+                left[i, k] = left[i, k] - mixing[i, j] * left[k, j]
+    return scale, mixing
+
+
+class _Part(NamedTuple):
+    """Exponent of one part v (from its centre) given those before it: slope v - (v - expected)^2 / (2 scale^2)."""
+
+    slope: jax.Array
+    scale: jax.Array
+    expected: jax.Array
+
+    @property
+    def location(self):
+        return self.expected + self.slope * self.scale**2
+
+    @property
+    def log_total(self):
+        """Log of the integral of the exponential over all v."""
+        return self.exponent(self.location) + jnp.log(self.scale) + _LOG_ROOT_2PI
+
+    def exponent(self, v):
+        return self.slope * v - 0.5 * ((v - self.expected) / self.scale) ** 2
+
+    def mass(self, lowest, highest):
+        """Bounds in standard deviations, and log of the integral of the exponential between them."""
+        location = self.location
+        low, high = jnp.broadcast_arrays((lowest - location) / self.scale, (highest - location) / self.scale)
+        top = self.exponent(jnp.clip(location, lowest, highest))
+        return low, high, top + jnp.log(self.scale) + truncated.log_mass(low, high)
+
+    def draw(self, u, low, high, lowest, highest):
+        return jnp.clip(self.location + self.scale * truncated.quantile(u, low, high), lowest, highest)
+
+
+def _laws(base, closed: bool) -> tuple[jax.Array, jax.Array]:
+    """Which law a point's part is drawn from (0 low end, 1 normal, 2 high end), and its coordinate within it."""
+    at_low, at_high = _ENDS if closed else (_ENDS[0], 0.0)
+    law = jnp.where(base < at_low, 0, jnp.where(base < 1.0 - at_high, 1, 2))
+    start = jnp.where(law == 0, 0.0, jnp.where(law == 1, at_low, 1.0 - at_high))
+    share = jnp.where(law == 0, at_low, jnp.where(law == 1, 1.0 - at_low - at_high, at_high or 1.0))
+    return law, (base - start) / share
+
+
+class _Ends(NamedTuple):
+    """Laws of a part near the ends of its range, in its log odds ``y = log(x / (room - x))``, or ``log x`` if open.
+
+    At the low end the distribution function ``(1 + exp(-cut (y - y_0)))^(-alpha / cut)`` (Dagum's): the power law
+    ``x^(alpha - 1)`` that falls off smoothly beyond the scale ``y_0``, where the normal factor takes over; at the high
+    end its mirror image with the exponent of what is left.
+    """
+
+    part: _Part
+    centre: jax.Array
+    room: jax.Array | None
+    alpha: jax.Array
+    rest: jax.Array
+
+    def _scale(self, distance):
+        """Log odds of the length over which the normal factor changes, seen from an end at this distance."""
+        length = self.part.scale / jnp.sqrt(1.0 + (distance / self.part.scale) ** 2)
+        return jnp.log(length) if self.room is None else jnp.log(length / (self.room + length))
+
+    def draw(self, law, u, log_room, x_normal, log_mass):
+        """The part from its centre, its log, log of what is left, and log density of the mixture of the laws."""
+        eps, tiny = jnp.finfo(u.dtype).eps, jnp.finfo(u.dtype).tiny
+        closed = self.room is not None
+        location = self.centre + self.part.location
+        y_low = self._scale(location)
+        if closed:
+            room = jnp.maximum(self.room, 1e6 * tiny)
+            y_high = -self._scale(self.room - location)
+            x_normal = jnp.clip(x_normal, eps * room, (1.0 - eps) * room)
+            y_normal = jnp.log(x_normal) - jnp.log(room - x_normal)
+        else:
+            y_high = y_low
+            y_normal = jnp.log(jnp.maximum(x_normal, eps * self.part.scale))
+        at_low = y_low - _log_expm1(-_CUT / self.alpha * jnp.log(u)) / _CUT
+        at_high = y_high + _log_expm1(-_CUT / self.rest * jnp.log(u)) / _CUT if closed else y_normal
+        y = jnp.where(law == 0, at_low, jnp.where(law == 1, y_normal, at_high))
+        if closed:
+            log_x, log_left = log_room - jax.nn.softplus(-y), log_room - jax.nn.softplus(y)
+            log_jacobian = log_room - log_x - log_left  # dy / dx
+        else:
+            log_x, log_left, log_jacobian = y, log_room, -y
+        v = jnp.where(law == 1, x_normal, jnp.exp(log_x)) - self.centre
+        shares = [_ENDS[0], 1.0 - _ENDS[0] - (_ENDS[1] if closed else 0.0)]
+        terms = [
+            _log_law(y - y_low, self.alpha) + log_jacobian + np.log(shares[0]),
+            self.part.exponent(v) - log_mass + np.log(shares[1]),
+        ]
+        if closed:
+            terms.append(_log_law(y_high - y, self.rest) + log_jacobian + np.log(_ENDS[1]))
+        return v, log_x, log_left, _log_sum(terms)
+
+
+def _log_sum(terms):
+    """Log of the sum of the exponentials of a few arrays, elementwise: several times faster than on a stack."""
+    top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, terms))
+    return top + jnp.log(sum(jnp.exp(t - top) for t in terms))
+
+
+def _log_law(y, exponent):
+    """Log density of Dagum's law in ``y``, from its scale."""
+    return jnp.log(exponent) - _CUT * y - (exponent / _CUT + 1.0) * jax.nn.softplus(-_CUT * y)
+
+
+def _log_expm1(t):
+    """log(exp(t) - 1) for t > 0, whatever its size."""
+    return t + jnp.log(-jnp.expm1(-t))
