@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 import xarray as xr
 
+from bayesunmix._keys import as_key
 from bayesunmix.fit import Fit
+from bayesunmix.inference.precision import native_precision
+from bayesunmix.inference.replicates import moments_pass
+from bayesunmix.inference.units import chunks
+from bayesunmix.predict import POINTS
 from bayesunmix.predict import log_likelihood as log_likelihood_of
 
 _NAME = "data"  # of the observed site: its own name, "y", is taken by an axis of most images
@@ -15,7 +21,7 @@ _NAME = "data"  # of the observed site: its own name, "y", is taken by an axis o
 _STATISTICS = {"tree_steps": "n_steps", "accept": "acceptance_rate", "diverging": "diverging"}
 
 
-def to_arviz(fit: Fit, log_likelihood: bool = False) -> Any:
+def to_arviz(fit: Fit, log_likelihood: bool = False, predictive: int = 0, *, max_bytes: int = 2**31) -> Any:
     """A fit as ArviZ knows it.
 
     Parameters
@@ -23,13 +29,25 @@ def to_arviz(fit: Fit, log_likelihood: bool = False) -> Any:
     fit : Fit
     log_likelihood : bool
         Add the pointwise log-likelihood, the pixel's own latent integrated out.
+    predictive : int
+        Add so many draws of every pixel measured again, and of the two parts of their uncertainty.
+    max_bytes : int
+        The most that these may take.
 
     Returns
     -------
     arviz.InferenceData (ArviZ 0.23) or xarray.DataTree (1.x)
         Groups ``posterior``, ``observed_data`` ("data"), ``sample_stats`` of NUTS, ``constant_data``
-        (covariates) where there are any, and ``log_likelihood`` ("data") when asked. Where pixels were masked,
-        the kept ones stand along one dim, "pixel", so that nothing is NaN.
+        (covariates) where there are any, and ``log_likelihood`` ("data") when asked. With ``predictive`` also
+        ``posterior_predictive`` with "data" (the pixel measured again), "expected" (E(y | latent, globals), whose
+        standard deviation over draws is the epistemic part) and "noise" (sd of y given both, whose root mean square
+        is the aleatoric part). Where pixels were masked, the kept ones stand along one dim, "pixel", so that nothing
+        is NaN.
+
+    Raises
+    ------
+    MemoryError
+        When the predictive draws would take more than ``max_bytes``.
     """
     import arviz
 
@@ -53,9 +71,35 @@ def to_arviz(fit: Fit, log_likelihood: bool = False) -> Any:
         )
     if log_likelihood:
         groups["log_likelihood"] = xr.Dataset({_NAME: _kept(fit, log_likelihood_of(fit))})
+    if predictive:
+        groups["posterior_predictive"] = _predictive(fit, predictive, max_bytes)
     if _is_new():
         return xr.DataTree.from_dict(groups)
     return arviz.InferenceData(**groups)  # type: ignore[arg-type]
+
+
+def _predictive(fit: Fit, draws: int, max_bytes: int) -> xr.Dataset:
+    """Draws of what the pixels should show, of its noise, and of a measurement."""
+    units = fit.units
+    needed = 3 * draws * units.values.size * 8
+    if needed > max_bytes:
+        raise MemoryError(
+            f"{draws} predictive draws need {needed / 2**30:.2g} GiB, more than max_bytes={max_bytes / 2**30:.2g} GiB: "
+            "ask for fewer, or use bayesunmix.uncertainty, which keeps none"
+        )
+    parts = []
+    with native_precision():
+        chosen = fit.draws(draws)
+        key_points, key_draws = jax.random.split(as_key(POINTS))
+        held = 3 * chosen.size * units.values[0].size
+        for part, chunk in chunks(chosen, units.values, fit.covariates, key_points, held=held):
+            found = moments_pass(*chosen, chunk, jax.random.fold_in(key_draws, part.start))
+            parts.append(np.stack(found))  # (part, draw, unit, ...)
+    values = np.moveaxis(np.concatenate(parts, axis=2), (0, 1), (-2, -1))
+    names = ["expected", "noise", _NAME]
+    image = units.to_map(values, (*units.inner_dims, "part", "draw"), {"draw": np.arange(chosen.size)})
+    by_name = {name: image.isel(part=i).expand_dims(chain=[0]) for i, name in enumerate(names)}
+    return xr.Dataset({n: _kept(fit, v.transpose("chain", "draw", ...)) for n, v in by_name.items()})
 
 
 def _is_new() -> bool:
@@ -65,31 +109,34 @@ def _is_new() -> bool:
     return int(arviz.__version__.split(".")[0]) >= 1
 
 
-def psis(log_weights: np.ndarray, efficiency: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pareto-smoothed importance weights of every unit.
+def psis(log_density: np.ndarray, efficiency: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pareto-smoothed importance weights that leave a unit out.
 
     Parameters
     ----------
-    log_weights : (unit, draw)
+    log_density : (unit, draw)
+        Of every unit, at every draw of the globals; its inverse is the weight of the draw.
     efficiency : float
         Effective draws over draws.
 
     Returns
     -------
-    Smoothed log weights (unit, draw), normalised, and the shape k of every unit's tail (unit,); infinite where
+    Smoothed log weights (unit, draw), which sum to one, and the shape k of every unit's tail (unit,); infinite where
     there are too few draws to tell, 0 where all weights are equal.
     """
+    weights, shape = np.zeros_like(log_density), np.zeros(len(log_density))
     # Rounding alone makes no tail.
-    alike = np.ptp(log_weights, axis=1) < 1e-10
-    if _is_new():
+    apart = np.ptp(log_density, axis=1) > 1e-10
+    if apart.any() and _is_new():
         from arviz_stats.base import array_stats
 
-        smoothed, shape = array_stats.psislw(log_weights, r_eff=efficiency, axis=-1)
-    else:
+        weights[apart], shape[apart] = array_stats.psislw(log_density[apart], r_eff=efficiency, axis=-1)
+    elif apart.any():
         import arviz
 
-        smoothed, shape = arviz.psislw(log_weights, efficiency)
-    return np.asarray(smoothed), np.where(alike, 0.0, shape)
+        weights[apart], shape[apart] = arviz.psislw(-log_density[apart], efficiency)
+    top = weights.max(1, keepdims=True)
+    return weights - top - np.log(np.exp(weights - top).sum(1, keepdims=True)), shape
 
 
 def relative_efficiency(posterior: xr.Dataset) -> float:

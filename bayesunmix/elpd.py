@@ -138,7 +138,7 @@ def loo(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS, 
     with native_precision():
         for part, found in _passes(fit, fit.draws(), as_key(seed), n_blocks, keep=True):
             log_p = np.asarray(found.pointwise, dtype=np.float64).T
-            weights, shape[part] = psis(-log_p, efficiency)
+            weights, shape[part] = psis(log_p, efficiency)
             terms[part] = _log_sum_exp(weights + log_p)
             gain[part] = np.asarray(found.log_mean) - terms[part]
     return _elpd(fit, terms, gain, shape, SHAPE_LIMIT, unit, "loo", seed, n_blocks)

@@ -239,11 +239,16 @@ class Fit:
             parts.append(np.moveaxis(found, 0, -1))
         return self._latent_dataset(np.concatenate(parts), ("draw",), {}).transpose("draw", ...)
 
-    def to_arviz(self, *, log_likelihood: bool = False) -> Any:
-        """InferenceData (ArviZ 0.23) or DataTree (ArviZ 1.x) of the posterior, the data and the diagnostics."""
+    def to_arviz(self, *, log_likelihood: bool = False, predictive: int = 0) -> Any:
+        """InferenceData (ArviZ 0.23) or DataTree (ArviZ 1.x) of the posterior, the data and the diagnostics.
+
+        With ``log_likelihood`` the marginal log-likelihood of every pixel; with ``predictive`` so many draws of the
+        pixels measured again ("data"), of what they should show ("expected", the epistemic part) and of its noise
+        ("noise", the aleatoric part).
+        """
         from bayesunmix._arviz import to_arviz
 
-        return to_arviz(self, log_likelihood=log_likelihood)
+        return to_arviz(self, log_likelihood=log_likelihood, predictive=predictive)
 
     def save(self, path: Any) -> None:
         """Write everything to one netCDF file, which :func:`load_fit` reads back."""
@@ -275,16 +280,25 @@ class Fit:
             for part, chunk in chunks(chosen, self.units.values, self.covariates, key_points):
                 yield chosen, chunk, jax.random.fold_in(key_draws, part.start)
 
-    def _latent_dims(self) -> tuple[str, ...]:
-        return tuple(self.units.channel_dim if d == "channel" else d for d in self.model.dims[self.model.latent])
+    def _latent_dims(self, name: str | None = None) -> tuple[str, ...]:
+        dims = self.model.dims[name or self.model.latent]
+        return tuple(self.units.channel_dim if d == "channel" else d for d in dims)
 
     def _latent_dataset(self, values: np.ndarray, extra: tuple[str, ...], coords: dict[str, Any], **attrs: Any):
-        name = self.model.latent
-        own = self._latent_dims()
-        sizes = zip(own, values.shape[1 : 1 + len(own)], strict=True)
-        label = {dim: np.arange(size) for dim, size in sizes if dim != self.units.channel_dim}
-        array = self.units.to_map(values, (*own, *extra), {**label, **coords})
-        return xr.Dataset({name: array}, attrs=attrs)
+        name, n_own = self.model.latent, len(self._latent_dims())
+        if hasattr(self.model, "latents"):
+            # Several latents share the last of the latent's own axes.
+            split = self.model.latents(np.moveaxis(values, n_own, -1))
+            found = {n: np.moveaxis(v, -1, n_own) if v.ndim == values.ndim else v for n, v in split.items()}
+        else:
+            found = {name: values}
+        arrays = {}
+        for each, array in found.items():
+            own = self._latent_dims(each)
+            sizes = zip(own, array.shape[1 : 1 + len(own)], strict=True)
+            label = {dim: np.arange(size) for dim, size in sizes if dim != self.units.channel_dim}
+            arrays[each] = self.units.to_map(array, (*own, *extra), {**label, **coords})
+        return xr.Dataset(arrays, attrs=attrs)
 
     def __repr__(self) -> str:
         state = "" if self.finished else " (interrupted)"

@@ -21,7 +21,7 @@ ROWS = (
     ("predict", "subspace", "storage", "sweep"),
     ("_arviz",),
     ("uncertainty", "check", "calibrate", "elpd", "dynamics"),
-    ("compare",),
+    ("compare", "heldout"),
     ("information",),
     ("plot",),
     ("report",),
@@ -41,8 +41,12 @@ ENGINE = {
     "predict",
     "uncertainty",
     "check",
+    "misfit",
     "elpd",
     "compare",
+    "sweep",
+    "heldout",
+    "calibrate",
     "_arviz",
 }
 

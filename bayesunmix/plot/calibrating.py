@@ -46,7 +46,7 @@ def calibration(found: xr.Dataset) -> Figure:
             share, error = by_image.mean(0), 2 * by_image.std(0) / np.sqrt(max(count - 1, 1))
             left.axhline(1, color=GREY, linewidth=0.6)
             left.fill_between(edges, 1 - _closed(error), 1 + _closed(error), step="post", color=MASKED, linewidth=0)
-            left.stairs(share, edges, color=COLOURS[0], linewidth=1.0)
+            left.stairs(share, edges, baseline=None, color=COLOURS[0], linewidth=1.0)
             low, high = min(0.5, float(share.min()) - 0.1), max(1.5, float(share.max()) + 0.1)
             left.set(
                 xlim=(0, 1), ylim=(max(0.0, low), high), ylabel=plain(f"{name}\nranks / expected".replace("_", " "))

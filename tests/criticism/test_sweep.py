@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import importlib
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def calls(monkeypatch, svi_fit):
         made.append((model, method, seed, progress))
         return svi_fit
 
-    monkeypatch.setattr(sys.modules["bayesunmix.sweep"], "fit", fit)
+    monkeypatch.setattr(importlib.import_module("bayesunmix.sweep"), "fit", fit)
     return made
 
 
