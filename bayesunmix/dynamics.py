@@ -116,8 +116,8 @@ def chapman_kolmogorov(
     xarray.Dataset
         ``observed (lag, state, next_state)``, the mean over draws; ``predicted`` with a dim ``statistic``: mean, sd,
         and the band of mass ``prob`` of the simulated paths; ``p_value``, two-sided, of the difference over draws;
-        attribute ``outside``, the share of entries of ``observed`` beyond the band. NaN where a state was never left
-        from at that lag.
+        attribute ``outside``, the share of entries of ``observed`` beyond the band. Paths that are never in a state, or
+        too short for the lag, are left out of its entries; NaN where that is half of them or more.
     """
     lags = tuple(int(lag) for lag in lags)
     if not lags or min(lags) < 1:
@@ -129,11 +129,14 @@ def chapman_kolmogorov(
     theirs = np.stack([_hop_shares(simulated, lag, states) for lag in lags], axis=1)
     dims = ("lag", "state", "next_state")
     coords = {"lag": [lag * stride for lag in lags], "state": np.arange(states), "next_state": np.arange(states)}
+    # A path that never leaves a state says nothing about its hops; most of the paths have to.
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    often = both.mean(0) >= 0.5
     with np.errstate(invalid="ignore"):
-        less, more = ((theirs < ours).mean(0), (theirs > ours).mean(0))
-    p_value = np.where(np.isfinite(ours).all(0), np.minimum(1.0, 2.0 * np.minimum(1.0 - less, 1.0 - more)), np.nan)
-    band = _statistics(theirs, prob)
-    centre = _nan_mean(ours)
+        less, more = ((both & (way(theirs, ours))).sum(0) / both.sum(0) for way in (np.less, np.greater))
+    p_value = np.where(often, np.minimum(1.0, 2.0 * np.minimum(1.0 - less, 1.0 - more)), np.nan)
+    centre = _over_paths(ours, often, prob)[..., 0]
+    band = _over_paths(theirs, often, prob)
     seen = np.isfinite(centre) & np.isfinite(band[..., 2])
     outside = ((centre < band[..., 2]) | (centre > band[..., 3]))[seen]
     return xr.Dataset(
@@ -194,8 +197,13 @@ def _statistics(draws: np.ndarray, prob: float) -> np.ndarray:
     return np.where(finite[..., None], found, everywhere[..., None])
 
 
-def _nan_mean(draws: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(draws).all(0), np.nan_to_num(draws).mean(0), np.nan)
+def _over_paths(shares: np.ndarray, often: np.ndarray, prob: float) -> np.ndarray:
+    """The same over the paths that have a share, NaN where they are not ``often`` there."""
+    found = np.full((*shares.shape[1:], len(_STATISTICS)), np.nan)
+    for where in np.argwhere(often):
+        own = shares[(slice(None), *where)]
+        found[tuple(where)] = _statistics(own[np.isfinite(own)], prob)
+    return found
 
 
 def _summary(draws: np.ndarray, dims: Sequence[str], prob: float, name: str, unit: str | None = None) -> xr.DataArray:

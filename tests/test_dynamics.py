@@ -116,6 +116,19 @@ def test_one_step_memory_passes_and_longer_memory_fails(fit: bu.Fit, path: xr.Da
     assert float(bad["p_value"].min()) < 0.05
 
 
+def test_paths_that_miss_a_state_are_left_out_of_its_hops() -> None:
+    """Two frames in 30 in the rare state: many simulated paths never see it, and half of its rows have no share."""
+    y = np.zeros((1, 30))
+    y[0, 10:12] = 1.0
+    rare = bu.fit(MarkovChain(2, concentration=[[20.0, 1.0], [1.0, 1.0]]), y, bu.Gibbs(draws=200, warmup=1),
+                  progress=False)  # fmt: skip
+    found = bu.chapman_kolmogorov(rare, lags=(1, 2, 40), draws=200)
+    entry = found.sel(lag=1, state=1, next_state=1)
+    assert float(entry["observed"]) == 0.5
+    assert 0.0 <= float(entry["predicted"].sel(statistic="lower")) < float(entry["predicted"].sel(statistic="upper"))
+    assert np.isnan(found.sel(lag=40)["observed"]).all() and np.isnan(found.sel(lag=40)["p_value"]).all()
+
+
 def test_hidden_chains_answer_the_same_questions() -> None:
     rng = np.random.default_rng(2)
     states = walk(rng, 3, 60, np.array([[0.9, 0.1], [0.2, 0.8]]))

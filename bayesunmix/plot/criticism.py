@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .images import centres, colour_bar, dim_label, draw, flatten, map_canvas, profile, spread
-from .style import COLOURS, GREY, MASKED, RC, one_axes, plain
+from .style import COLOURS, GREY, MASKED, PAGE, RC, one_axes, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +77,8 @@ def residuals(
         below["channel"].axhline(1, color=GREY, linewidth=0.6)
         below["channel"].margins(x=0)
         below["channel"].set(xlabel=dim_label(residual, channel), ylabel=_RESIDUALS["rms"])
-        _histogram(below["histogram"], checked["p_value"], f"{unit}s")
+        if "histogram" in below:
+            _histogram(below["histogram"], checked["p_value"], f"{unit}s")
         return figure
 
 
@@ -167,7 +168,15 @@ def _single(ax: Axes, panels: list[_Panel], at: dict[str, int] | None) -> Axes:
 
 
 def _page(panels: list[_Panel], at: dict[str, int] | None, below: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
-    """Maps in a row and room for curves below."""
+    """Maps in a row and room for curves below; of a single unit, which has no map, the curves alone."""
+    if panels[0][0].size == 1:
+        import matplotlib.pyplot as plt
+
+        names = [name for name in dict.fromkeys(below) if name != "histogram"]
+        figure, axes = plt.subplots(
+            1, len(names), figsize=(PAGE / 25.4, 50 / 25.4), squeeze=False, layout="constrained"
+        )
+        return figure, dict(zip(names, axes[0], strict=True))
     figure, top, lower = map_canvas(panels[0][0], 1, len(panels), below=below)
     note = ""
     for column, (ax, panel) in enumerate(zip(top[0], panels, strict=True)):

@@ -65,7 +65,9 @@ def transitions(fit: Any, *, prob: float = 0.9, ax: Axes | None = None) -> Figur
         return ax if figure is None else figure
 
 
-def states(fit: Any, sequence: int = 0, *, feature: int = 0, draws: int = 50) -> Figure:
+def states(
+    fit: Any, sequence: int = 0, *, feature: int = 0, draws: int = 50, latent: xr.Dataset | None = None
+) -> Figure:
     """One sequence over time: its data coloured by the most probable state, and the probability of every state.
 
     Parameters
@@ -77,6 +79,8 @@ def states(fit: Any, sequence: int = 0, *, feature: int = 0, draws: int = 50) ->
         Which feature of the data.
     draws : int
         Posterior draws behind the probabilities.
+    latent : xarray.Dataset, optional
+        ``fit.latent()`` when it is already there, to spare the work.
 
     Returns
     -------
@@ -84,7 +88,8 @@ def states(fit: Any, sequence: int = 0, *, feature: int = 0, draws: int = 50) ->
     """
     import matplotlib
 
-    probability = fit.latent(draws=draws)["state"].sel(statistic="mean").isel({fit.units.pixel_dims[0]: sequence})
+    found = fit.latent(draws=draws) if latent is None else latent
+    probability = found["state"].sel(statistic="mean").isel({fit.units.pixel_dims[0]: sequence})
     data = fit.data.isel({fit.units.pixel_dims[0]: sequence})
     if fit.units.feature_dim:
         data = data.isel({fit.units.feature_dim: feature})

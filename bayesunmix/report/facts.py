@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from bayesunmix.check import check
+from bayesunmix.dynamics import chapman_kolmogorov
 from bayesunmix.plot.truth import endmember_draws, matched
 from bayesunmix.uncertainty import uncertainty
 
@@ -24,6 +25,12 @@ class Facts:
     checked: xr.Dataset
     split: xr.Dataset
     truth: xr.Dataset | None
+    memory: xr.Dataset | None = None  # of a chain of states, ``bu.chapman_kolmogorov``
+
+    @property
+    def hops(self) -> bool:
+        """Whether the units are sequences of states that hop."""
+        return self.memory is not None
 
     @property
     def mixes(self) -> bool:
@@ -146,7 +153,16 @@ def gather(fit: Any, truth: xr.Dataset | None) -> Facts:
         checked=check(fit),
         split=uncertainty(fit),
         truth=matched(fit, truth) if truth is not None and "endmember" in truth.dims else truth,
+        memory=_memory(fit),
     )
+
+
+def _memory(fit: Any) -> xr.Dataset | None:
+    """The memory check over as many lags as half of the longest sequence holds; None without states that hop."""
+    if getattr(fit.model, "unit", "pixel") != "sequence" or getattr(fit.model, "n_states", 1) < 2:
+        return None
+    most = max(1, int(fit.units.lengths.max()) // (2 * getattr(fit.model, "lag", 1)))
+    return chapman_kolmogorov(fit, [lag for lag in (1, 2, 4, 8, 16) if lag <= most], prob=PROB)
 
 
 def finite(values: xr.DataArray) -> np.ndarray:

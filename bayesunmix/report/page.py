@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayesunmix import __version__, plot
+from bayesunmix.dynamics import dwell_times, stationary_distribution
 from bayesunmix.plot.style import member_names
 
 from . import words
@@ -42,7 +43,7 @@ def render(facts: Facts, table: pd.DataFrame | None = None) -> str:
     environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     fit = facts.fit
     return environment.get_template("template.html").render(
-        title=str(fit.data.name or "spectrum image"),
+        title=str(fit.data.name or ("sequences" if facts.hops else "spectrum image")),
         subtitle=_subtitle(fit),
         headline=words.headline(facts),
         verdict=words.verdict(facts),
@@ -52,6 +53,8 @@ def render(facts: Facts, table: pd.DataFrame | None = None) -> str:
         scree=_scree(facts) if facts.components else None,
         components=_component_rows(facts),
         scores=_scores(facts) if facts.components else None,
+        chain=_chain(facts) if facts.hops else None,
+        states=_state_rows(facts) if facts.hops else [],
         residuals=_residuals(facts),
         uncertainty=_uncertainty(facts),
         trace=_trace(facts),
@@ -130,22 +133,55 @@ def _endmembers(facts: Facts) -> Picture:
     )
 
 
+def _chain(facts: Facts) -> list[Picture]:
+    """Transitions, the states along the longest sequence, and the memory check."""
+    fit, found, memory = facts.fit, [], facts.memory
+    text = "Probabilities of hopping and of staying, per step."
+    found.append(_picture(lambda: plot.transitions(fit, prob=PROB), text, f"{text} Bars are {words.percent(PROB)}."))
+    if "state" in facts.latent:
+        longest = int(np.argmax(fit.units.lengths))
+        text = "Data of the longest sequence coloured by state, and the probability of every state."
+        place = int(fit.units.index[longest])
+        found.append(_picture(lambda: plot.states(fit, place, latent=facts.latent), text, text))
+    text = "Hops over several steps: what the data show, in the band that one step of memory predicts."
+    return found if memory is None else [*found, _picture(lambda: plot.memory(memory), text, text)]
+
+
+def _state_rows(facts: Facts) -> list[tuple[str, ...]]:
+    """State, dwell time with its interval, long-run share with its interval."""
+    dwell, share = dwell_times(facts.fit, PROB), stationary_distribution(facts.fit, PROB)
+    unit = dwell.attrs["units"]
+    shown = lambda a: (words.size(a[0]), f"{words.size(a[2])} to {words.size(a[3])}")  # noqa: E731
+    rows = [
+        (f"state {k}", *shown(a), *shown(b)) for k, (a, b) in enumerate(zip(dwell.values, share.values, strict=True))
+    ]
+    return [("State", f"Dwell time ({unit})", f"{words.percent(PROB)} interval", "Long-run share",
+             f"{words.percent(PROB)} interval"), *rows]  # fmt: skip
+
+
 def _residuals(facts: Facts) -> Picture:
+    unit, inner = _parts(facts)
     return _picture(
         lambda: plot.residuals(facts.fit, checked=facts.checked),
-        f"Maps of residual, chi-square and p-value. {facts.checked.attrs['verdict']}",
-        "Residuals in predictive standard deviations, chi-square and predictive p-value by pixel; below, "
-        "residuals by channel (a little under one where the fit follows the noise) and the p-values, which "
+        f"Residual, chi-square and p-value by {unit}. {facts.checked.attrs['verdict']}",
+        f"Residuals in predictive standard deviations, chi-square and predictive p-value by {unit}; below, "
+        f"residuals by {inner} (a little under one where the fit follows the noise) and the p-values, which "
         "fill the grey band evenly when the model is right.",
     )
 
 
+def _parts(facts: Facts) -> tuple[str, str]:
+    """What a unit of the data and an entry of it are called."""
+    return ("sequence", "frame") if facts.hops else ("pixel", "channel")
+
+
 def _uncertainty(facts: Facts) -> Picture:
+    unit, inner = _parts(facts)
     return _picture(
         lambda: plot.uncertainty(facts.fit, split=facts.split),
         f"Epistemic, aleatoric and total sd; the epistemic part is {words.percent(facts.epistemic_share)} of variance.",
-        "Predictive standard deviation of a pixel measured again: epistemic (not knowing the "
-        "parameters), aleatoric (noise) and total, by pixel above and by channel below.",
+        f"Predictive standard deviation of a {unit} measured again: epistemic (not knowing the "
+        f"parameters), aleatoric (noise) and total, by {unit} above and by {inner} below.",
     )
 
 
@@ -153,7 +189,7 @@ def _trace(facts: Facts) -> Picture:
     if "elbo" in facts.fit.diagnostics:
         text = "The evidence lower bound against the optimiser's step."
     else:
-        text = "Draws of the noise scale by chain; good chains overlap and do not wander."
+        text = "Draws of a parameter by chain; good chains overlap and do not wander."
     return _picture(lambda: plot.trace(facts.fit), text, text)
 
 

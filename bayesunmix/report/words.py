@@ -124,7 +124,13 @@ def _seen(facts: Facts) -> list[str]:
             f"{percent(expected)}. Endmembers are then pulled outward by about the noise, and their bands "
             "are too narrow; a smaller concentration describes such images better."
         )
-    alike = facts.neighbours_alike
+    if facts.memory is not None and facts.memory.attrs["outside"] > 0.25:
+        found.append(
+            f"{percent(facts.memory.attrs['outside'])} of the hops over several steps lie beyond the band of a chain "
+            "with one step of memory: a state may stand for two that are left at different rates, or the rates may "
+            "drift."
+        )
+    alike = 0.0 if facts.hops else facts.neighbours_alike
     n = finite(facts.checked["chi2"]).size
     if alike > max(0.1, 3 / np.sqrt(n)):
         found.append(
@@ -138,7 +144,7 @@ def _seen(facts: Facts) -> list[str]:
             f"Residuals are {size(dark)} noise standard deviations in the dark channels and {size(bright)} in the "
             'bright ones: the noise grows with the signal. noise="diagonal" gives every channel its own level.'
         )
-    if rms > 1.3:
+    if rms > 1.3 and not facts.hops:
         found.append(
             f"Residuals around {place} are {size(rms)} times the noise. A missing edge or peak, an energy "
             "shift or noise that grows with the signal would do this."
@@ -148,6 +154,8 @@ def _seen(facts: Facts) -> list[str]:
 
 def _assumed(facts: Facts) -> list[str]:
     model = facts.fit.model
+    if facts.hops:
+        return _assumed_of_chains(facts)
     if not facts.mixes:
         found = ["The size of the model was chosen, not found. Fit one fewer and one more, and compare them."]
         if facts.components:
@@ -179,6 +187,22 @@ def _assumed(facts: Facts) -> list[str]:
             "neighbouring channels."
         )
     found.append("Error bars hold noise and the model's own uncertainty, not errors of calibration.")
+    return found
+
+
+def _assumed_of_chains(facts: Facts) -> list[str]:
+    found = []
+    if getattr(facts.fit.model, "latent", None):
+        found.append("The number of states was chosen, not found. Fit one fewer and one more, and compare them.")
+        found.append(
+            "Frames are taken as independent given their states. A detector or filter that correlates neighbouring "
+            "frames makes states look longer-lived and their number larger: average or thin the frames first."
+        )
+    found.append(
+        "All sequences share one transition matrix that does not change in time, and a frame that is missing says "
+        "nothing about its state."
+    )
+    found.append("A dwell time shorter than a frame, or longer than the sequences, is an extrapolation of the model.")
     return found
 
 
