@@ -26,6 +26,22 @@ UNUSABLE, MISUSED = 1, 2
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
+class _Concentration(click.ParamType):
+    name = "number|learned"
+
+    def convert(self, value, param, ctx):
+        """A number, or the word ``learned``."""
+        if value == "learned":
+            return value
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"expected a number or learned, got {value!r}", param, ctx)
+
+
+CONCENTRATION = _Concentration()
+
+
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 @click.option("--traceback", is_flag=True, help="Show where an error came from.")
@@ -94,10 +110,11 @@ def info(file: Path) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=FOLDER, required=True, help="Folder for the results.")
 @click.option("-n", "size", type=int, help="Number of endmembers, components or states.")
-@click.option("--likelihood", help="Noise law, such as normal.")
+@click.option("--likelihood", help="Noise law: normal, poisson for counts, scaled-poisson for a camera's signal.")
 @click.option("--endmember-support", help="nonnegative, or real for signed data.")
 @click.option("--noise", help="isotropic, or diagonal for a level of its own in each channel.")
-@click.option("--concentration", type=float, help="Fix the Dirichlet concentration of the abundances.")
+@click.option("--concentration", type=CONCENTRATION, help="Dirichlet concentration of the abundances, or `learned`.")
+@click.option("--brightness", is_flag=True, default=None, help="Pixels differ in thickness, dose or illumination.")
 @click.option("--set", "others", multiple=True, metavar="NAME=VALUE", help="Any other setting; see `models`.")
 @click.option("--dataset", help="Which data set of the file; see `info`.")
 @click.option("--crop", multiple=True, metavar="DIM=LOW:HIGH", help="Keep part of an axis, in its own units.")

@@ -5,7 +5,13 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
-from numpyro.distributions.transforms import AffineTransform, ComposeTransform, SoftplusTransform, biject_to
+from numpyro.distributions.transforms import (
+    AffineTransform,
+    ComposeTransform,
+    PowerTransform,
+    SoftplusTransform,
+    biject_to,
+)
 
 
 class _NonNegative(constraints.Constraint):
@@ -31,18 +37,34 @@ def _softplus_of_width(constraint):
     return ComposeTransform([SoftplusTransform(), AffineTransform(0.0, constraint.width, domain=constraints.positive)])
 
 
+class _Counted(_NonNegative):
+    """Positive numbers of which counts tell about ``width`` from zero."""
+
+
+@biject_to.register(_Counted)
+def _cube_of_softplus(constraint):
+    # The cube root of a gamma variable is nearly normal (Wilson and Hilferty), whatever its shape: dark channels, whose
+    # posterior is an exponential, and bright ones alike.
+    cube = PowerTransform(3.0)
+    return ComposeTransform(
+        [SoftplusTransform(), cube, AffineTransform(0.0, constraint.width, domain=constraints.positive)]
+    )
+
+
 class HalfNormal(dist.HalfNormal):
     """Half-normal of scale ``scale``; ``width`` is the resolution at which values are told from zero.
 
-    ``width`` changes the coordinate that inference uses (softplus), not the distribution.
+    ``width`` changes the coordinate that inference uses, not the distribution: a softplus, or where ``counted`` (the
+    data are counts, of which a value of ``width`` gives about one) the cube of one.
     """
 
     pytree_data_fields = ("width",)
+    pytree_aux_fields = ("counted",)
 
-    def __init__(self, scale, width, *, validate_args=None):
-        self.width = width
+    def __init__(self, scale, width, *, counted=False, validate_args=None):
+        self.width, self.counted = width, counted
         super().__init__(scale, validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=False, event_dim=0)
     def support(self):
-        return _NonNegative(self.width)
+        return _Counted(self.width) if self.counted else _NonNegative(self.width)

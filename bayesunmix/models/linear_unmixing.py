@@ -10,7 +10,10 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
+from bayesunmix.data.counts import factorised_counts, smoothed_counts
 from bayesunmix.data.purest import principal_plane, purest_pixels
+from bayesunmix.distributions.channel_laws import LAWS
+from bayesunmix.distributions.detected import DetectedUnmixing
 from bayesunmix.distributions.priors import HalfNormal
 from bayesunmix.distributions.unmixing import NormalUnmixing
 from bayesunmix.models._hyperparameters import hyperparameters
@@ -25,12 +28,20 @@ class LinearUnmixing:
 
         W_kp      ~ HalfNormal(scale_p)          endmember_support="nonnegative"
                     Normal(0, scale_p)           endmember_support="real"
+        a_n       ~ Dirichlet(alpha_1, ..., alpha_K)   abundances: non-negative, sum to one
+        log alpha_k ~ Normal(0, 0.7)             concentration="learned"; otherwise a given number, 1 if not given
+        s_n       ~ Gamma(c, c), of mean 1       brightness=True; otherwise 1
+        log c     ~ Normal(log 10, 1)
+        mu_np     = s_n sum_k a_nk W_kp
+        y_np      ~ Normal(mu_np, sigma_p)       likelihood="normal"
+                    Poisson(mu_np)               likelihood="poisson", counts
+                    Normal(mu_np, sqrt(gain mu_np + read_noise^2))   likelihood="scaled-poisson", a camera's signal
         sigma     ~ LogNormal(log level, 1/2)     one for all channels, or one each (noise="diagonal")
-        a_n       ~ Dirichlet(alpha, ..., alpha) abundances: non-negative, sum to one
-        y_np      ~ Normal(sum_k a_nk W_kp, sigma_p)
+        gain      ~ LogNormal(log level, 1/2),  read_noise ~ LogNormal(log level, 1/2)
 
-    ``scale`` and ``level`` are taken from the data once, by :meth:`bind`. The abundances are integrated out of the
-    likelihood (:class:`~bayesunmix.distributions.unmixing.NormalUnmixing`).
+    ``scale`` and ``level`` are taken from the data once, by :meth:`bind`. The abundances, and the brightness, are
+    integrated out of the likelihood (:class:`~bayesunmix.distributions.unmixing.NormalUnmixing`,
+    :class:`~bayesunmix.distributions.detected.DetectedUnmixing`).
 
     *Identifiable*: the simplex that the data fill, given enough pixels near its faces. *Not identifiable*:
     the order of
@@ -44,17 +55,21 @@ class LinearUnmixing:
     endmembers : array (n_endmembers, channel), optional
         Known endmembers, in the units of the data: multiple linear regression with abundances on the
         simplex. Their order is kept.
-    likelihood : "normal"
-    concentration : float, optional
+    likelihood : "normal", "poisson" or "scaled-poisson"
+        "poisson" for counts as they were counted; "scaled-poisson" for cameras, whose variance is
+        ``gain * mean + read_noise**2``.
+    brightness : bool
+        Whether pixels differ in thickness, dose or illumination, independently of their composition. The relative
+        scale of the endmembers is then known only through that independence; their shapes are not affected.
+    concentration : float, "learned" or None
         Dirichlet concentration of the abundances, 1 (uniform on the simplex) when not given.
     endmember_support : "nonnegative" or "real"
         "real" for signed data, such as I-V curves or background-subtracted spectra.
     noise : "isotropic" or "diagonal"
     endmember_scale, noise_level, endmember_resolution
-        The numbers :meth:`bind` fills in: prior scale of the endmembers and prior median of the noise, in
-        the units of the
-        data (a number, or one per channel), and the width at which an endmember is told from zero, which shapes the
-        coordinate of inference and not the prior.
+        The numbers :meth:`bind` fills in: prior scale of the endmembers and prior median of the noise, in the units
+        of the data (a number, or one per channel; gain and read noise for a camera), and the width at which an
+        endmember is told from zero, which shapes the coordinate of inference and not the prior.
 
     Raises
     ------
@@ -69,8 +84,9 @@ class LinearUnmixing:
 
     n_endmembers: int = field(metadata={"static": True})
     endmembers: Any = None
-    likelihood: Literal["normal"] = field(default="normal", metadata={"static": True})
-    concentration: float | None = field(default=None, metadata={"static": True})
+    likelihood: Literal["normal", "poisson", "scaled-poisson"] = field(default="normal", metadata={"static": True})
+    brightness: bool = field(default=False, metadata={"static": True})
+    concentration: float | Literal["learned"] | None = field(default=None, metadata={"static": True})
     endmember_support: Literal["nonnegative", "real"] = field(default="nonnegative", metadata={"static": True})
     noise: Literal["isotropic", "diagonal"] = field(default="isotropic", metadata={"static": True})
     endmember_scale: Any = None
@@ -85,8 +101,17 @@ class LinearUnmixing:
                 )
         if not isinstance(self.n_endmembers, int | np.integer) or self.n_endmembers < 1:
             raise ValueError(f"n_endmembers: expected an integer of at least 1, got {self.n_endmembers!r}")
-        if self.concentration is not None and not (np.isfinite(self.concentration) and self.concentration > 0):
-            raise ValueError(f"concentration: expected a positive number, got {self.concentration!r}")
+        alpha = self.concentration
+        number = isinstance(alpha, int | float | np.number) and np.isfinite(alpha) and alpha > 0
+        if alpha is not None and alpha != "learned" and not number:
+            raise ValueError(f'concentration: expected a positive number or "learned", got {alpha!r}')
+        if self.likelihood != "normal" and self.endmember_support == "real":
+            raise ValueError(
+                f'endmember_support="real" allows negative signals, which likelihood={self.likelihood!r} cannot '
+                'produce: use endmember_support="nonnegative", or likelihood="normal"'
+            )
+        if self.likelihood != "normal" and self.noise == "diagonal":
+            raise ValueError(f'noise="diagonal" belongs to likelihood="normal", got likelihood={self.likelihood!r}')
         if self.endmembers is not None:
             known = np.asarray(self.endmembers, dtype=np.float64)
             if known.ndim != 2 or len(known) != self.n_endmembers or not np.isfinite(known).all():
@@ -98,63 +123,79 @@ class LinearUnmixing:
     # ------------------------------------------------------------------ the program
 
     def __call__(self, y=None, *, n_units: int) -> None:
-        """The program of inference: abundances integrated out. ``y`` is (unit, channel)."""
-        endmembers, noise_scale = self._globals()
-        likelihood = NormalUnmixing(endmembers, None if self.alpha == 1 else self._concentration(), noise_scale)
+        """The program of inference: latents integrated out. ``y`` is (unit, channel)."""
+        endmembers, alpha, shape, noise = self._globals()
+        if self.likelihood == "normal" and not self.brightness:
+            likelihood = NormalUnmixing(endmembers, alpha, noise["noise_scale"])
+        else:
+            likelihood = DetectedUnmixing(endmembers, alpha, law=self.likelihood, brightness_shape=shape, **noise)
         with numpyro.plate("unit", n_units):
             numpyro.sample("y", likelihood, obs=y)
 
     def joint(self, y=None, *, n_units: int) -> None:
-        """The same model as in a paper, every pixel's abundances an ordinary latent variable."""
-        endmembers, noise_scale = self._globals()
+        """The same model as in a paper, every pixel's latents ordinary variables."""
+        endmembers, alpha, shape, noise = self._globals()
+        law = LAWS[self.likelihood]
         with numpyro.plate("unit", n_units):
-            abundance = numpyro.sample("abundance", dist.Dirichlet(self._concentration()))
-            numpyro.sample("y", dist.Normal(abundance @ endmembers, noise_scale).to_event(1), obs=y)
+            alpha = jnp.ones(self.n_endmembers) if alpha is None else alpha
+            mean = numpyro.sample("abundance", dist.Dirichlet(alpha)) @ endmembers
+            if shape is not None:
+                mean = mean * numpyro.sample("brightness", dist.Gamma(shape, shape))[:, None]
+            numpyro.sample("y", law.distribution(mean, tuple(noise[n] for n in law.noise)).to_event(1), obs=y)
 
     def _globals(self):
         if not self.bound:
             raise ValueError("the priors have no scale yet: call model.bind(data) first (bu.fit does it for you)")
-        scale, level = jnp.asarray(self.endmember_scale), jnp.asarray(self.noise_level)
+        scale = jnp.asarray(self.endmember_scale)
         if self.endmembers is not None:
             endmembers = jnp.asarray(self.endmembers)
         else:
             shape = (self.n_endmembers, scale.shape[0])
             full = jnp.broadcast_to(scale, shape)
             if self.endmember_support == "nonnegative":
-                prior = HalfNormal(full, jnp.broadcast_to(jnp.asarray(self.endmember_resolution), shape))
+                width = jnp.broadcast_to(jnp.asarray(self.endmember_resolution), shape)
+                prior = HalfNormal(full, width, counted=self.likelihood == "poisson")
             else:
                 prior = dist.Normal(jnp.zeros_like(full), full)
             endmembers = numpyro.sample("endmembers", prior.to_event(2))
-        noise = dist.LogNormal(jnp.log(level), 0.5)
-        if self.noise == "diagonal":
-            noise = noise.to_event(1)
-        return endmembers, numpyro.sample("noise_scale", noise)
-
-    def _concentration(self):
-        return jnp.full(self.n_endmembers, self.alpha)
-
-    @property
-    def alpha(self) -> float:
-        """The Dirichlet concentration in use."""
-        return 1.0 if self.concentration is None else self.concentration
+        alpha = None
+        if self.concentration == "learned":
+            alpha = numpyro.sample("concentration", dist.LogNormal(jnp.zeros(self.n_endmembers), 0.7).to_event(1))
+        elif self.concentration not in (None, 1):
+            alpha = jnp.full(self.n_endmembers, self.concentration)
+        shape = numpyro.sample("brightness_shape", dist.LogNormal(np.log(10.0), 1.0)) if self.brightness else None
+        noise = {}
+        for i, name in enumerate(LAWS[self.likelihood].noise):
+            level = jnp.asarray(self.noise_level)
+            prior = dist.LogNormal(jnp.log(level[i] if self.likelihood == "scaled-poisson" else level), 0.5)
+            noise[name] = numpyro.sample(name, prior.to_event(1) if self.noise == "diagonal" else prior)
+        return endmembers, alpha, shape, noise
 
     # ------------------------------------------------------------------ what the engine asks of a model
 
     @property
     def bound(self) -> bool:
         """Whether the priors are numbers already."""
-        return self.noise_level is not None
+        return self.endmember_scale is not None
 
     @property
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Names of the axes of every parameter; ``channel`` stands for the data's own last dim."""
         noise = ("channel",) if self.noise == "diagonal" else ()
-        return {"endmembers": ("endmember", "channel"), "noise_scale": noise, "abundance": ("endmember",)}
+        own = {"endmembers": ("endmember", "channel"), "noise_scale": noise, "abundance": ("endmember",)}
+        own |= {"concentration": ("endmember",), "brightness": (), "brightness_shape": (), "gain": (), "read_noise": ()}
+        return own
 
     @property
     def latent(self) -> str:
-        """Name of the latent that the likelihood integrates out."""
+        """Name of the latent that the likelihood integrates out; the first of them with a brightness."""
         return "abundance"
+
+    def latents(self, values) -> dict[str, Any]:
+        """Latents by name, from ``values`` (..., latent) as the likelihood orders them."""
+        if not self.brightness:
+            return {"abundance": values}
+        return {"abundance": values[..., :-1], "brightness": values[..., -1]}
 
     @property
     def label(self) -> str | None:
@@ -178,44 +219,56 @@ class LinearUnmixing:
                 f"n_endmembers={self.n_endmembers} exceeds the {n_channels} channels: no more spectra than channels "
                 "can be told apart"
             )
-        if np.ptp(values) == 0:
-            scale, level = np.ones(n_channels), np.full(n_channels, 0.05)
-        else:
-            scale = np.quantile(np.abs(values), 0.999, axis=0)
-            scale = np.maximum(scale, 1e-3 * scale.max())
-            _, _, left = principal_plane(values, min(self.n_endmembers - 1, n_channels - 1, n_units - 1))
-            floor = 1e-4 * scale.max()
-            level = np.maximum(np.sqrt(left), floor)
-        isotropic = float(np.sqrt(np.mean(level**2)))
-        # A posterior's width: noise over the square root of what Dirichlet-spread abundances of all pixels tell.
-        resolution = 0.6 * isotropic * np.sqrt(self.n_endmembers * (self.n_endmembers + 1) / n_units)
-        return replace(
-            self,
-            endmember_scale=scale,
-            noise_level=level if self.noise == "diagonal" else isotropic,
-            endmember_resolution=float(resolution),
-        )
+        rank = min(self.n_endmembers - (not self.brightness), n_channels - 1, n_units - 1)
+        return replace(self, **_SCALES[self.likelihood](values, self.n_endmembers, rank, self.noise))
 
     def initial(self, data) -> dict[str, np.ndarray]:
         """Where to start: the purest pixels and the noise left by their plane."""
-        start = {"noise_scale": np.asarray(self.noise_level, dtype=np.float64)}
-        if self.endmembers is None:
-            vertices = purest_pixels(np.asarray(data), self.n_endmembers)
-            if self.endmember_support == "nonnegative":
-                vertices = np.maximum(vertices, 0.5 * self.endmember_resolution)
-            start["endmembers"] = vertices
+        values = np.asarray(data, dtype=np.float64)
+        start: dict[str, Any] = {}
+        if self.likelihood == "normal":
+            start["noise_scale"] = np.asarray(self.noise_level, dtype=np.float64)
+        elif self.likelihood == "scaled-poisson":
+            start["gain"], start["read_noise"] = np.asarray(self.noise_level, dtype=np.float64)
+        if self.concentration == "learned":
+            start["concentration"] = np.ones(self.n_endmembers)
+        if self.brightness:
+            start["brightness_shape"] = np.asarray(10.0)
+        if self.endmembers is not None:
+            return start
+        least = 0.5 * np.asarray(self.endmember_resolution)
+        if self.likelihood == "poisson" or self.brightness:
+            kept = np.maximum(values, 0.0) if self.endmember_support == "nonnegative" else values
+            start["endmembers"] = factorised_counts(
+                kept, self.n_endmembers, brightness=self.brightness, least=float(least)
+            )
+            return start
+        vertices = purest_pixels(values, self.n_endmembers)
+        start["endmembers"] = np.maximum(vertices, least) if self.endmember_support == "nonnegative" else vertices
         return start
 
     def order(self, draws) -> np.ndarray:
         """Canonical order of the labels for mean latents ``draws["abundance"]`` (endmember,): most abundant first."""
-        return np.argsort(-np.asarray(draws["abundance"]), kind="stable")
+        return np.argsort(-np.asarray(draws["abundance"])[: self.n_endmembers], kind="stable")
 
     def describe(self) -> str:
         """The priors in plain words, a line each."""
         count = f"{self.n_endmembers} endmember" + ("s" if self.n_endmembers > 1 else "")
         lines = [f"Every pixel is a mixture of {count}; its abundances are non-negative and sum to one."]
-        even = "uniform over all mixtures" if self.alpha == 1 else f"Dirichlet({self.alpha:g})"
-        lines.append(f"Abundances: {even} before the data are seen.")
+        if self.concentration == "learned":
+            lines.append(
+                "Abundances: Dirichlet with a concentration learned for each endmember, between .25 and 4 (95 %) "
+                "before the data are seen."
+            )
+        else:
+            alpha = 1.0 if self.concentration is None else self.concentration
+            even = "uniform over all mixtures" if alpha == 1 else f"Dirichlet({alpha:g})"
+            lines.append(f"Abundances: {even} before the data are seen.")
+        if self.brightness:
+            lines.append(
+                "Brightness: a factor of mean 1 for every pixel, independent of its composition. The relative scale of "
+                "the endmembers is known only through that independence; their shapes are not affected."
+            )
         if self.endmembers is not None:
             lines.append("Endmembers: known, taken as exact.")
         elif not self.bound:
@@ -227,19 +280,69 @@ class LinearUnmixing:
                 f"Endmembers: every channel on its own, {kind}, with the spread of the data in that channel "
                 f"({low:.3g} to {high:.3g})."
             )
-        if self.bound:
-            level = float(np.sqrt(np.mean(np.square(self.noise_level))))
-            kind = (
-                "one standard deviation for all channels"
-                if self.noise == "isotropic"
-                else "a standard deviation per channel"
+        if self.likelihood == "poisson":
+            lines.append("Noise: Poisson counts, no level of its own.")
+        elif self.bound and self.likelihood == "scaled-poisson":
+            gain, read = np.asarray(self.noise_level)
+            lines.append(
+                f"Noise: normal, its variance gain x signal + read noise squared, expected near {gain:.3g} and "
+                f"{read:.3g}, each within a factor of 2.7 (95 %)."
             )
+        elif self.bound:
+            level = float(np.sqrt(np.mean(np.square(self.noise_level))))
+            kind = "one standard deviation for all channels"
+            kind = kind if self.noise == "isotropic" else "a standard deviation per channel"
             lines.append(f"Noise: normal, {kind}, expected near {level:.3g}, within a factor of 2.7 (95 %).")
         return "\n".join(lines)
 
 
+def _normal_scales(values: np.ndarray, n_endmembers: int, rank: int, noise: str) -> dict[str, Any]:
+    n_units, n_channels = values.shape
+    if np.ptp(values) == 0:
+        scale, level = np.ones(n_channels), np.full(n_channels, 0.05)
+    else:
+        scale = np.quantile(np.abs(values), 0.999, axis=0)
+        scale = np.maximum(scale, 1e-3 * scale.max())
+        _, _, left = principal_plane(values, rank)
+        level = np.maximum(np.sqrt(left), 1e-4 * scale.max())
+    isotropic = float(np.sqrt(np.mean(level**2)))
+    # A posterior's width: noise over the square root of what Dirichlet-spread abundances of all pixels tell.
+    resolution = 0.6 * isotropic * np.sqrt(n_endmembers * (n_endmembers + 1) / n_units)
+    return {
+        "endmember_scale": scale,
+        "noise_level": level if noise == "diagonal" else isotropic,
+        "endmember_resolution": float(resolution),
+    }
+
+
+def _poisson_scales(values: np.ndarray, n_endmembers: int, rank: int, noise: str) -> dict[str, Any]:
+    scale = np.ones(values.shape[1])
+    if np.ptp(values) > 0:
+        scale = np.maximum(np.quantile(smoothed_counts(values, rank), 0.999, axis=0), 1.5 * values.mean(0))
+        scale = np.maximum(scale, 1e-3 * scale.max())
+    # The value of an endmember that gives about one count in the whole image.
+    return {"endmember_scale": scale, "endmember_resolution": n_endmembers / len(values)}
+
+
+def _camera_scales(values: np.ndarray, n_endmembers: int, rank: int, noise: str) -> dict[str, Any]:
+    from scipy.optimize import nnls
+
+    found = _normal_scales(values, n_endmembers, rank, "isotropic")
+    level = found["noise_level"]
+    gain, read = level**2 / max(float(np.mean(found["endmember_scale"])), 1e-300), level
+    if np.ptp(values) > 0:
+        _, _, left = principal_plane(values, rank)
+        design = np.stack([np.maximum(values.mean(0), 0.0), np.ones(values.shape[1])], axis=1)
+        weight = 1.0 / np.maximum(left, 1e-12 * left.max() + 1e-300)
+        (gain_fit, square), _ = nnls(design * weight[:, None], left * weight)
+        gain = max(gain_fit, 0.02 * gain)
+        read = max(float(np.sqrt(square)), 0.05 * read)
+    return {**found, "noise_level": np.array([gain, read])}
+
+
+_SCALES = {"normal": _normal_scales, "poisson": _poisson_scales, "scaled-poisson": _camera_scales}
 _CHOICES = {
-    "likelihood": ("normal",),
+    "likelihood": ("normal", "poisson", "scaled-poisson"),
     "endmember_support": ("nonnegative", "real"),
     "noise": ("isotropic", "diagonal"),
 }

@@ -25,6 +25,11 @@ MODELS: dict[str, tuple[Any, bool]] = {
     "LinearUnmixing": (models.LinearUnmixing(2), True),
     "LinearUnmixing, diagonal noise": (models.LinearUnmixing(2, noise="diagonal", concentration=0.5), False),
     "LinearUnmixing, real": (models.LinearUnmixing(3, endmember_support="real"), False),
+    "LinearUnmixing, learned": (models.LinearUnmixing(3, concentration="learned"), False),
+    "LinearUnmixing, bright": (models.LinearUnmixing(2, brightness=True), False),
+    "LinearUnmixing, counts": (models.LinearUnmixing(2, likelihood="poisson", concentration="learned"), False),
+    "LinearUnmixing, bright counts": (models.LinearUnmixing(2, likelihood="poisson", brightness=True), False),
+    "LinearUnmixing, camera": (models.LinearUnmixing(2, likelihood="scaled-poisson"), False),
     "LinearUnmixing, one": (models.LinearUnmixing(1), False),
     "ProbabilisticPCA": (models.ProbabilisticPCA(2), True),
     "ProbabilisticPCA, diagonal": (models.ProbabilisticPCA(1, noise="diagonal"), False),
@@ -59,8 +64,10 @@ def fits(image: xr.DataArray) -> dict[str, bu.Fit]:
 
 
 def bound(name: str, image: xr.DataArray) -> tuple[Any, np.ndarray]:
-    y = image.values.reshape(UNITS, CHANNELS)
-    return MODELS[name][0].bind(y), y
+    model, y = MODELS[name][0], image.values.reshape(UNITS, CHANNELS)
+    if getattr(model, "likelihood", "normal") == "poisson":
+        y = np.round(20 * np.maximum(y, 0.0))
+    return model.bind(y), y
 
 
 def test_every_model_of_the_package_is_in_the_table() -> None:
