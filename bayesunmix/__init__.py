@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from bayesunmix.fit import Fit as Fit
     from bayesunmix.fit import fit as fit
     from bayesunmix.fit import load_fit as load_fit
+    from bayesunmix.heldout import heldout as heldout
     from bayesunmix.inference import NUTS as NUTS
     from bayesunmix.inference import SVI as SVI
     from bayesunmix.inference import Gibbs as Gibbs
@@ -68,6 +69,7 @@ _HOMES = {
     "Fit": "bayesunmix.fit",
     "fit": "bayesunmix.fit",
     "load_fit": "bayesunmix.fit",
+    "heldout": "bayesunmix.heldout",
     "NUTS": "bayesunmix.inference",
     "SVI": "bayesunmix.inference",
     "Gibbs": "bayesunmix.inference",

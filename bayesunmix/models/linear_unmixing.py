@@ -182,9 +182,9 @@ class LinearUnmixing:
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Names of the axes of every parameter; ``channel`` stands for the data's own last dim."""
         noise = ("channel",) if self.noise == "diagonal" else ()
-        own = {"endmembers": ("endmember", "channel"), "noise_scale": noise, "abundance": ("endmember",)}
-        own |= {"concentration": ("endmember",), "brightness": (), "brightness_shape": (), "gain": (), "read_noise": ()}
-        return own
+        scalars = dict.fromkeys(("brightness", "brightness_shape", "gain", "read_noise"), ())
+        own = {"endmembers": ("endmember", "channel"), "noise_scale": noise, "concentration": ("endmember",)}
+        return {**own, "abundance": ("endmember",), **scalars}
 
     @property
     def latent(self) -> str:
