@@ -324,6 +324,9 @@ def _truth(model: Any, found: dict[str, Any], latents: dict[str, Any], image: xr
     inner = len(_unit_shape(model, image))
     pixel_dims, channel_dim = image.dims[: image.ndim - inner], image.dims[image.ndim - inner]
     arrays: dict[str, xr.DataArray] = {}
+    latent = getattr(model, "latent", None)
+    if latent in latents and hasattr(model, "latents"):
+        latents = {**latents, **model.latents(latents[latent])}
     known = {**found, **latents}
     if hasattr(model, "identified"):
         known = model.identified(known)
@@ -337,7 +340,7 @@ def _truth(model: Any, found: dict[str, Any], latents: dict[str, Any], image: xr
         arrays[name] = xr.DataArray(values, dims=(*outer, *own), coords=labels)
     coords = {d: image.coords[d] for d in image.dims if d in image.coords}
     truth = xr.Dataset(arrays).assign_coords(coords)
-    label, latent = getattr(model, "label", None), getattr(model, "latent", None)
+    label = getattr(model, "label", None)
     if hasattr(model, "relabelled"):
         truth = model.relabelled(truth)
     elif label is not None and latent in truth:

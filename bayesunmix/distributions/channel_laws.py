@@ -29,6 +29,8 @@ class Law:
     beyond: Callable[[Any, Any, Any, tuple], Any]  # (away, mean, value, noise)
     variance: Callable[[Any, tuple], Any]
     distribution: Callable[[Any, tuple], Any]
+    constant: Callable[[Any], Any] = jnp.zeros_like  # (value) of the log density, left out there
+    only_filled: bool = False  # whether nothing is beyond the expansion where the value is 0
 
     def second(self, mean, value, noise):
         """Second derivative of the log density in the mean."""
@@ -59,12 +61,14 @@ def _poisson_beyond(away, mean, value, noise):
 
 POISSON = Law(
     noise=(),
-    log_density=lambda mean, value, noise: value * jnp.log(mean) - mean - gammaln(value + 1.0),
+    log_density=lambda mean, value, noise: value * jnp.log(mean) - mean,
+    constant=lambda value: -gammaln(value + 1.0),
     slope=lambda mean, value, noise: value / mean - 1.0,
     bend=lambda mean, value, noise: value / mean**2,
     beyond=_poisson_beyond,
     variance=lambda mean, noise: mean,
     distribution=lambda mean, noise: dist.Poisson(mean),
+    only_filled=True,
 )
 
 NORMAL = Law(

@@ -24,7 +24,8 @@ from bayesunmix.distributions.channel_laws import LAWS
 from bayesunmix.distributions.score_curvature import Scores, curvature
 from bayesunmix.distributions.weighted import WeightedPoints
 
-_CURVATURE_POINTS = 64
+_CURVATURE_POINTS = 32
+_SPARSE = 4  # one channel in so many is worked on where no unit of a chunk has more with counts
 
 
 class Rule(NamedTuple):
@@ -32,6 +33,8 @@ class Rule(NamedTuple):
 
     frame: simplex.Frame
     value: jax.Array  # (units, channel)
+    constant: jax.Array  # (units,) of their log density
+    filled: jax.Array  # (units, most) channels with counts, of a law that sees no others; padded with the first
 
 
 class DetectedUnmixing(dist.Distribution):
@@ -83,7 +86,7 @@ class DetectedUnmixing(dist.Distribution):
         self.noise_scale, self.gain, self.read_noise = given(noise_scale), given(gain), given(read_noise)
         self.law = law
         n_parts = self.endmembers.shape[0] + (brightness_shape is not None)
-        self.n_points = n_points or simplex.default_points(n_parts, False)
+        self.n_points = n_points or simplex.default_points(n_parts, False) // (2 if concentration is None else 1)
         super().__init__((), self.endmembers.shape[-1:], validate_args=False)
 
     def expand(self, batch_shape):
@@ -136,7 +139,9 @@ class DetectedUnmixing(dist.Distribution):
             n_points or self.n_points,
             closed=self.closed,
         )
-        return jax.lax.stop_gradient(Rule(frame, value))
+        return jax.lax.stop_gradient(
+            Rule(frame, value, self._law.constant(value).sum(1), _filled(value, self._most_filled()))
+        )
 
     @staticmethod
     def redraw(rule: Rule, key, index) -> Rule:
@@ -182,25 +187,43 @@ class DetectedUnmixing(dist.Distribution):
         shared = (self.endmembers, self._noise(), self.brightness_shape, self._exponents().sum())
         single = lambda x: x.astype(jnp.float32)  # noqa: E731
         shared = jax.tree_util.tree_map(single, shared)
-        beyond = simplex.Beyond(self._beyond, shared, (single(rule.value), single(centre.T)), self._channels())
-        return local.value + constant, local.slope, gram, beyond
+        own = (single(rule.value), rule.filled, single(centre.T))
+        beyond = simplex.Beyond(self._beyond, shared, own, 1 if self.law == "normal" else self.event_shape[0])
+        return local.value + rule.constant + constant, local.slope, gram, beyond
 
-    def _channels(self) -> int:
-        return 1 if self.law == "normal" else self.event_shape[0]
+    def _most_filled(self) -> int:
+        """Channels of a unit that are worked on where empty ones do not matter; 0 where all do."""
+        return -(-self.event_shape[0] // _SPARSE) if self._law.only_filled else 0
 
     def _beyond(self, away, shared, own):
+        """What the log integrand has beyond its expansion, (points, units)."""
         endmembers, noise, shape, total = shared
-        value, centre = own
+        value, filled, centre = own
         found = jnp.zeros_like(away[0])
         if self.law != "normal":
-            mean = jnp.maximum(centre @ endmembers, jnp.finfo(jnp.float32).tiny)
-            moved = sum(v[..., None] * row for v, row in zip(away, endmembers, strict=True))
-            found = found + self._law.beyond(moved, mean, value, noise).sum(-1)
+            every = lambda: self._beyond_law(away, centre, value, endmembers[:, None], noise)  # noqa: E731
+
+            def few():
+                there = jnp.arange(filled.shape[1]) < (value > 0).sum(1, keepdims=True)
+                counts = jnp.where(there, jnp.take_along_axis(value, filled, 1), 0.0)
+                return self._beyond_law(away, centre, counts, endmembers[:, filled], noise)
+
+            if filled.shape[1]:
+                found = jax.lax.cond((value > 0).sum(1).max() <= filled.shape[1], few, every)
+            else:
+                found = every()
         if not self.closed:
             above = shape - total
             x = jnp.maximum(sum(away) / centre.sum(1), -1.0 + 1e-6)
             found = found + above * (jnp.log1p(x) - x) + 0.5 * jnp.maximum(above, 0.0) * x**2
         return found
+
+    def _beyond_law(self, away, centre, value, rows, noise):
+        """The law's share, with ``rows`` (K, units or 1, channel) the endmembers in the channels that are seen."""
+        mean = simplex.total([c[:, None] * row for c, row in zip(centre.T, rows, strict=True)])
+        moved = simplex.total([v[..., None] * row for v, row in zip(away, rows, strict=True)])
+        mean = jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)
+        return self._law.beyond(moved, mean, value, noise).sum(-1)
 
     # ------------------------------------------------------------------ the latent
 
@@ -259,3 +282,12 @@ class DetectedUnmixing(dist.Distribution):
         found = simplex.nodes(rule.frame, pull, gram, self.concentration, beyond, least=_CURVATURE_POINTS)
         scores = Scores(self.law, self.endmembers, self._noise(), self.concentration, self.brightness_shape)
         return curvature(scores, rule.value, *found)
+
+
+def _filled(value, most: int):
+    """Indices of the channels with counts, (units, most), the first of them where there are fewer."""
+    there = value > 0
+    place = jnp.where(there, jnp.cumsum(there, axis=1) - 1, most)
+    row = jnp.arange(len(value))[:, None]
+    channel = jnp.broadcast_to(jnp.arange(value.shape[1]), value.shape)
+    return jnp.zeros((len(value), most), int).at[row, place].set(channel, mode="drop")

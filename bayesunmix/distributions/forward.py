@@ -17,6 +17,7 @@ from jax import lax
 _LONG = 4096  # steps from which blocks pay on a CPU
 _LANES = 128  # blocks of all sequences together that keep its vector units busy
 _FEW_STATES = 8  # a block carries one vector per state
+_EVERY = 8  # steps between renormalisations in double precision, which holds transitions from 1e-38 on
 
 
 def log_likelihood(initial, transition, log_emission, *, log_form: bool = False) -> jax.Array:
@@ -30,13 +31,14 @@ def log_likelihood(initial, transition, log_emission, *, log_form: bool = False)
     log_form : bool
         Work with log probabilities: for forbidden transitions.
     """
-    steps, states, sequences = log_emission.shape
     if log_form:
         return jax.nn.logsumexp(log_filtered(initial, transition, log_emission)[-1], axis=0)
-    blocks = _LANES // sequences
-    if steps >= _LONG and blocks > 1 and states <= _FEW_STATES:
-        return _by_blocks(initial, transition, log_emission, blocks)
     return total(log_steps(initial, transition, log_emission))
+
+
+def blocks_that_pay(steps: int, states: int, sequences: int) -> int:
+    """Into how many blocks a long sequence is best cut; 1 where cutting does not pay."""
+    return max(1, _LANES // sequences) if steps >= _LONG and states <= _FEW_STATES else 1
 
 
 def log_steps(initial, transition, log_emission) -> jax.Array:
@@ -60,42 +62,63 @@ def total(terms) -> jax.Array:
     return padded.reshape(rows, width, *terms.shape[1:]).sum(1).sum(0)
 
 
-def _by_blocks(initial, transition, log_emission, blocks: int) -> jax.Array:
-    """The same sum with every sequence cut into blocks that run side by side.
+def log_likelihood_of_blocks(initial, transition, first, inside, rest) -> jax.Array:
+    """The same for sequences that are cut into blocks, which run side by side.
 
     What a block does to the state before it is a matrix; it is found by running the block from every state at once.
-    """
-    steps, states, sequences = log_emission.shape
-    top = _top(log_emission)
-    weight = jnp.exp(log_emission - top[:, None])
-    length = (steps - 1) // blocks
-    parts = weight[1 : 1 + blocks * length].reshape(blocks, length, states, sequences)
-    parts = parts.transpose(1, 2, 3, 0).reshape(length, states, sequences * blocks)
-    # Rows: the state now. Columns: the state before the block, by lane.
-    unit = jnp.broadcast_to(jnp.eye(states, dtype=weight.dtype)[:, :, None], (states, states, parts.shape[2]))
 
-    def step(matrix, weight):
-        joint = (transition.T @ matrix).reshape(states, states, -1) * weight[:, None]
+    Parameters
+    ----------
+    initial, transition
+        As in :func:`log_likelihood`.
+    first : (1, state, sequence)
+        The first frame.
+    inside : (length, state, sequence * block)
+        The blocks of every sequence, one after the other along the last axis.
+    rest : (frames, state, sequence)
+        What is left after the last block; may be none.
+    """
+    length, states, lanes = inside.shape
+    sequences = first.shape[2]
+    top = _top(inside)
+    weight = jnp.exp(inside - top[:, None])
+    every = _EVERY if weight.dtype == jnp.float64 else 1
+    unit = jnp.broadcast_to(jnp.eye(states, dtype=weight.dtype)[:, :, None], (states, states, lanes))
+
+    # Rows: the state now. Columns: the state before the block, by lane.
+    def onwards(matrix, weight):
+        return (transition.T @ matrix).reshape(states, states, -1) * weight[:, None]
+
+    def step(matrix, weights):
+        for weight in weights:
+            joint = onwards(matrix, weight)
+            matrix = joint.reshape(states, -1)
         size = joint.sum(0).max(0)
         return (joint / size).reshape(states, -1), size
 
-    matrix, sizes = lax.scan(step, unit.reshape(states, -1), parts)
-    inside = total(jnp.log(sizes)).reshape(sequences, blocks).sum(1)
-    first, (size, _) = _normalised(initial[:, None], log_emission[0])
+    whole = length // every * every
+    matrix, sizes = lax.scan(step, unit.reshape(states, -1), weight[:whole].reshape(-1, every, states, lanes))
+    log_size = total(jnp.log(sizes))
+    if whole < length:
+        matrix, size_after = step(matrix, weight[whole:])
+        log_size = log_size + jnp.log(size_after)
+    found = (log_size + total(top)).reshape(sequences, -1).sum(1)
+    state, (size, top_first) = _normalised(initial[:, None], first[0])
 
     def join(state, matrix):
         joint = jnp.einsum("is,jis->js", state, matrix)
         size = joint.sum(0)
         return joint / size, size
 
-    matrix = jnp.moveaxis(matrix.reshape(states, states, sequences, blocks), 3, 0)
-    state, between = lax.scan(join, first, matrix)
+    matrix = jnp.moveaxis(matrix.reshape(states, states, sequences, -1), 3, 0)
+    state, between = lax.scan(join, state, matrix)
 
     def last(state, log_emission):
         return _normalised(transition.T @ state, log_emission)
 
-    _, (rest, _) = lax.scan(last, state, log_emission[1 + blocks * length :])
-    return inside + jnp.log(between).sum(0) + jnp.log(rest).sum(0) + jnp.log(size) + total(top)
+    _, (size_rest, top_rest) = lax.scan(last, state, rest)
+    ends = jnp.log(size) + top_first + (jnp.log(size_rest) + top_rest).sum(0)
+    return found + jnp.log(between).sum(0) + ends
 
 
 def _top(log_emission):

@@ -59,8 +59,34 @@ class HiddenMarkov(dist.Distribution):
     def log_prob(self, value, intermediates=None):
         """Log density of every sequence, shape ``value.shape[:-len(event_shape)]``; NaN is integrated out."""
         units = value.reshape(-1, *value.shape[value.ndim - len(self.event_shape) :])
-        found = forward.log_likelihood(self.initial, self.transition, self.frames(units), log_form=self.log_form)
+        blocks = forward.blocks_that_pay(units.shape[1], len(self.initial), len(units))
+        if self.log_form or blocks == 1:
+            found = forward.log_likelihood(self.initial, self.transition, self.frames(units), log_form=self.log_form)
+        else:
+            found = forward.log_likelihood_of_blocks(self.initial, self.transition, *self._cut(units, blocks))
         return found.reshape(value.shape[: value.ndim - len(self.event_shape)])
+
+    def _cut(self, value, blocks: int):
+        """Log densities of the first frame, of blocks, and of the rest; data are cut, and not their densities."""
+        sequences, steps = value.shape[:2]
+        length = (steps - 1) // blocks
+        parts = (slice(0, 1), slice(1, 1 + blocks * length), slice(1 + blocks * length, steps))
+
+        def of(array, part):
+            taken = array[:, part]
+            shape = (sequences * blocks, length) if part is parts[1] else taken.shape[:2]
+            return taken.reshape(*shape, *array.shape[2:])
+
+        for part in parts:
+            families = []
+            for family in self.emissions:
+                noise = getattr(family, "noise", None)
+                if noise is not None:
+                    noise = jnp.broadcast_to(noise, (sequences, steps, *noise.shape[-2:]))
+                    family = family._replace(noise=of(noise, part))
+                families.append(family)
+            own = HiddenMarkov(self.initial, self.transition, families, self.event_shape)
+            yield own.frames(of(value, part))
 
     def log_prob_blocks(self, value, n_blocks: int):
         """log p(block | all frames before it) for ``n_blocks`` stretches of nearly equal length, (sequence, block)."""
