@@ -1,0 +1,115 @@
+"""Coverage of 90 % intervals of LinearUnmixing for counts, brightness and concentrations, on simulated images.
+
+    python benchmarks/counts.py --likelihood poisson --counts 200 --cubes 20
+    python benchmarks/counts.py --brightness --cubes 20
+    python benchmarks/counts.py --concentration 0.3 --cubes 20        # known to the fit
+    python benchmarks/counts.py --concentration learned --cubes 20
+
+Images are drawn from the prior, whose scale for counts gives about ``--counts`` a pixel. Prints a line per image and a
+table with standard errors across images, and writes both to ``benchmarks/results/``. Bright and dark channels are
+scored apart: the faintest fifth of all true endmember values, and the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from scipy.optimize import linear_sum_assignment
+
+import bayesunmix as bu
+
+TAILS = [0.05, 0.95]
+
+
+def covered(low, high, truth) -> np.ndarray:
+    """Where an interval holds the truth."""
+    return (low <= truth) & (truth <= high)
+
+
+def one_image(model, template: xr.DataArray, method, seed: int) -> dict[str, float]:
+    """Simulate, fit, and compare with the truth under the best matching of labels."""
+    image, truth = bu.simulate(model, like=template, seed=1000 + seed)
+    start = time.perf_counter()
+    fit = bu.fit(model, image, method, seed=seed, progress=False)
+    wall = time.perf_counter() - start
+    draws = fit.posterior.stack(sample=("chain", "draw")).transpose("sample", ...)
+    spectra, true = draws["endmembers"].values, truth["endmembers"].values
+    match = linear_sum_assignment(((spectra.mean(0)[:, None] - true[None]) ** 2).sum(-1))[1]
+    true = true[match]
+    within = covered(*np.quantile(spectra, TAILS, axis=0), true)
+    faint = true < np.quantile(true, 0.2)
+    latent = fit.latent(prob=0.9, seed=seed)
+    low, high = (latent["abundance"].sel(statistic=s).values for s in ("lower", "upper"))
+    row = {
+        "endmembers": within.mean(),
+        "endmembers, bright": within[~faint].mean(),
+        "endmembers, faintest fifth": within[faint].mean(),
+        "abundance": covered(low, high, truth["abundance"].values[..., match]).mean(),
+        "rms z of endmembers": float(np.sqrt((((spectra.mean(0) - true) / spectra.std(0)) ** 2).mean())),
+    }
+    if "brightness" in latent:
+        low, high = (latent["brightness"].sel(statistic=s).values for s in ("lower", "upper"))
+        row["brightness"] = covered(low, high, truth["brightness"].values).mean()
+    for name in ("brightness_shape", "concentration", "noise_scale", "gain", "read_noise"):
+        if name in draws:
+            true_one = truth[name].values[match] if name == "concentration" else truth[name].values
+            row[name] = float(covered(*np.quantile(draws[name].values, TAILS, axis=0), true_one).mean())
+    row |= {
+        "converged": float(fit.converged),
+        "sampled": float("rhat" in fit.diagnostics),
+        "mc_shift": float(fit.diagnostics["mc_shift"].max()),
+        "seconds": wall,
+    }
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--likelihood", choices=("normal", "poisson", "scaled-poisson"), default="normal")
+    parser.add_argument("--counts", type=float, default=200.0, help="a pixel, for poisson")
+    parser.add_argument("--brightness", action="store_true")
+    parser.add_argument("--concentration", default="1", help="a number, or learned")
+    parser.add_argument("--method", choices=("svi", "nuts"), default="svi")
+    parser.add_argument("--cubes", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--side", type=int, default=24)
+    parser.add_argument("--channels", type=int, default=64)
+    parser.add_argument("--n-endmembers", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    args = parser.parse_args()
+    template = xr.DataArray(np.zeros((args.side, args.side, args.channels)), dims=("y", "x", "channel"))
+    alpha = "learned" if args.concentration == "learned" else float(args.concentration)
+    model = bu.models.LinearUnmixing(
+        args.n_endmembers, likelihood=args.likelihood, brightness=args.brightness, concentration=alpha
+    ).bind(template.values)
+    if args.likelihood == "poisson":
+        # A half-normal has mean .8 scales.
+        level = args.counts / (0.8 * args.channels)
+        model = dataclasses.replace(model, endmember_scale=np.full(args.channels, level))
+    method = bu.SVI() if args.method == "svi" else bu.NUTS(draws=300, warmup=200, chains=2)
+    rows = []
+    for seed in range(args.first, args.first + args.cubes):
+        rows.append(one_image(model, template, method, seed))
+        print(seed, "  ".join(f"{name} {value:.3f}" for name, value in rows[-1].items()), flush=True)
+    table = np.array([list(row.values()) for row in rows])
+    error = table.std(0, ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.full(table.shape[1], np.nan)
+    lines = ["| quantity | mean | standard error |", "|---|---|---|"]
+    lines += [f"| {n} | {m:.4f} | {e:.4f} |" for n, m, e in zip(rows[0], table.mean(0), error, strict=True)]
+    print("\n".join(lines))
+    args.out.mkdir(exist_ok=True)
+    kind = f"{args.likelihood}{args.counts:g}" if args.likelihood == "poisson" else args.likelihood
+    name = f"counts_{args.method}_{kind}_concentration_{args.concentration}" + "_brightness" * args.brightness
+    settings = {key: value for key, value in vars(args).items() if key != "out"}
+    found = {"settings": settings, "version": bu.__version__, "rows": rows}
+    (args.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    (args.out / f"{name}.md").write_text("\n".join([f"`{settings}`", "", *lines]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
