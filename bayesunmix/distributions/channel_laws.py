@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import gammaln
 
+from bayesunmix.distributions.counting import Counts
+
 _LOG_2PI = 1.8378770664093453
 
 
@@ -67,7 +69,7 @@ POISSON = Law(
     bend=lambda mean, value, noise: value / mean**2,
     beyond=_poisson_beyond,
     variance=lambda mean, noise: mean,
-    distribution=lambda mean, noise: dist.Poisson(mean),
+    distribution=lambda mean, noise: Counts(mean),
     only_filled=True,
 )
 
