@@ -184,12 +184,27 @@ def test_blocks_of_a_chain_add_up_to_the_whole() -> None:
 
 
 def test_side_by_side_blocks_give_the_same_sum_and_slope() -> None:
+    """4997 frames: some are left after the blocks, and after the last renormalisation inside them."""
     rng = np.random.default_rng(2)
-    log_p = a(rng.normal(size=(5000, STATES, 1)))
-    plain = lambda A: forward.total(forward.log_steps(a(INITIAL), A, log_p)).sum()  # noqa: E731
-    blocks = lambda A: forward.log_likelihood(a(INITIAL), A, log_p).sum()  # noqa: E731
-    assert float(blocks(a(TRANSITION))) == pytest.approx(float(plain(a(TRANSITION))), rel=1e-12)
-    np.testing.assert_allclose(jax.grad(blocks)(a(TRANSITION)), jax.grad(plain)(a(TRANSITION)), rtol=1e-9)
+    y, noise = a(rng.normal(size=(1, 4997))), a(rng.gamma(1.0, size=(1, 4997, 1, 1)))
+    family = emissions.Normal(a(MEANS[:, :1]), scales=a(np.ones((3, 1))), noise=noise)
+    whole = lambda A: HiddenMarkov(a(INITIAL), A, (family,), (4997,))  # noqa: E731
+    plain = lambda A: forward.total(forward.log_steps(a(INITIAL), A, whole(A).frames(y)))[0]  # noqa: E731
+    assert forward.blocks_that_pay(4997, STATES, 1) == 128
+    found, slope = jax.jit(jax.value_and_grad(lambda A: whole(A).log_prob(y)[0]))(a(TRANSITION))
+    expected, expected_slope = jax.jit(jax.value_and_grad(plain))(a(TRANSITION))
+    assert float(found) == pytest.approx(float(expected), rel=1e-12)
+    np.testing.assert_allclose(slope, expected_slope, rtol=1e-9)
+
+
+def test_blocks_hold_improbable_hops() -> None:
+    """A path forced through the rarest hops for eight frames in a row, between two renormalisations."""
+    transition = np.array([[1.0 - 1e-30, 1e-30], [1e-30, 1.0 - 1e-30]])
+    y = np.tile([0.0, 100.0], 2500)
+    family = emissions.Normal(a([[0.0], [100.0]]), scales=a([[1.0], [1.0]]))
+    fn = HiddenMarkov(a([0.5, 0.5]), a(transition), (family,), (5000,))
+    expected = stats.norm(0, 1).logpdf(0) * 5000 + np.log(0.5) + 4999 * np.log(1e-30)
+    assert float(fn.log_prob(a(y[None]))[0]) == pytest.approx(expected, rel=1e-10)
 
 
 @pytest.mark.parametrize("sequences", [1, 2])
