@@ -25,6 +25,9 @@ from bayesunmix.distributions.score_curvature import Scores, curvature
 from bayesunmix.distributions.weighted import WeightedPoints
 
 _CURVATURE_POINTS = 32
+_OPEN_CURVATURE_POINTS = (
+    256  # a common brightness is known far less well than each pixel's, and is what is left of both
+)
 _SPARSE = 4  # one channel in so many is worked on where no unit of a chunk has more with counts
 
 
@@ -236,7 +239,7 @@ class DetectedUnmixing(dist.Distribution):
     def conditional_on(self, rule: Rule) -> WeightedPoints:
         """The same, on the points of a rule made at nearby parameters."""
         _, pull, gram, beyond = self._expanded(rule)
-        points, weights, _ = simplex.nodes(rule.frame, pull, gram, self.concentration, beyond)
+        points, weights, *_ = simplex.nodes(rule.frame, pull, gram, self.concentration, beyond)
         if self.closed:
             return WeightedPoints(points, weights)
         size = jnp.maximum(points.sum(0), jnp.finfo(points.dtype).tiny)
@@ -279,7 +282,8 @@ class DetectedUnmixing(dist.Distribution):
     def curvature_on(self, rule: Rule):
         """Gradient and Hessian of ``log_prob_on(rule).sum()`` in the parameters, each a dict by their names."""
         _, pull, gram, beyond = self._expanded(rule)
-        found = simplex.nodes(rule.frame, pull, gram, self.concentration, beyond, least=_CURVATURE_POINTS)
+        least = _CURVATURE_POINTS if self.closed else _OPEN_CURVATURE_POINTS
+        found = simplex.nodes(rule.frame, pull, gram, self.concentration, beyond, least=least)
         scores = Scores(self.law, self.endmembers, self._noise(), self.concentration, self.brightness_shape)
         return curvature(scores, rule.value, *found)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesunmix.distributions import simplex
-from bayesunmix.distributions.walk import proposal, walk
+from bayesunmix.distributions.walk import normal_moments, walk
 
 _POINTS = 64
 
@@ -106,13 +106,7 @@ def _weighted_moments(features, weight):
 def _normal_moments(eta, held, n_free: int):
     """Mean and covariance of v_j and v_i v_j under the normal distribution of the proposal, without bounds."""
     pairs = list(zip(*np.triu_indices(n_free), strict=True))
-    normal = proposal(eta, held, n_free)
-    mean: list[jax.Array] = []
-    root: list[list[jax.Array]] = []  # v = mean + root z, row by row
-    for j in range(n_free):
-        mean.append(normal.expected(j, mean) + normal.slope[j] * normal.scale[j] ** 2)
-        own = [-simplex.total([normal.mixing[i, j] * root[i][m] for i in range(m, j)]) for m in range(j)]
-        root.append([*own, normal.scale[j]])
+    mean, root = normal_moments(eta, held, n_free)
     cov = {
         (i, j): sum(root[i][m] * root[j][m] for m in range(min(i, j) + 1)) for i in range(n_free) for j in range(n_free)
     }

@@ -30,7 +30,7 @@ class Scores(NamedTuple):
     brightness_shape: jax.Array | None
 
 
-def curvature(scores: Scores, value, points, weights, logs) -> tuple[dict[str, Any], dict[str, Any]]:
+def curvature(scores: Scores, value, points, weights, logs, missed) -> tuple[dict[str, Any], dict[str, Any]]:
     """Gradient and Hessian of the summed log marginal density.
 
     Parameters
@@ -42,6 +42,8 @@ def curvature(scores: Scores, value, points, weights, logs) -> tuple[dict[str, A
     weights : (S, units)
     logs : (K, S, units) or None
         Their logarithms, where the concentration is a parameter.
+    missed : (free, free, units)
+        What the points miss of the covariance of the free parts.
 
     Returns
     -------
@@ -50,7 +52,7 @@ def curvature(scores: Scores, value, points, weights, logs) -> tuple[dict[str, A
     """
     n_points, n_units = weights.shape
     n_channels = scores.endmembers.shape[1]
-    columns = _columns(points, weights, closed=scores.brightness_shape is None)
+    columns = _columns(points, weights, missed, closed=scores.brightness_shape is None)
     size = max(1, min(n_units, _CELLS // (n_points * n_channels)))
     count = -(-n_units // size)
     extra = count * size - n_units
@@ -78,7 +80,7 @@ def curvature(scores: Scores, value, points, weights, logs) -> tuple[dict[str, A
     return _assembled(scores, sums, n_units)
 
 
-def _columns(points, weights, *, closed: bool):
+def _columns(points, weights, missed, *, closed: bool):
     """Combinations of a unit's points, (columns, S, units), whose squares sum to the covariance of its scores.
 
     A column holds weights that sum to zero: the parts, whitened, and a random combination orthogonal to them.
@@ -99,7 +101,16 @@ def _columns(points, weights, *, closed: bool):
     factor = lanes.cholesky(spread)
     white = lanes.solve_lower(factor, list(x))
     left = left - weights * sum(q * (left * q).sum(0) for q in white)
-    return jnp.stack([*(weights * q for q in white), left])
+    # The regression is taken from the points, the covariance of the parts from what is known of it.
+    half = [lanes.solve_lower(factor, [missed[i, j] for i in range(n_free)]) for j in range(n_free)]
+    full = [lanes.solve_lower(factor, [half[j][i] for j in range(n_free)]) for i in range(n_free)]
+    # Where points at a face make little of it, what was missed is mostly noise: never more than leaves it definite.
+    size = jnp.sqrt(sum(e**2 for row in full for e in row))
+    trust = jnp.minimum(1.0, 0.5 / jnp.maximum(size, tiny))
+    full = [[trust * e + (i == j) for j, e in enumerate(row)] for i, row in enumerate(full)]
+    change = lanes.cholesky(full)
+    true = [sum(white[i] * change[i][j] for i in range(j, n_free)) for j in range(n_free)]
+    return jnp.stack([*(weights * q for q in true), left])
 
 
 def _sums(scores: Scores, own):

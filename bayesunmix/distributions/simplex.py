@@ -24,7 +24,7 @@ import numpy as np
 from jax.scipy.special import gammaln
 
 from bayesunmix.distributions import lanes
-from bayesunmix.distributions.walk import Walk, n_natural, walk
+from bayesunmix.distributions.walk import Walk, n_natural, normal_moments, walk
 
 _NEWTON_STEPS = 80
 _BARRIER = 0.1  # smallest exponent that keeps the reference point off the faces
@@ -264,13 +264,14 @@ class Nodes(NamedTuple):
     points: jax.Array  # (K, points, units)
     weights: jax.Array  # (points, units), which sum to one
     logs: jax.Array | None  # of the parts, where there are exponents: those below rounding too
+    missed: jax.Array  # (free, free, units) of the covariance of the first free parts, by :func:`_missed`
 
 
 def nodes(own: Frame, pull, gram, concentration=None, beyond: Beyond | None = None, least: int = 32) -> Nodes:
     """Weighted points of the parts given the data, on at least so many points."""
     if not len(own.base):
         whole = jnp.ones((1, 1, pull.shape[1]), pull.dtype)
-        return Nodes(whole, whole[0], None if concentration is None else jnp.zeros_like(whole))
+        return Nodes(whole, whole[0], None if concentration is None else jnp.zeros_like(whole), whole[:0, :0])
     eta, held, base = natural(own, pull, gram, concentration), sorted_hold(own), more_points(own, least)
 
     def one(e, h, base, shift, order, data):
@@ -280,15 +281,33 @@ def nodes(own: Frame, pull, gram, concentration=None, beyond: Beyond | None = No
             log_weight = log_weight + beyond.log(away, beyond.shared, data)
         spread = lambda x: jnp.stack([jnp.broadcast_to(v, log_weight.shape) for v in x])  # noqa: E731
         logs = spread(unsorted(found.logs, order)) if found.logs else None
-        return spread(away), log_weight, logs
+        return spread(away), log_weight, logs, _missed(e, h, base, shift, order, found.log_inside)
 
     if beyond is None:
-        away, log_weight, logs = one(eta, held, base, own.shift, own.order, ())
+        away, log_weight, logs, missed = one(eta, held, base, own.shift, own.order, ())
     else:
         arrays = (eta, held, base, own.shift, own.order)
-        away, log_weight, logs = _over_chunks(one, arrays, beyond.own, beyond.channels)
+        away, log_weight, logs, missed = _over_chunks(one, arrays, beyond.own, beyond.channels)
     points = jnp.maximum(own.centre[:, None] + away.astype(pull.dtype), 0.0)
-    return Nodes(points, jax.nn.softmax(log_weight.astype(pull.dtype), axis=0), logs)
+    return Nodes(points, jax.nn.softmax(log_weight.astype(pull.dtype), axis=0), logs, missed)
+
+
+def _missed(eta, held, base, shift, order, log_inside):
+    """What the points miss of the covariance of the normal distributions without bounds, which is known.
+
+    In proportion to the share of those inside the bounds: a control variate for the covariance of the parts.
+    """
+    n_free = len(base)
+    free = walk(eta, held, base, shift, every=True, bounded=False)
+    even = free.even / free.even.sum()
+    x = as_given(free.away, order)[:n_free]
+    x = [v - (even * v).sum(0) for v in x]
+    _, root = normal_moments(eta, held, n_free)
+    columns = [as_given([root[i][m] for i in range(n_free)], order)[:n_free] for m in range(n_free)]
+    known = lambda i, j: total([c[i] * c[j] for c in columns])  # noqa: E731
+    seen = lambda i, j: (even * x[i] * x[j]).sum(0)  # noqa: E731
+    share = (even * jnp.exp(log_inside)).sum(0)
+    return jnp.stack([jnp.stack([share * (known(i, j) - seen(i, j)) for j in range(n_free)]) for i in range(n_free)])
 
 
 def as_given(away: list[jax.Array], order) -> list[jax.Array]:

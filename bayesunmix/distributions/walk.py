@@ -95,6 +95,24 @@ def proposal(eta, held, n_free: int) -> Proposal:
     return Proposal(slope, location, scale, mixing, jnp.zeros_like(constant) if len(alpha) else constant)
 
 
+def normal_moments(eta, held, n_free: int) -> tuple[list[jax.Array], list[list[jax.Array]]]:
+    """Mean and root of the covariance of the sorted free parts under their normal distributions, without bounds.
+
+    ``v_i = mean_i + sum_m root_im z_m`` with standard normal z.
+    """
+    normal = proposal(eta, held, n_free)
+    mean: list[jax.Array] = []
+    root: list[list[jax.Array]] = []
+    for j in range(n_free):
+        mean.append(normal.expected(j, mean) + normal.slope[j] * normal.scale[j] ** 2)
+        row = []
+        for m in range(n_free):
+            terms = [-normal.mixing[i, j] * root[i][m] for i in range(j)]
+            row.append(normal.scale[j] if m == j else sum(terms, start=jnp.zeros_like(normal.scale[j])))
+        root.append(row)
+    return mean, root
+
+
 def walk(eta, held, base, shift, *, every: bool, bounded: bool = True) -> Walk:
     """Draw the sorted parts one after the other.
 
