@@ -13,6 +13,15 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_programs_are_let_go():
+    """A worker that keeps the programs of every module grows by gigabytes, until the machine ends it."""
+    yield
+    import jax
+
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
     """A function from a name such as ``"eels_cuzn/CuZn_HAADF.hspy"`` to its path; skips where it is absent.

@@ -89,7 +89,8 @@ class DetectedUnmixing(dist.Distribution):
         self.noise_scale, self.gain, self.read_noise = given(noise_scale), given(gain), given(read_noise)
         self.law = law
         n_parts = self.endmembers.shape[0] + (brightness_shape is not None)
-        self.n_points = n_points or simplex.default_points(n_parts, False) // (2 if concentration is None else 1)
+        few = max(16, 2 ** (n_parts + 1))
+        self.n_points = n_points or (few if concentration is None else simplex.default_points(n_parts, False))
         super().__init__((), self.endmembers.shape[-1:], validate_args=False)
 
     def expand(self, batch_shape):

@@ -59,7 +59,7 @@ def default_points(n_parts: int, uniform: bool = True) -> int:
     """Points per unit that keep the numerical shift of a posterior well below its width (docs/numerics.md)."""
     if uniform:
         return {1: 1, 2: 1, 3: 16, 4: 16, 5: 32, 6: 32}.get(n_parts, 128)
-    return {1: 1, 2: 16, 3: 32, 4: 64, 5: 128, 6: 256}.get(n_parts, 512)
+    return {1: 1, 2: 32, 3: 64, 4: 128, 5: 256, 6: 512}.get(n_parts, 1024)
 
 
 class Local(NamedTuple):

@@ -33,7 +33,10 @@ from bayesunmix.distributions import truncated
 
 _WORK = jnp.float32  # precision of what there is one of per point
 _LOG_ROOT_2PI = 0.9189385332046727
-_ENDS = (0.25, 0.125)  # shares of the points drawn at a part's low end, and where it takes nearly all that is left
+_ENDS = (
+    0.25,
+    0.25,
+)  # shares of the points drawn at either end of a part: dyadic, so that a Sobol set holds each exactly
 _CUT = 3.0  # how fast the power laws fall off beyond their scale
 _REACH = 30.0  # standard deviations beyond which an open part is not drawn
 
