@@ -198,7 +198,8 @@ class Fit:
             if found.entropy is not None:
                 entropies.append(np.asarray(found.entropy))
             mean, noise, spread = (np.asarray(a) for a in (found.mean, found.variance_noise, found.variance_model))
-            lower, upper = np.quantile(np.asarray(found.draws), tails, axis=0)
+            # Positions (n + 1) p: an interval between them holds its share of new draws, however few there are.
+            lower, upper = np.quantile(np.asarray(found.draws), tails, axis=0, method="weibull")
             sds = np.sqrt([noise + spread, noise, spread])
             parts.append(np.stack([mean, sds[0], lower, upper, sds[1], sds[2]], axis=-1))
         values = np.concatenate(parts)
