@@ -25,9 +25,8 @@ from bayesunmix.distributions.score_curvature import Scores, curvature
 from bayesunmix.distributions.weighted import WeightedPoints
 
 _CURVATURE_POINTS = 32
-_OPEN_CURVATURE_POINTS = (
-    256  # a common brightness is known far less well than each pixel's, and is what is left of both
-)
+# A brightness common to all units is known far less well than each unit's: the small difference of two large numbers.
+_OPEN_CURVATURE_POINTS = 256
 _SPARSE = 4  # one channel in so many is worked on where no unit of a chunk has more with counts
 
 
@@ -286,7 +285,8 @@ class DetectedUnmixing(dist.Distribution):
         least = _CURVATURE_POINTS if self.closed else _OPEN_CURVATURE_POINTS
         found = simplex.nodes(rule.frame, pull, gram, self.concentration, beyond, least=least)
         scores = Scores(self.law, self.endmembers, self._noise(), self.concentration, self.brightness_shape)
-        return curvature(scores, rule.value, *found)
+        missed = simplex.missed_covariance(rule.frame, pull, gram, self.concentration, least)
+        return curvature(scores, rule.value, found, missed)
 
 
 def _filled(value, most: int):

@@ -16,6 +16,7 @@ from jax.scipy.special import digamma, polygamma
 
 from bayesunmix.distributions import lanes
 from bayesunmix.distributions.channel_laws import LAWS
+from bayesunmix.distributions.simplex import Nodes
 
 _CELLS = 2**22  # points times units times channels that are worked on together
 
@@ -30,18 +31,15 @@ class Scores(NamedTuple):
     brightness_shape: jax.Array | None
 
 
-def curvature(scores: Scores, value, points, weights, logs, missed) -> tuple[dict[str, Any], dict[str, Any]]:
+def curvature(scores: Scores, value, nodes: Nodes, missed) -> tuple[dict[str, Any], dict[str, Any]]:
     """Gradient and Hessian of the summed log marginal density.
 
     Parameters
     ----------
     scores : Scores
     value : (units, channel)
-    points : (K, S, units)
-        Parts h of every unit; they sum to one unless there is a brightness.
-    weights : (S, units)
-    logs : (K, S, units) or None
-        Their logarithms, where the concentration is a parameter.
+    nodes : Nodes
+        Parts h of every unit on weighted points; they sum to one unless there is a brightness.
     missed : (free, free, units)
         What the points miss of the covariance of the free parts.
 
@@ -50,6 +48,7 @@ def curvature(scores: Scores, value, points, weights, logs, missed) -> tuple[dic
     gradient : dict of arrays shaped like the parameters
     hessian : dict of dicts of arrays, the axes of the row parameter first
     """
+    points, weights, logs = nodes
     n_points, n_units = weights.shape
     n_channels = scores.endmembers.shape[1]
     columns = _columns(points, weights, missed, closed=scores.brightness_shape is None)

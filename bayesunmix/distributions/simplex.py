@@ -264,14 +264,13 @@ class Nodes(NamedTuple):
     points: jax.Array  # (K, points, units)
     weights: jax.Array  # (points, units), which sum to one
     logs: jax.Array | None  # of the parts, where there are exponents: those below rounding too
-    missed: jax.Array  # (free, free, units) of the covariance of the first free parts, by :func:`_missed`
 
 
 def nodes(own: Frame, pull, gram, concentration=None, beyond: Beyond | None = None, least: int = 32) -> Nodes:
     """Weighted points of the parts given the data, on at least so many points."""
     if not len(own.base):
         whole = jnp.ones((1, 1, pull.shape[1]), pull.dtype)
-        return Nodes(whole, whole[0], None if concentration is None else jnp.zeros_like(whole), whole[:0, :0])
+        return Nodes(whole, whole[0], None if concentration is None else jnp.zeros_like(whole))
     eta, held, base = natural(own, pull, gram, concentration), sorted_hold(own), more_points(own, least)
 
     def one(e, h, base, shift, order, data):
@@ -281,22 +280,32 @@ def nodes(own: Frame, pull, gram, concentration=None, beyond: Beyond | None = No
             log_weight = log_weight + beyond.log(away, beyond.shared, data)
         spread = lambda x: jnp.stack([jnp.broadcast_to(v, log_weight.shape) for v in x])  # noqa: E731
         logs = spread(unsorted(found.logs, order)) if found.logs else None
-        return spread(away), log_weight, logs, _missed(e, h, base, shift, order, found.log_inside)
+        return spread(away), log_weight, logs
 
     if beyond is None:
-        away, log_weight, logs, missed = one(eta, held, base, own.shift, own.order, ())
+        away, log_weight, logs = one(eta, held, base, own.shift, own.order, ())
     else:
         arrays = (eta, held, base, own.shift, own.order)
-        away, log_weight, logs, missed = _over_chunks(one, arrays, beyond.own, beyond.channels)
+        away, log_weight, logs = _over_chunks(one, arrays, beyond.own, beyond.channels)
     points = jnp.maximum(own.centre[:, None] + away.astype(pull.dtype), 0.0)
-    return Nodes(points, jax.nn.softmax(log_weight.astype(pull.dtype), axis=0), logs, missed)
+    return Nodes(points, jax.nn.softmax(log_weight.astype(pull.dtype), axis=0), logs)
 
 
-def _missed(eta, held, base, shift, order, log_inside):
-    """What the points miss of the covariance of the normal distributions without bounds, which is known.
+def missed_covariance(own: Frame, pull, gram, concentration=None, least: int = 32) -> jax.Array:
+    """What the points of :func:`nodes` miss of the covariance of the first free parts, (free, free, units).
 
-    In proportion to the share of those inside the bounds: a control variate for the covariance of the parts.
+    Without bounds the parts follow normal distributions, whose covariance is known: what the points miss of it, in
+    proportion to the share of those inside the bounds (a control variate).
     """
+    if not len(own.base):
+        return jnp.zeros((0, 0, pull.shape[1]), pull.dtype)
+    eta, base = natural(own, pull, gram, concentration), more_points(own, least)
+    arrays = (eta, sorted_hold(own), base, own.shift, own.order)
+    return _over_chunks(lambda e, h, b, s, o, _: _missed(e, h, b, s, o), arrays, (), 1)
+
+
+def _missed(eta, held, base, shift, order):
+    log_inside = walk(eta, held, base, shift, every=True).log_inside
     n_free = len(base)
     free = walk(eta, held, base, shift, every=True, bounded=False)
     even = free.even / free.even.sum()
