@@ -105,23 +105,20 @@ def _weighted_moments(features, weight):
 
 def _normal_moments(eta, held, n_free: int):
     """Mean and covariance of v_j and v_i v_j under the normal distribution of the proposal, without bounds."""
-    pairs = list(zip(*np.triu_indices(n_free), strict=True))
-    mean, root = normal_moments(eta, held, n_free)
-    cov = {
-        (i, j): sum(root[i][m] * root[j][m] for m in range(min(i, j) + 1)) for i in range(n_free) for j in range(n_free)
-    }
-    of_pair = lambda i, j: cov[i, j] + mean[i] * mean[j]  # noqa: E731
-    crossed = lambda i, j, k: cov[i, j] * mean[k] + cov[i, k] * mean[j]  # noqa: E731
-
-    def between(i, j, k, m):
-        # Of v_i v_j and v_k v_m (Isserlis).
-        fourth = cov[i, k] * cov[j, m] + cov[i, m] * cov[j, k]
-        second = mean[i] * (mean[k] * cov[j, m] + mean[m] * cov[j, k])
-        return fourth + second + mean[j] * (mean[k] * cov[i, m] + mean[m] * cov[i, k])
-
-    rows = [[cov[i, j] for j in range(n_free)] + [crossed(i, *p) for p in pairs] for i in range(n_free)]
-    rows += [[crossed(i, *p) for i in range(n_free)] + [between(*p, *q) for q in pairs] for p in pairs]
-    return jnp.stack([*mean, *(of_pair(i, j) for i, j in pairs)]), jnp.stack([jnp.stack(row) for row in rows])
+    means, root = normal_moments(eta, held, n_free)
+    zero = jnp.zeros_like(means[0])
+    lower = jnp.stack([jnp.stack([root[i][m] if m <= i else zero for m in range(n_free)]) for i in range(n_free)])
+    mean, cov = jnp.stack(means), jnp.einsum("imn,jmn->ijn", lower, lower)
+    i, j = np.triu_indices(n_free)
+    crossed = cov[:, i] * mean[j] + cov[:, j] * mean[i]
+    # Of v_i v_j and v_k v_m (Isserlis).
+    k, m, i, j = i[None], j[None], i[:, None], j[:, None]
+    fourth = cov[i, k] * cov[j, m] + cov[i, m] * cov[j, k]
+    between = fourth + mean[i] * crossed[j[:, 0]] + mean[j] * crossed[i[:, 0]]
+    above = jnp.concatenate([cov, crossed], axis=1)
+    below = jnp.concatenate([jnp.swapaxes(crossed, 0, 1), between], axis=1)
+    products = cov[i[:, 0], j[:, 0]] + mean[i[:, 0]] * mean[j[:, 0]]
+    return jnp.concatenate([mean, products]), jnp.concatenate([above, below])
 
 
 def _reduction(own: simplex.Frame, dtype) -> jax.Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,12 @@ import optax
 from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.settings import SVI
-from bayesunmix.inference.target import Data, log_density
+from bayesunmix.inference.target import Data, value_and_grad
 
 _CHUNK = 10  # steps between looks at the ELBO
 _PATIENCE = 3  # chunks without a rise
-_CHECK_DRAWS = 64
+_NEGLIGIBLE = 0.01  # nats of the ELBO
+_CHECK_PAIRS = (8, 16, 32)  # of antithetic draws; more only where fewer leave doubt
 _RANDOM_DIRECTIONS = 32
 SHIFT_LIMIT = 0.25  # posterior sds
 RATIO_LIMITS = (0.8, 1.25)
@@ -30,11 +31,11 @@ _DOUBT = 0.15  # of a ratio of precisions
 class Guide(NamedTuple):
     """Normal distribution of the unconstrained globals: ``z = location + stretch * (factor @ white)``."""
 
-    location: jax.Array
-    stretch: jax.Array
-    factor: jax.Array
+    location: Any
+    stretch: Any
+    factor: Any
 
-    def place(self, white: jax.Array) -> jax.Array:
+    def place(self, white):
         """Points of the guide, (..., size), from standard normal ones."""
         return self.location + self.stretch * (white @ self.factor.T)
 
@@ -60,35 +61,37 @@ def _optimiser(settings: SVI) -> optax.GradientTransformation:
     )
 
 
-@partial(jax.jit, static_argnames=("program", "settings"))
-def _chunk(program: Program, state: _State, location, factor, data: Data, key, settings: SVI):
-    """Some steps on the ELBO; returns the state, the ELBO of every step, and the mean of the parameters over them."""
-    optimiser = _optimiser(settings)
+@partial(jax.jit, static_argnames="settings")
+def _draw(state: _State, location, factor, key, settings: SVI):
+    """Antithetic points of the guide, (samples, size), and the white ones they come from."""
+    half = jax.random.normal(key, (settings.samples // 2, location.size), location.dtype)
+    white = jnp.concatenate([half, -half])
+    return white, _guide(state.parameters, location, factor).place(white)
 
-    def loss(parameters, key):
-        guide = Guide(location + factor @ parameters["shift"], jnp.exp(parameters["log_stretch"]), factor)
-        half = jax.random.normal(key, (settings.samples // 2, location.size), location.dtype)
-        white = jnp.concatenate([half, -half])
-        # Path derivative only (Roeder et al. 2017): the noise of the gradient vanishes as the guide becomes exact.
-        frozen = jax.tree_util.tree_map(jax.lax.stop_gradient, guide)
 
-        def one(w):
-            z = guide.place(w)
-            back = jax.scipy.linalg.solve_triangular(factor, (z - frozen.location) / frozen.stretch, lower=False)
-            log_q = -0.5 * (back**2).sum() - jnp.log(frozen.stretch).sum()
-            return log_density(program, z, data) - log_q
+@partial(jax.jit, static_argnames="settings")
+def _step(state: _State, factor, white, values, slopes, settings: SVI):
+    """The step that the log density and its slopes at the points ask for, and the ELBO.
 
-        elbo = jax.lax.map(one, white).mean()
-        return -elbo, elbo
+    The path derivative only (Roeder et al. 2017): its noise vanishes as the guide becomes exact.
+    """
+    stretch = jnp.exp(state.parameters["log_stretch"])
+    elbo = (values + 0.5 * (white**2).sum(1)).mean() - state.parameters["log_stretch"].sum()
+    back = jax.scipy.linalg.solve_triangular(factor, white.T, lower=False, trans=1).T
+    due = slopes + back / stretch
+    gradient = {"shift": -(due @ factor).mean(0), "log_stretch": -(due * stretch * (white @ factor.T)).mean(0)}
+    update, inner = _optimiser(settings).update(gradient, state.optimiser)
+    return _State(optax.apply_updates(state.parameters, update), inner), elbo
 
-    def step(state, key):
-        gradient, elbo = jax.grad(loss, has_aux=True)(state.parameters, key)
-        update, inner = optimiser.update(gradient, state.optimiser)
-        parameters = optax.apply_updates(state.parameters, update)
-        return _State(parameters, inner), (elbo, parameters)
 
-    state, (elbo, path) = jax.lax.scan(step, state, jax.random.split(key, _CHUNK))
-    return state, elbo, jax.tree_util.tree_map(lambda p: p.mean(0), path)
+def _guide(parameters: dict[str, jax.Array], location, factor) -> Guide:
+    return Guide(location + factor @ parameters["shift"], jnp.exp(parameters["log_stretch"]), factor)
+
+
+def _slopes(program: Program, points, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Log density and slope at every point, by the one compiled function that the mode was found with."""
+    found = jax.device_get([value_and_grad(program, z, data) for z in np.asarray(points)])
+    return np.stack([value for value, _ in found]), np.stack([slope for _, slope in found])
 
 
 def fit_guide(
@@ -102,31 +105,30 @@ def fit_guide(
     location, factor = jnp.asarray(mode.z), jnp.asarray(mode.factor)
     zero = {"shift": jnp.zeros_like(location), "log_stretch": jnp.zeros_like(location)}
     state = _State(zero, _optimiser(settings).init(zero))
-    trace: list[np.ndarray] = []
+    trace: list[float] = []
     recent: list[dict[str, jax.Array]] = []
     highest, waited, settled = -np.inf, 0, False
     for done in range(0, settings.steps, _CHUNK):
-        here = jax.random.fold_in(key, done)
-        state, elbo, mean = _chunk(program, state, location, factor, mode.data, here, settings)
-        trace.append(np.asarray(elbo, dtype=np.float64))
-        recent = [*recent, mean][-_PATIENCE:]
-        average, error = trace[-1].mean(), trace[-1].std(ddof=1) / np.sqrt(_CHUNK)
+        path = []
+        for step in range(done, done + _CHUNK):
+            white, points = _draw(state, location, factor, jax.random.fold_in(key, step), settings)
+            values, slopes = _slopes(program, points, mode.data)
+            state, elbo = _step(state, factor, white, values, slopes, settings)
+            trace.append(float(elbo))
+            path.append(state.parameters)
+        recent.append(jax.tree_util.tree_map(lambda *parts: sum(parts) / len(parts), *path))
+        latest = np.array(trace[-_CHUNK:])
+        average, error = float(latest.mean()), float(latest.std(ddof=1)) / np.sqrt(_CHUNK)
         tell(done + _CHUNK, settings.steps, f"ELBO {average:.6g}")
-        waited = 0 if average > highest + error else waited + 1
+        waited = 0 if average - highest > max(error, _NEGLIGIBLE) else waited + 1
         highest = max(highest, average)
-        if waited == _PATIENCE:
+        if waited == (1 if error < _NEGLIGIBLE else _PATIENCE):
             settled = True
             break
-    # The mean over the last chunks, in which the ELBO no longer rose, is less noisy than the last point.
-    best = jax.tree_util.tree_map(lambda *parts: sum(parts) / len(parts), *recent)
-    guide = Guide(location + factor @ best["shift"], jnp.exp(best["log_stretch"]), factor)
-    return guide, np.concatenate(trace), settled
-
-
-@partial(jax.jit, static_argnames="program")
-def _scores(program: Program, guide: Guide, data: Data, white: jax.Array) -> jax.Array:
-    """Slope of the log posterior in the guide's own whitened coordinates, at its points."""
-    return jax.lax.map(jax.grad(lambda w: log_density(program, guide.place(w), data)), white)
+    # The mean over chunks in which the ELBO no longer rose is less noisy than the last point.
+    last = recent[-max(waited, 1) :]
+    best = jax.tree_util.tree_map(lambda *parts: sum(parts) / len(parts), *last)
+    return jax.tree_util.tree_map(np.asarray, _guide(best, location, factor)), np.array(trace), settled
 
 
 class GuideCheck(NamedTuple):
@@ -141,6 +143,13 @@ class GuideCheck(NamedTuple):
     def sd_ratio(self) -> np.ndarray:
         """Posterior over guide."""
         return np.maximum(self.precision_ratio, 1e-12) ** -0.5
+
+    def clear(self) -> bool:
+        """Whether everything is within the limits by more than Monte Carlo error."""
+        low, high = (limit**-2.0 for limit in reversed(RATIO_LIMITS))
+        away, margin = np.abs(self.mean_shift) + _SURE * self.mean_shift_error, _SURE * self.precision_ratio_error
+        ratio = self.precision_ratio
+        return bool(((away < SHIFT_LIMIT) & (ratio - margin > low) & (ratio + margin < high)).all())
 
     def faults(self) -> list[str]:
         """What is beyond the limits by more than Monte Carlo error, in words."""
@@ -171,17 +180,28 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
     """
     key_draw, key_direction = jax.random.split(key)
     size = guide.location.size
-    half = jax.random.normal(key_draw, (_CHECK_DRAWS // 2, size), guide.location.dtype)
-    white = jnp.concatenate([half, -half])
-    scores = np.asarray(_scores(program, guide, data, white), dtype=np.float64)
-    points = np.asarray(white, dtype=np.float64)
-    own = np.asarray(guide.factor, dtype=np.float64)
     random = np.asarray(jax.random.normal(key_direction, (_RANDOM_DIRECTIONS, size)), dtype=np.float64)
-    directions = np.concatenate([own, random])
+    directions = np.concatenate([guide.factor, random])
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    along, excess = points @ directions.T, (scores + points) @ directions.T
-    pairs = 0.5 * (excess[: len(half)] + excess[len(half) :])  # an antithetic pair is one observation
-    steep = -(along * excess) / (along**2).mean(0)
-    steep = 0.5 * (steep[: len(half)] + steep[len(half) :])
-    root = np.sqrt(len(half))
-    return GuideCheck(pairs.mean(0), pairs.std(0, ddof=1) / root, 1.0 + steep.mean(0), steep.std(0, ddof=1) / root)
+    half = np.asarray(jax.random.normal(key_draw, (_CHECK_PAIRS[-1], size), guide.location.dtype))
+    shifts, steepness = np.zeros((0, len(directions))), np.zeros((0, len(directions)))
+    for first, last in zip((0, *_CHECK_PAIRS), _CHECK_PAIRS, strict=False):
+        points = np.concatenate([half[first:last], -half[first:last]])
+        slopes = _slopes(program, guide.place(points), data)[1]
+        scores = (slopes * guide.stretch) @ guide.factor
+        along, excess = points @ directions.T, (scores + points) @ directions.T
+        # An antithetic pair is one observation.
+        shifts = np.concatenate([shifts, _of_pairs(excess)])
+        steepness = np.concatenate([steepness, _of_pairs(-along * excess)])
+        steep, root = steepness / ((half[:last] @ directions.T) ** 2).mean(0), np.sqrt(last)
+        found = GuideCheck(
+            shifts.mean(0), shifts.std(0, ddof=1) / root, 1.0 + steep.mean(0), steep.std(0, ddof=1) / root
+        )
+        if found.clear():
+            break
+    return found
+
+
+def _of_pairs(x: np.ndarray) -> np.ndarray:
+    """Means over the first and the second half, which hold opposite points."""
+    return 0.5 * (x[: len(x) // 2] + x[len(x) // 2 :])

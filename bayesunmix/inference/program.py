@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -116,23 +117,30 @@ def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> t
     is_number = [isinstance(leaf, float | np.ndarray | np.floating | jax.Array) for leaf in leaves]
     constants = tuple(_NUMBER if n else _Identity(leaf) for n, leaf in zip(is_number, leaves, strict=True))
     numbers = tuple(jnp.asarray(leaf) for n, leaf in zip(is_number, leaves, strict=True) if n)
-    with handlers.trace() as trace, handlers.seed(rng_seed=0):
-        model(y, n_units=y.shape[0], **(covariates or {}))
-    shapes = []
-    for name, site in trace.items():
-        if site["type"] != "sample":
-            continue
-        if not site["is_observed"]:
-            if site["fn"].support.is_discrete:
-                raise ValueError(f"the latent site {name!r} is discrete: sum it out inside a distribution")
-            transform = biject_to(site["fn"].support)
-            shapes.append((name, tuple(transform.inverse_shape(jnp.shape(site["value"])))))
-        elif type(site["fn"]).__name__ == "Unit":
-            raise ValueError(
-                f"the site {name!r} is a numpyro.factor: a bare factor has no distribution that can be predicted from "
-                'or checked; put the likelihood into an observed site, numpyro.sample("y", distribution, obs=y)'
-            )
-    observed = [name for name, site in trace.items() if site["type"] == "sample" and site["is_observed"]]
+    shapes: list[tuple[str, tuple[int, ...]]] = []
+    observed: list[str] = []
+
+    def look() -> None:
+        with handlers.trace() as trace, handlers.seed(rng_seed=0):
+            model(y, n_units=y.shape[0], **(covariates or {}))
+        for name, site in trace.items():
+            if site["type"] != "sample":
+                continue
+            if not site["is_observed"]:
+                if site["fn"].support.is_discrete:
+                    raise ValueError(f"the latent site {name!r} is discrete: sum it out inside a distribution")
+                transform = biject_to(site["fn"].support)
+                shapes.append((name, tuple(transform.inverse_shape(jnp.shape(site["value"])))))
+            elif type(site["fn"]).__name__ == "Unit":
+                raise ValueError(
+                    f"the site {name!r} is a numpyro.factor: a bare factor has no distribution that can be predicted "
+                    "from or checked; put the likelihood into an observed site, "
+                    'numpyro.sample("y", distribution, obs=y)'
+                )
+            else:
+                observed.append(name)
+
+    jax.eval_shape(look)  # shapes only: nothing is computed, nor compiled
     if "y" not in observed:
         raise ValueError(f'expected an observed site named "y" in the plate "unit", got observed sites {observed}')
     if not shapes:
@@ -140,7 +148,8 @@ def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> t
     return Program(treedef, constants, tuple(shapes)), numbers
 
 
-def unconstrain(program: Program, model: Any, values: dict[str, Any], y: jax.Array, covariates: dict) -> jax.Array:
+@partial(jax.jit, static_argnames="program")
+def unconstrain(program: Program, numbers: tuple[Any, ...], values: dict[str, Any], y: jax.Array, covariates: dict):
     """Flat unconstrained vector of given site values; a site that is not given sits at 0."""
     found: dict[str, jax.Array] = {}
 
@@ -157,5 +166,5 @@ def unconstrain(program: Program, model: Any, values: dict[str, Any], y: jax.Arr
         return transform(found[site["name"]])
 
     with handlers.trace(), handlers.substitute(substitute_fn=fill):
-        model(y, n_units=y.shape[0], **covariates)
+        program.model(numbers)(y, n_units=y.shape[0], **covariates)
     return ravel_pytree([found[name] for name, _ in program.shapes])[0]

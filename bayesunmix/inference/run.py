@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -54,7 +55,7 @@ def infer(
     data = as_device_data(program, numbers, y, covariates)
     key_mode, key_method, key_check = jax.random.split(key, 3)
     start = model.initial(y) if hasattr(model, "initial") else {}
-    z = np.asarray(unconstrain(program, model, start, data.y, data.covariates))
+    z = np.asarray(unconstrain(program, data.numbers, start, data.y, data.covariates))
     index = jnp.arange(len(y))
     mode = find_mode(program, data, z, index, key_mode, _relabel(program, model), progress.note)
     if isinstance(method, SVI):
@@ -67,18 +68,15 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, key, key_check, 
     checked = guide.check_guide(program, fitted, mode.data, key_check)
     if method.sample_if_needed and checked.faults():
         progress.note("the posterior is not Gaussian: sampling it")
-        own = recentred(program, np.asarray(fitted.location), mode.data, index, key_check, mode.more, progress.note)
-        start = own._replace(
-            z=np.asarray(fitted.location),
-            factor=np.asarray(fitted.stretch)[:, None] * np.asarray(fitted.factor),
-        )
+        own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)
+        start = own._replace(z=fitted.location, factor=fitted.stretch[:, None] * fitted.factor)
         settings = NUTS(draws=-(-method.draws // 2), warmup=150, chains=2)
         chains = sampler.sample(program, start, settings, key_check, progress.step)
         values = _named(program, chains.draws, start.data)
         judged = diagnostics.of_sampled_guide(start, elbo, checked, values, chains.statistics)
         return Result(values, judged, chains.finished)
     white = jax.random.normal(jax.random.fold_in(key, 2**20), (method.draws, program.size), fitted.location.dtype)
-    values = _named(program, np.asarray(fitted.place(white))[None], mode.data)
+    values = _named(program, fitted.place(np.asarray(white))[None], mode.data)
     return Result(values, diagnostics.of_guide(mode, elbo, settled, checked), True)
 
 
@@ -102,20 +100,26 @@ def _relabel(program: Program, model: Any):
         return None
 
     def relabel(z: np.ndarray, data: Data) -> np.ndarray:
-        run = program.evaluate(data.numbers, jnp.asarray(z), data.y, data.covariates)
-        fn = run.observed["y"][0]
-        conditional = fn.conditional_on(data.rules["y"]) if "y" in data.rules else fn.conditional(data.y)
-        latent = np.asarray(conditional.mean).mean(0)
-        order = model.order({model.latent: latent})
+        values, latent = _at(program, jnp.asarray(z), data)
+        order = model.order({model.latent: np.asarray(latent)})
         values = {
             name: np.take(np.asarray(value), order, axis=model.dims[name].index(label))
             if label in model.dims.get(name, ())
             else value
-            for name, value in run.values.items()
+            for name, value in values.items()
         }
-        return np.asarray(unconstrain(program, program.model(data.numbers), values, data.y, data.covariates))
+        return np.asarray(unconstrain(program, data.numbers, values, data.y, data.covariates))
 
     return relabel
+
+
+@partial(jax.jit, static_argnames="program")
+def _at(program: Program, z: jax.Array, data: Data) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Values of the sites, and the mean latent of all units."""
+    run = program.evaluate(data.numbers, z, data.y, data.covariates)
+    fn = run.observed["y"][0]
+    conditional = fn.conditional_on(data.rules["y"]) if "y" in data.rules else fn.conditional(data.y)
+    return run.values, conditional.mean.mean(0)
 
 
 def settings_as_dict(method: Any) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def test_density_is_finite_and_its_gradient_is_its_slope(name: str, image: xr.Da
     with jax.enable_x64(True):
         program, numbers = compile_model(model, jnp.asarray(y))
         plain = as_device_data(program, numbers, y, {})
-        start = np.asarray(unconstrain(program, model, model.initial(y), plain.y, {}))
+        start = np.asarray(unconstrain(program, plain.numbers, model.initial(y), plain.y, {}))
         rng = np.random.default_rng(0)
         for z in (start, start + 0.3 * rng.normal(size=start.size)):
             direction = rng.normal(size=z.size)

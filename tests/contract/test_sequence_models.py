@@ -103,7 +103,7 @@ def test_density_is_finite_and_its_gradient_is_its_slope(name: str, data: dict[s
     with jax.enable_x64(True):
         program, numbers = compile_model(model, jnp.asarray(y))
         inputs = as_device_data(program, numbers, y, {})
-        start = np.asarray(unconstrain(program, model, model.initial(y), inputs.y, {}))
+        start = np.asarray(unconstrain(program, inputs.numbers, model.initial(y), inputs.y, {}))
         rng = np.random.default_rng(0)
         for z in (start, start + 0.3 * rng.normal(size=start.size)):
             value, gradient = value_and_grad(program, jnp.asarray(z), inputs)

@@ -38,6 +38,6 @@ def problem() -> Problem:
     with jax.enable_x64(True):
         program, numbers = compile_model(model, jnp.asarray(y))
         data = as_device_data(program, numbers, y, {})
-        start = np.asarray(unconstrain(program, model, model.initial(y), data.y, {}))
+        start = np.asarray(unconstrain(program, data.numbers, model.initial(y), data.y, {}))
         mode = find_mode(program, data, start, jnp.arange(64), jax.random.key(0))
     return Problem(model, program, mode)
