@@ -41,6 +41,11 @@ if TYPE_CHECKING:
     from bayesunmix.inference import SVI as SVI
     from bayesunmix.inference import Gibbs as Gibbs
     from bayesunmix.information import relative_entropy as relative_entropy
+    from bayesunmix.interop.estimator import Estimator as Estimator
+    from bayesunmix.interop.hyperspy_signals import from_hyperspy as from_hyperspy
+    from bayesunmix.interop.hyperspy_signals import to_hyperspy as to_hyperspy
+    from bayesunmix.interop.sidpy_datasets import from_sidpy as from_sidpy
+    from bayesunmix.interop.sidpy_datasets import to_sidpy as to_sidpy
     from bayesunmix.predict import log_likelihood as log_likelihood
     from bayesunmix.predict import posterior_predictive as posterior_predictive
     from bayesunmix.predict import prior_predictive as prior_predictive
@@ -74,6 +79,11 @@ _HOMES = {
     "SVI": "bayesunmix.inference",
     "Gibbs": "bayesunmix.inference",
     "relative_entropy": "bayesunmix.information",
+    "Estimator": "bayesunmix.interop.estimator",
+    "from_hyperspy": "bayesunmix.interop.hyperspy_signals",
+    "to_hyperspy": "bayesunmix.interop.hyperspy_signals",
+    "from_sidpy": "bayesunmix.interop.sidpy_datasets",
+    "to_sidpy": "bayesunmix.interop.sidpy_datasets",
     "log_likelihood": "bayesunmix.predict",
     "posterior_predictive": "bayesunmix.predict",
     "prior_predictive": "bayesunmix.predict",

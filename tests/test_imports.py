@@ -22,7 +22,7 @@ ROWS = (
     ("_arviz",),
     ("uncertainty", "check", "calibrate", "elpd", "dynamics"),
     ("compare", "heldout"),
-    ("information",),
+    ("information", "interop"),
     ("plot",),
     ("report",),
     ("bayesunmix",),

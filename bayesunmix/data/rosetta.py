@@ -65,10 +65,11 @@ def _entries(signals: list[dict[str, Any]]) -> list[Entry]:
         f"{title} ({titles[:i].count(title) + 1})" if titles.count(title) > 1 else title
         for i, title in enumerate(titles)
     ]
-    return [_entry(*row) for row in zip(signals, titles, names, strict=True)]
+    return [signal_entry(*row) for row in zip(signals, titles, names, strict=True)]
 
 
-def _entry(signal: dict[str, Any], title: str, name: str) -> Entry:
+def signal_entry(signal: dict[str, Any], title: str, name: str) -> Entry:
+    """A signal as RosettaSciIO describes it: ``data``, ``metadata``, and ``axes`` in the order of the array."""
     metadata = signal.get("metadata", {})
     quantity, units = quantity_and_units(text(metadata.get("Signal", {}).get("quantity", "")))
     attrs = {
