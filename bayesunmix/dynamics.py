@@ -34,7 +34,7 @@ def transition_matrix(fit: Fit, prob: float = 0.9) -> xr.DataArray:
 
 def dwell_times(fit: Fit, prob: float = 0.9) -> xr.DataArray:
     """Mean time from entering a state to leaving it, dims (state, statistic); infinite for a state never left."""
-    step, unit = _step(fit)
+    step, unit = time_step(fit)
 
     def dwell(matrix):
         with np.errstate(divide="ignore"):
@@ -53,7 +53,7 @@ def implied_timescales(fit: Fit, prob: float = 0.9) -> xr.DataArray:
 
     A driven chain may have complex eigenvalues; their modulus is what decays.
     """
-    step, unit = _step(fit)
+    step, unit = time_step(fit)
     values = np.sort(np.abs(np.linalg.eigvals(_transitions(fit))), axis=-1)[..., ::-1][..., 1:]
     with np.errstate(divide="ignore"):
         times = -step / np.log(np.clip(values, 0.0, 1.0))
@@ -65,7 +65,7 @@ def mean_first_passage_times(fit: Fit, prob: float = 0.9) -> xr.DataArray:
 
     Infinite where the target may never be reached.
     """
-    step, unit = _step(fit)
+    step, unit = time_step(fit)
     matrix = _transitions(fit)
     states = matrix.shape[-1]
     found = np.zeros_like(matrix)
@@ -163,8 +163,8 @@ def _transitions(fit: Fit) -> np.ndarray:
     return np.asarray(known, dtype=np.float64)[None, None]
 
 
-def _step(fit: Fit) -> tuple[float, str]:
-    """Duration of one step of the chain, and its unit."""
+def time_step(fit: Fit) -> tuple[float, str]:
+    """Duration of one step of a fitted chain, and its unit: "frame" where the data have no even time axis."""
     lag = float(getattr(fit.model, "lag", 1))
     time = fit.units.coords.get(fit.units.channel_dim)
     if time is None or time.size < 2 or time.dtype.kind not in "fiu":

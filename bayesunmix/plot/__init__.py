@@ -1,21 +1,23 @@
 """Figures of a fit, at journal size; matplotlib is imported when the first one is drawn."""
 
 from .abundance import maps
-from .atoms import classes, displacements, membership_entropy
+from .atom_maps import atoms, classes, displacements, membership_entropy
 from .calibrating import calibration
 from .comparing import comparison
 from .convergence import trace
 from .criticism import residuals, uncertainty
 from .scree import components, scree
 from .spectra import endmembers
-from .transitions import memory, states, transitions
+from .transitions import dwell, memory, states, transition
 
 __all__ = [
+    "atoms",
     "calibration",
     "classes",
     "comparison",
     "components",
     "displacements",
+    "dwell",
     "endmembers",
     "maps",
     "membership_entropy",
@@ -24,6 +26,6 @@ __all__ = [
     "scree",
     "states",
     "trace",
-    "transitions",
+    "transition",
     "uncertainty",
 ]

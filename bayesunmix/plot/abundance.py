@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .images import centres, colour_bar, dim_label, draw, flatten, map_canvas, spread
-from .style import COLUMN, RC, canvas, colour, member_names, one_axes, plain
+from .style import COLUMN, RC, canvas, colour, dress, member_names, one_axes, plain
 from .truth import matched
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def maps(
         if ax is None:
             figure, panels, _ = map_canvas(abundance.isel(statistic=0), len(members), len(columns))
         else:
-            panels = np.array([[ax]])
+            panels = np.array([[dress(ax)]])
         note = ""
         for column, (name, values) in enumerate(columns.items()):
             title = f"P(abundance > {threshold:g})" if name == "exceedance" else _TITLES.get(name, name)
@@ -101,7 +101,7 @@ def maps(
                         names[member], (0, 0.5), (-4, 0), "axes fraction", "offset points",
                         rotation=90, ha="right", va="center",
                     )  # fmt: skip
-            colour_bar(mappable, panels[:, column], "probability" if name == "exceedance" else "abundance")
+            colour_bar(mappable, panels[:, column], _bar_label(name))
         if ax is not None:
             return ax
         if note:
@@ -119,6 +119,12 @@ def _quantity(fit: Any, abundance: xr.DataArray, name: str, threshold: float) ->
     return abundance.sel(statistic=name, drop=True)
 
 
+def _bar_label(name: str) -> str:
+    if name == "exceedance":
+        return "probability"
+    return "sd of abundance" if name.startswith("sd") else "abundance"
+
+
 def _looks(name: str, values: xr.DataArray) -> dict[str, Any]:
     """Colour map and limits: shared down a column, so that endmembers can be compared."""
     if name.startswith("sd"):
@@ -133,6 +139,7 @@ def _profiles(
     figure = None
     if ax is None:
         figure, (ax,) = canvas(COLUMN, 60)
+    dress(ax)
     dim = next(d for d in abundance.dims if d not in ("endmember", "statistic"))
     position = centres(abundance, dim)
     for member in members:

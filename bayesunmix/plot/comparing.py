@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .style import COLOURS, COLUMN, GREY, RC, canvas, plain
+from .style import COLOURS, COLUMN, GREY, RC, canvas, dress, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,7 @@ def comparison(table: pd.DataFrame, *, ax: Axes | None = None) -> Figure | Axes:
         figure = None
         if ax is None:
             figure, (ax,) = canvas(COLUMN, 16 + 6 * len(table))
+        dress(ax)
         preferred = table.attrs.get("preferred")
         for row, (name, line) in enumerate(table.iterrows()):
             chosen = name == preferred

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from .style import COLUMN, RC, axis_label, canvas, colour, plain
+from .style import COLUMN, RC, axis_label, canvas, colour, dress, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +42,7 @@ def trace(fit: Any, *, variable: str | None = None, ax: Axes | None = None) -> F
         figure = None
         if ax is None:
             figure, (ax,) = canvas(COLUMN, 48)
+        dress(ax)
         if "elbo" in fit.diagnostics and variable is None:
             _elbo(ax, fit.diagnostics["elbo"])
         else:

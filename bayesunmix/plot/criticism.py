@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .images import centres, colour_bar, dim_label, draw, flatten, map_canvas, profile, spread
-from .style import COLOURS, GREY, MASKED, PAGE, RC, one_axes, plain
+from .style import COLOURS, COLUMN, GREY, MASKED, RC, dress, one_axes, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +71,7 @@ def residuals(
         panels = [(values[name], labels[name], _residual_look(name, values[name])) for name in show]
         if ax is not None:
             return _single(ax, panels, at)
-        figure, below = _page(panels, at, ("channel", "channel", "histogram"))
+        figure, below = _page(panels, at, ("channel", "histogram"))
         x = centres(residual, channel)
         below["channel"].plot(x, _rms(residual, residual.dims[:-1]), color=COLOURS[0])
         below["channel"].axhline(1, color=GREY, linewidth=0.6)
@@ -124,7 +124,9 @@ def uncertainty(
         for name in show:
             values = _rms(split[name], [channel])
             low, high = spread(values)
-            panels.append((values, f"{name} {label}", {"cmap": "cividis", "vmin": low, "vmax": high}))
+            panels.append(
+                (values, f"{name} {label}".replace(" (", "\n("), {"cmap": "cividis", "vmin": low, "vmax": high})
+            )
         if ax is not None:
             return _single(ax, panels, at)
         figure, below = _page(panels, at, ("parts", "share"))
@@ -139,7 +141,7 @@ def uncertainty(
         below["share"].set_ylabel("epistemic variance (%)")
         for axes in below.values():
             axes.margins(x=0)
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
             axes.set_xlabel(dim_label(fit.data, channel))
         return figure
 
@@ -163,6 +165,7 @@ def _residual_look(name: str, values: xr.DataArray) -> dict[str, Any]:
 
 def _single(ax: Axes, panels: list[_Panel], at: dict[str, int] | None) -> Axes:
     one_axes(ax, len(panels), "show")
+    dress(ax)
     _panel(ax, *panels[0], at=at, bar=True)
     return ax
 
@@ -174,9 +177,9 @@ def _page(panels: list[_Panel], at: dict[str, int] | None, below: Sequence[str])
 
         names = [name for name in dict.fromkeys(below) if name != "histogram"]
         figure, axes = plt.subplots(
-            1, len(names), figsize=(PAGE / 25.4, 50 / 25.4), squeeze=False, layout="constrained"
+            len(names), 1, figsize=(COLUMN / 25.4, 40 * len(names) / 25.4), squeeze=False, layout="constrained"
         )
-        return figure, dict(zip(names, axes[0], strict=True))
+        return figure, dict(zip(names, axes[:, 0], strict=True))
     figure, top, lower = map_canvas(panels[0][0], 1, len(panels), below=below)
     note = ""
     for column, (ax, panel) in enumerate(zip(top[0], panels, strict=True)):

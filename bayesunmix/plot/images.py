@@ -54,10 +54,7 @@ def flatten(values: xr.DataArray, at: dict[str, int] | None = None) -> tuple[xr.
 def map_canvas(
     values: xr.DataArray, rows: int, columns: int, below: Sequence[str] = ()
 ) -> tuple[Figure, np.ndarray, dict[str, Axes]]:
-    """A figure with a grid of map panels shaped like the last two pixel dims, and named axes in a row below.
-
-    `below` names the owner of each equal share of that row, left to right; a name that repeats spans them.
-    """
+    """A figure with a grid of map panels shaped like the last two pixel dims, and named axes below, a row each."""
     import matplotlib.pyplot as plt
 
     aspect = 0.7
@@ -66,21 +63,14 @@ def map_canvas(
         if same_units(values, down, across):
             height, width = (abs(float(np.subtract(*extent(centres(values, d))))) for d in (down, across))
             aspect = float(np.clip(height / width, 0.3, 2.0))
-    width = COLUMN if columns <= 2 else min(PAGE, 55.0 * columns)
+    width = COLUMN if columns <= 3 else min(PAGE, 40.0 * columns)
     panel = (width - 5) / columns - 1.5
-    heights = [min((panel * aspect + 1.5) * rows + 13, 120.0 if below else 225.0)]
-    if below:
-        width, heights = max(width, PAGE), [*heights, 45.0]
+    heights = [min((panel * aspect + 1.5) * rows + (18 if columns > 2 else 13), 120.0 if below else 225.0)]
+    heights += [36.0] * len(below)
     figure = plt.figure(figsize=(width / 25.4, sum(heights) / 25.4), layout="constrained")
     grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
     panels = np.array(grid[0].subgridspec(rows, columns).subplots()).reshape(rows, columns)
-    lower = {}
-    if below:
-        shares = grid[1].subgridspec(1, len(below))
-        for name in dict.fromkeys(below):
-            owned = [i for i, owner in enumerate(below) if owner == name]
-            lower[name] = figure.add_subplot(shares[0, owned[0] : owned[-1] + 1])
-    return figure, panels, lower
+    return figure, panels, {name: figure.add_subplot(grid[1 + row]) for row, name in enumerate(below)}
 
 
 def draw(ax: Axes, image: xr.DataArray, *, bar: bool = True, outer: bool = True, **look: Any) -> ScalarMappable:
@@ -124,9 +114,17 @@ def colour_bar(mappable: ScalarMappable, panels: np.ndarray, label: str) -> None
     figure = panels.flat[0].figure
     bar = figure.colorbar(mappable, ax=panels, location="bottom", aspect=20, shrink=0.9, pad=0.02)
     bar.outline.set_visible(False)
-    bar.locator = MaxNLocator(4)
+    bar.locator = MaxNLocator(4 if panels.size and _width(panels.flat[0]) > 35 else 2)
     bar.update_ticks()
     bar.set_label(label, labelpad=2)
+
+
+def _width(ax: Axes) -> float:
+    """Width of an axes in mm, as far as it is known before the layout is."""
+    figure: Any = ax.figure
+    place = ax.get_subplotspec()
+    columns = place.get_gridspec().ncols if place is not None else 1
+    return 25.4 * float(figure.get_figwidth()) / columns
 
 
 def spread(values: xr.DataArray, upper: float = 99.5) -> tuple[float, float]:

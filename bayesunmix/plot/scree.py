@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from .images import centres, dim_label, draw, flatten
-from .style import COLOURS, COLUMN, GREY, PAGE, RC, canvas, colour, plain
+from .style import COLOURS, COLUMN, GREY, PAGE, RC, canvas, colour, dress, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,6 +50,7 @@ def scree(fit: Any, *, prob: float = 0.9, ax: Axes | None = None) -> Figure | Ax
         figure = None
         if ax is None:
             figure, (ax,) = canvas(COLUMN, 60)
+        dress(ax)
         ax.axhspan(0, float(np.median(visible)), color=GREY, alpha=0.25, linewidth=0, label="hidden by noise")
         ax.axhline(float(np.median(noise)), color=GREY, linewidth=0.8, label="noise")
         for k in range(len(rank)):
@@ -71,7 +72,7 @@ def scree(fit: Any, *, prob: float = 0.9, ax: Axes | None = None) -> Figure | Ax
         ax.set_xlim(0.5, len(rank) + 0.5)
         ax.set_xlabel("component")
         units = fit.units.attrs.get("units")
-        ax.set_ylabel(plain(f"variance ({units}²)") if units not in (None, "", "1") else "variance")
+        ax.set_ylabel(plain(f"variance, ({units})²") if units not in (None, "", "1") else "variance")
         ax.legend(title=_count(posterior["n_above_noise"].values), alignment="left")
         return ax if figure is None else figure
 

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from .images import centres, dim_label
-from .style import COLUMN, RC, axis_label, canvas, colour, member_names
+from .style import COLUMN, RC, axis_label, canvas, colour, dress, member_names
 from .truth import endmember_draws, matched
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def endmembers(
             height = 78 if inferred else 55
             figure, panels = canvas(COLUMN, height, len(heights), sharex=True, height_ratios=heights)
             ax, lower = panels[0], panels[1] if inferred else None
+        dress(ax)
         x = centres(draws, channel)
         _bands(ax, x, draws.values, prob, names)
         if true is not None:

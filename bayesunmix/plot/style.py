@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMN = 85.0  # mm, one column of a journal page
-PAGE = 170.0  # mm, both columns
+COLUMN = 89.0  # mm, one column of a journal page
+PAGE = 183.0  # mm, both columns
 
 # Okabe and Ito's palette, its pale yellow left out because it vanishes on white.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")
@@ -62,6 +62,18 @@ def canvas(width: float, height: float, rows: int = 1, **subplots: Any) -> tuple
     size = (width / 25.4, height / 25.4)
     figure, axes = plt.subplots(rows, 1, figsize=size, squeeze=False, layout="constrained", **subplots)
     return figure, list(axes[:, 0])
+
+
+def dress(ax: Axes) -> Axes:
+    """Give an axes that the caller made the sizes of all others, whatever the defaults of its figure are."""
+    ax.tick_params(labelsize=RC["xtick.labelsize"], width=RC["xtick.major.width"], length=RC["xtick.major.size"])
+    for label in (ax.xaxis.label, ax.yaxis.label):
+        label.set_fontsize(RC["axes.labelsize"])
+    for side, spine in ax.spines.items():
+        spine.set_linewidth(RC["axes.linewidth"])
+        if side in ("top", "right"):
+            spine.set_visible(False)
+    return ax
 
 
 def one_axes(ax: Axes | None, panels: int, what: str) -> None:

@@ -1,4 +1,4 @@
-"""Figures of chains of states: the transition matrix with its intervals, states along time, the memory check."""
+"""Figures of chains of states: transition matrix and stays with intervals, states along time, the memory check."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from bayesunmix.dynamics import transition_matrix
+from bayesunmix.dynamics import dwell_times, time_step, transition_matrix
 
-from .style import COLUMN, GREY, MASKED, PAGE, RC, axis_label, canvas, colour
+from .style import COLUMN, GREY, MASKED, PAGE, RC, axis_label, canvas, colour, dress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def transitions(fit: Any, *, prob: float = 0.9, ax: Axes | None = None) -> Figure | Axes:
-    """Transition probabilities with their credible intervals, a dot and a bar for every pair of states.
+def transition(fit: Any, *, prob: float = 0.9, ax: Axes | None = None) -> Figure | Axes:
+    """The transition matrix: in every cell the posterior mean, and below it the credible interval.
 
     Parameters
     ----------
@@ -29,39 +29,85 @@ def transitions(fit: Any, *, prob: float = 0.9, ax: Axes | None = None) -> Figur
 
     Returns
     -------
-    Figure, or the Axes given.
+    Figure, or the Axes given. Colours are on a logarithmic scale; transitions that the model forbids are grey.
     """
     import matplotlib
-    from matplotlib.ticker import FixedLocator, NullLocator
+    from matplotlib.colors import LogNorm
+    from matplotlib.ticker import FuncFormatter
 
     table = transition_matrix(fit, prob)
-    states = table.sizes["state"]
     known = table.sel(statistic=list(_ENDS)).transpose("state", "next_state", "statistic").values
-    inside = known[(known > 0) & (known < 1)]
-    low, high = (inside.min(), inside.max()) if inside.size else (0.1, 0.9)
+    mean = np.where(known[..., 0] > 0, known[..., 0], np.nan)
+    count = len(mean)
     with matplotlib.rc_context(RC):
         figure = None
         if ax is None:
-            figure, (ax,) = canvas(COLUMN, 20 + 3.4 * states**2)
-        # Rare hops and long stays are read best on a scale that is logarithmic towards both ends.
-        ax.set_xscale("logit")
-        ax.set_xlim(max(0.7 * low, 1e-6), min(1.0 - 0.7 * (1.0 - high), 1.0 - 1e-6))
-        labels = []
-        for row, (i, j) in enumerate(np.ndindex(states, states)):
-            mean, lower, upper = known[i, j]
-            ax.plot([lower, upper], [row, row], color=colour(i), linewidth=1.4, solid_capstyle="butt")
-            ax.plot(mean, row, "o" if i == j else "D", color=colour(i), markersize=3.2 if i == j else 2.6)
-            labels.append(f"stays in {i}" if i == j else f"{i} → {j}")
-        for row in range(1, states):
-            ax.axhline(states * row - 0.5, color=MASKED, linewidth=0.6, zorder=0)
-        ticks = [t for t in _TICKS if ax.get_xlim()[0] <= t <= ax.get_xlim()[1]]
-        ax.xaxis.set_major_locator(FixedLocator(ticks))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
-        ax.set_yticks(range(states**2), labels)
-        ax.tick_params(axis="y", length=0)
-        ax.set_ylim(states**2 - 0.5, -0.5)
-        ax.set_xlabel(f"transition probability per step ({prob:.0%} intervals)")
+            width = COLUMN if count <= 5 else PAGE
+            figure, (ax,) = canvas(width, 12 + 0.75 * width * min(1.0, 0.55 + 0.1 * count))
+        dress(ax)
+        colours = matplotlib.colormaps["cividis"].with_extremes(bad=MASKED)
+        norm = LogNorm(min(0.1, float(np.nanmin(mean))), 1.0)
+        drawn = ax.imshow(mean, cmap=colours, norm=norm, aspect="auto")
+        dark = norm(np.nan_to_num(mean, nan=1.0)) < 0.6
+        for i, j in np.ndindex(count, count):
+            ink = "white" if dark[i, j] else "black"
+            ax.text(j, i, _cell(*known[i, j]), ha="center", va="center", fontsize=5.5, linespacing=1.3, color=ink)
+        ax.spines[:].set_visible(False)
+        ax.set(xticks=range(count), yticks=range(count), xlabel="to state", ylabel="from state")
+        ax.tick_params(length=0)
+        bar = ax.figure.colorbar(drawn, ax=ax, label=f"transition probability per step\n({prob:.0%} intervals)")
+        bar.outline.set_visible(False)
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        return ax if figure is None else figure
+
+
+def _cell(mean: float, lower: float, upper: float) -> str:
+    """Mean and interval to two digits of whatever of the probability and its complement is smaller."""
+    if mean in (0.0, 1.0):
+        return f"{mean:g}"
+    digits = int(np.clip(1 - np.floor(np.log10(min(mean, 1 - mean))), 2, 6))
+    return f"{mean:.{digits}f}\n{lower:.{digits}f}–{upper:.{digits}f}"
+
+
+def dwell(fit: Any, *, prob: float = 0.9, ax: Axes | None = None) -> Figure | Axes:
+    """How long each state lasts: the probability that a stay is longer than a time, and the mean stay in the legend.
+
+    Parameters
+    ----------
+    fit : Fit of HiddenMarkovModel or MarkovChain
+    prob : float
+        Mass of the bands and of the intervals in the legend.
+    ax : matplotlib Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Figure, or the Axes given. Stays of a chain with one-step memory are geometric, straight lines here; whether the
+    data agree is what :func:`memory` shows.
+    """
+    import matplotlib
+
+    table = dwell_times(fit, prob)
+    known = table.sel(statistic=list(_ENDS)).transpose("state", "statistic").values
+    step, unit = time_step(fit)
+    finite = known[np.isfinite(known)]
+    steps = np.arange(int(np.ceil(3.0 * (finite.max() if finite.size else step) / step)) + 1)
+    with matplotlib.rc_context(RC):
+        figure = None
+        if ax is None:
+            figure, (ax,) = canvas(COLUMN, 58)
+        dress(ax)
+        for k, ends in enumerate(known):
+            # A longer mean stay makes every stay longer, so the ends of its interval are those of the band.
+            mean, low, high = ((1.0 - step / end) ** steps for end in ends)
+            said = "never left" if np.isinf(ends[0]) else f"{ends[0]:.3g} ({ends[1]:.3g}–{ends[2]:.3g}) {unit}"
+            ax.fill_between(step * steps, low, high, color=colour(k), alpha=0.3, linewidth=0)
+            ax.plot(step * steps, mean, color=colour(k), label=f"state {k}: {said}")
+        ax.set_yscale("log")
+        ax.set(ylim=(0.01, 1.0), xlim=(0, step * steps[-1]))
+        ax.set_yticks([0.01, 0.1, 1.0], ["0.01", "0.1", "1"])
+        ax.set(xlabel=f"time ({unit}s)" if unit == "frame" else f"time ({unit})", ylabel="probability of a longer stay")
+        ax.legend(title=f"mean stay ({prob:.0%} interval)", alignment="left", loc="upper right")
         return ax if figure is None else figure
 
 
@@ -149,4 +195,3 @@ def memory(check: xr.Dataset) -> Figure:
 
 
 _ENDS = ("mean", "lower", "upper")
-_TICKS = (1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)

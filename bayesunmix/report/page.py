@@ -137,7 +137,8 @@ def _chain(facts: Facts) -> list[Picture]:
     """Transitions, the states along the longest sequence, and the memory check."""
     fit, found, memory = facts.fit, [], facts.memory
     text = "Probabilities of hopping and of staying, per step."
-    found.append(_picture(lambda: plot.transitions(fit, prob=PROB), text, f"{text} Bars are {words.percent(PROB)}."))
+    interval = f"{text} Below each, its {words.percent(PROB)} interval."
+    found.append(_picture(lambda: plot.transition(fit, prob=PROB), text, interval))
     if "state" in facts.latent:
         longest = int(np.argmax(fit.units.lengths))
         text = "Data of the longest sequence coloured by state, and the probability of every state."

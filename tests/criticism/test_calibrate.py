@@ -154,3 +154,18 @@ def test_bad_arguments() -> None:
 def test_the_figure(posterior) -> None:
     figure = bu.plot.calibration(run(12))
     assert len(figure.axes) == 4
+
+
+def test_one_panel_of_the_figure(posterior) -> None:
+    import matplotlib.pyplot as plt
+
+    found = run(12)
+    _, ax = plt.subplots()
+    assert bu.plot.calibration(found, names=["offset"], show=["coverage"], ax=ax) is ax
+    beyond = found["coverage"].sel(name="offset") - found["level"]
+    np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), beyond)
+    with pytest.raises(ValueError, match="ax= holds one panel but calibration asks for 4"):
+        bu.plot.calibration(found, ax=ax)
+    with pytest.raises(ValueError, match=r"names= may hold \['level', 'offset'\], got \['noise'\]"):
+        bu.plot.calibration(found, names=["noise"])
+    plt.close("all")

@@ -37,6 +37,24 @@ def drawn() -> tuple[SimpleNamespace, xr.Dataset, xr.DataArray]:
     return fit, vectors, image
 
 
+def test_atoms_with_the_ellipses_of_their_errors(drawn) -> None:
+    _, _, image = drawn
+    atoms, _ = off_centred_lattice((5, 5), "two-phase", seed=1)
+    ax = bu.plot.atoms(atoms, scale=2.0, image=image)
+    marks, ellipses = ax.collections
+    for drawn_at in (marks, ellipses):
+        np.testing.assert_allclose(np.asarray(drawn_at.get_offsets()), atoms["position"].values[:, ::-1])
+    area = np.pi / 4 * ellipses.get_widths()[3] * ellipses.get_heights()[3]
+    cov = atoms["position_cov"].values[3]
+    assert area == pytest.approx(np.pi * 4.605 * 4.0 * np.sqrt(np.linalg.det(cov)), rel=1e-6)
+    assert ax.get_title(loc="left") == "90 % ellipses, 2 × enlarged"
+    assert len(ax.images) == 1
+    height = xr.DataArray(np.arange(atoms.sizes["atom"]), dims="atom", name="amplitude", attrs={"units": "counts"})
+    coloured = bu.plot.atoms(atoms.drop_vars("position_cov"), values=height)
+    np.testing.assert_array_equal(coloured.collections[0].get_array(), height)
+    assert coloured.figure.axes[1].get_ylabel() == "amplitude (counts)"
+
+
 def test_classes_in_their_colours_over_the_image(drawn) -> None:
     import matplotlib.colors as mcolors
 

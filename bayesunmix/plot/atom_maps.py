@@ -1,4 +1,4 @@
-"""Maps drawn on the atoms: classes, what is uncertain about them, and displacements with their error ellipses."""
+"""Maps drawn on the atoms: positions, classes, what is uncertain about them, and displacements, with error ellipses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import xarray as xr
 
 from bayesunmix.descriptors import off_centring
 
-from .style import COLUMN, GREY, RC, canvas, colour, plain
+from .style import COLOURS, COLUMN, GREY, RC, axis_label, canvas, colour, dress, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +17,52 @@ if TYPE_CHECKING:
     from bayesunmix.fit import Fit
 
 _NINETY = 4.605  # 90 % quantile of chi-square with 2 degrees of freedom
+
+
+def atoms(
+    table: xr.Dataset,
+    *,
+    values: xr.DataArray | None = None,
+    scale: float | None = None,
+    image: xr.DataArray | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Positions of atoms with 90 % ellipses of their errors, over the image where there is one.
+
+    Parameters
+    ----------
+    table : xarray.Dataset
+        With ``position (atom, axis)`` and perhaps ``position_cov``, as of ``bu.descriptors.find_atoms`` and
+        ``bu.atoms``; the atoms of one frame.
+    values : xarray.DataArray, optional
+        A number for every atom, as the colour of its mark; its ``attrs["units"]`` are told at the colour bar.
+    scale : float, optional
+        How many times too large the ellipses are drawn; chosen when left out, so that the median one is a third of
+        the way to the next atom across.
+    image : xarray.DataArray, optional
+        Drawn underneath, on the coordinates of the positions.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    position = table["position"].transpose("atom", "axis").values
+    with _rc():
+        ax = _frame(table, image, ax)
+        if values is None:
+            ax.scatter(position[:, 1], position[:, 0], s=4, color=COLOURS[1], linewidths=0)
+        else:
+            drawn = ax.scatter(position[:, 1], position[:, 0], s=7, c=values.values, cmap="viridis", linewidths=0)
+            ax.figure.colorbar(drawn, ax=ax, label=axis_label(values), shrink=0.8)
+        if "position_cov" in table:
+            covariance = table["position_cov"].values
+            if scale is None:
+                radius = np.sqrt(_NINETY * np.median(np.linalg.eigvalsh(covariance)[:, 1]))
+                scale = float(max(1.0, np.round(_spacing(position) / (6.0 * max(radius, 1e-12)))))
+            _ellipses(ax, position, covariance, scale)
+            ax.set_title("90 % ellipses" if scale == 1 else f"90 % ellipses, {scale:g} × enlarged")
+    return ax
 
 
 def classes(fit: Fit, vectors: xr.Dataset, *, image: xr.DataArray | None = None, ax: Axes | None = None) -> Axes:
@@ -98,45 +144,51 @@ def displacements(
     """Off-centring of every atom as an arrow in the colour of its class, a 90 % ellipse of its error at the tip.
 
     Parameters are those of :func:`classes`, and ``scale``: how many times too long the arrows and ellipses are drawn;
-    chosen when left out, so that the median arrow spans a third of the way to the next atom.
+    chosen when left out, so that the median arrow spans half the way to the next atom.
 
     Returns
     -------
     matplotlib Axes
     """
-    from matplotlib.collections import EllipseCollection
-
     share, moved = _shares(fit, vectors), off_centring(vectors)
     start, step = vectors["position"].values, moved["displacement"].values
     whole = np.isfinite(step).all(axis=1) & np.isfinite(share).all(axis=1)
     start, step, label = start[whole], step[whole], share[whole].argmax(axis=1)
     if scale is None:
         length = np.median(np.linalg.norm(step, axis=1))
-        scale = float(max(1.0, np.round(_spacing(start) / (3.0 * max(length, 1e-12)), 1)))
+        scale = float(max(1.0, np.round(_spacing(start) / (2.0 * max(length, 1e-12)), 1)))
     colours = np.array([colour(k) for k in range(share.shape[1])])[label]
     with _rc():
         ax = _frame(vectors, image, ax)
-        arrow: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1.0, "width": 0.004, "headwidth": 3.5}
-        ax.quiver(start[:, 1], start[:, 0], scale * step[:, 1], scale * step[:, 0], color=colours, **arrow)
+        arrow: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1.0, "width": 0.008, "headwidth": 3.5}
+        arrow |= {"edgecolor": "white", "linewidth": 0.3}
+        ax.quiver(start[:, 1], start[:, 0], scale * step[:, 1], scale * step[:, 0], facecolor=colours, **arrow)
         if "displacement_cov" in moved:
-            values, axes = np.linalg.eigh(moved["displacement_cov"].values[whole])
-            size = 2.0 * scale * np.sqrt(_NINETY * np.maximum(values, 0.0))
-            turn = np.degrees(np.arctan2(axes[:, 0, 1], axes[:, 1, 1]))
-            tip = start + scale * step
-            ellipses = EllipseCollection(
-                size[:, 1],
-                size[:, 0],
-                turn,
-                units="xy",
-                offsets=tip[:, ::-1],
-                offset_transform=ax.transData,
-                facecolors="none",
-                edgecolors=GREY,
-                linewidths=0.4,
-            )
-            ax.add_collection(ellipses)
+            _ellipses(ax, start + scale * step, moved["displacement_cov"].values[whole], scale)
         ax.set_title(f"displacement × {scale:g}, 90 % ellipses")
     return ax
+
+
+def _ellipses(ax: Axes, centre: np.ndarray, covariance: np.ndarray, scale: float) -> None:
+    """90 % ellipses of (y, x) errors around ``centre`` (atom, 2)."""
+    from matplotlib import patheffects
+    from matplotlib.collections import EllipseCollection
+
+    values, axes = np.linalg.eigh(covariance)
+    size = 2.0 * scale * np.sqrt(_NINETY * np.maximum(values, 0.0))
+    ellipses = EllipseCollection(
+        size[:, 1],
+        size[:, 0],
+        np.degrees(np.arctan2(axes[:, 0, 1], axes[:, 1, 1])),
+        units="xy",
+        offsets=centre[:, ::-1],
+        offset_transform=ax.transData,
+        facecolors="none",
+        edgecolors="white",
+        linewidths=0.5,
+        path_effects=[patheffects.withStroke(linewidth=1.1, foreground="black")],
+    )
+    ax.add_collection(ellipses)
 
 
 def _latent(fit: Fit, vectors: xr.Dataset) -> xr.Dataset:
@@ -165,6 +217,7 @@ def _frame(vectors: xr.Dataset, image: xr.DataArray | None, ax: Axes | None) -> 
     if ax is None:
         height, width = np.ptp(position, axis=0) + 1e-9
         _, (ax,) = canvas(COLUMN, float(np.clip(COLUMN * 0.75 * height / width, 30.0, 120.0)))
+    dress(ax)
     units = str(vectors["position"].attrs.get("units", "px"))
     if image is not None:
         low, high = np.quantile(image.values, [0.005, 0.995])
