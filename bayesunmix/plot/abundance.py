@@ -98,8 +98,8 @@ def maps(
                     panel.set_title(title if ax is None else f"{names[member]}, {title}")
                 if column == 0 and ax is None:
                     panel.annotate(
-                        names[member], (0, 0.5), (-4, 0), "axes fraction", "offset points",
-                        rotation=90, ha="right", va="center",
+                        names[member].replace(" (", "\n("), (0, 0.5), (-4, 0), "axes fraction", "offset points",
+                        rotation=90, ha="right", va="center", multialignment="center",
                     )  # fmt: skip
             colour_bar(mappable, panels[:, column], _bar_label(name))
         if ax is not None:
