@@ -23,7 +23,7 @@ class Estimator:
 
     >>> estimator = bu.Estimator(bu.models.LinearUnmixing(n_endmembers=3))
     >>> abundances = estimator.fit_transform(image.reshape(-1, n_channels))  # scikit-learn
-    >>> signal.decomposition(algorithm=estimator)  # HyperSpy
+    >>> signal.decomposition(algorithm=estimator)  # HyperSpy; lazy signals from its version 2.5 on
 
     After ``fit`` every global of the posterior is an attribute with its posterior mean and a trailing underscore
     (``endmembers_``, ``noise_scale_``, ``weights_``, ...), and ``components_`` is that of endmembers, components or
