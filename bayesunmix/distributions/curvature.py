@@ -17,7 +17,9 @@ from jax.scipy.special import digamma, polygamma
 from bayesunmix.distributions.moments import Moments
 
 
-def curvature(endmembers, concentration, noise_scale, value, moments: Moments) -> tuple[dict[str, Any], dict[str, Any]]:
+def curvature(
+    endmembers, concentration, noise_scale, value, moments: Moments, *, free: bool = True
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Gradient and Hessian of the summed log marginal density.
 
     Parameters
@@ -27,6 +29,8 @@ def curvature(endmembers, concentration, noise_scale, value, moments: Moments) -
     value : (units, P)
     moments : Moments
         Of the abundances given the data.
+    free : bool
+        Whether the derivatives by the endmembers are wanted, which are nearly all of the work.
 
     Returns
     -------
@@ -56,6 +60,8 @@ def curvature(endmembers, concentration, noise_scale, value, moments: Moments) -
     of_endmembers = -jnp.einsum("kmj,mp->kpj", among, precision * endmembers)
     of_noise = jnp.einsum("kmj,kp,mp->pj", among, precision * endmembers, endmembers)
     constant = jnp.concatenate([of_endmembers, of_noise[None]])
+    if not free:
+        by_value, constant = by_value[n_parts:], constant[n_parts:]
 
     total = covariance.sum(0)
     by_channel = jnp.einsum("np,nij->pij", value, covariance[:, linear])
@@ -77,40 +83,46 @@ def curvature(endmembers, concentration, noise_scale, value, moments: Moments) -
     crossed = -2.0 * aligned * precision
     own = own.at[:n_parts, n_parts].set(crossed).at[n_parts, :n_parts].set(crossed)
     own = own.at[n_parts, n_parts].set(-2.0 * squared * precision)
+    own = own if free else own[n_parts:, n_parts:]
 
     # From log noise to noise_scale.
     log_slope = squared * precision - n_units
-    to_scale = jnp.ones((n_parts + 1, n_channels), value.dtype).at[n_parts].set(1.0 / noise)
+    to_scale = jnp.ones((len(own), n_channels), value.dtype).at[-1].set(1.0 / noise)
     hessian = (hessian + jnp.einsum("abp,pq->apbq", own, jnp.eye(n_channels))) * to_scale[:, :, None, None] * to_scale
-    bent = hessian[n_parts, :, n_parts] - jnp.diag(log_slope / noise**2)
+    bent = hessian[-1, :, -1] - jnp.diag(log_slope / noise**2)
 
-    slope, noise_endmembers = log_slope / noise, hessian[n_parts, :, :n_parts]
+    slope, noise_endmembers = log_slope / noise, hessian[-1, :, :-1]
     if jnp.ndim(noise_scale) == 0:
         slope, noise_endmembers, bent = slope.sum(), noise_endmembers.sum(0), bent.sum()
     first = jnp.ndim(noise_scale)  # number of axes of the noise
     gradient = {"endmembers": precision * aligned, "noise_scale": slope}
     blocks = {
         "endmembers": {
-            "endmembers": hessian[:n_parts, :, :n_parts],
+            "endmembers": hessian[:-1, :, :-1],
             "noise_scale": jnp.moveaxis(noise_endmembers, 0, -1) if first else noise_endmembers,
         },
         "noise_scale": {"endmembers": noise_endmembers, "noise_scale": bent},
     }
     if concentration is None:
-        return gradient, blocks
+        return (gradient, blocks) if free else _without("endmembers", gradient, blocks)
     # The score of the concentration is log a_k, up to a constant.
     with_logs = jnp.einsum("api,pij->apj", by_value, by_channel[:, :, logs]) + jnp.einsum(
         "api,ij->apj", constant, total[product, logs]
     )
     with_logs = with_logs * to_scale[:, :, None]
-    noise_logs = with_logs[n_parts] if first else with_logs[n_parts].sum(0)
+    noise_logs = with_logs[-1] if first else with_logs[-1].sum(0)
     prior = n_units * (polygamma(1, concentration.sum()) - jnp.diag(polygamma(1, concentration)))
     gradient["concentration"] = mean[logs].sum(1) + n_units * (digamma(concentration.sum()) - digamma(concentration))
     blocks["concentration"] = {
-        "endmembers": jnp.moveaxis(with_logs[:n_parts], -1, 0),
+        "endmembers": jnp.moveaxis(with_logs[:-1], -1, 0),
         "concentration": total[logs, logs] + prior,
         "noise_scale": noise_logs.T,
     }
-    blocks["endmembers"]["concentration"] = with_logs[:n_parts]
+    blocks["endmembers"]["concentration"] = with_logs[:-1]
     blocks["noise_scale"]["concentration"] = noise_logs
-    return gradient, blocks
+    return (gradient, blocks) if free else _without("endmembers", gradient, blocks)
+
+
+def _without(name: str, gradient: dict[str, Any], blocks: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    drop = lambda table: {key: x for key, x in table.items() if key != name}  # noqa: E731
+    return drop(gradient), {key: drop(row) for key, row in drop(blocks).items()}

@@ -279,8 +279,8 @@ class DetectedUnmixing(dist.Distribution):
             spread = spread + (spread + mean**2) / self.brightness_shape
         return jnp.broadcast_to(spread + self._law.variance(mean, self._noise()), self.batch_shape + self.event_shape)
 
-    def curvature_on(self, rule: Rule):
-        """Gradient and Hessian of ``log_prob_on(rule).sum()`` in the parameters, each a dict by their names."""
+    def curvature_on(self, rule: Rule, wanted=()):
+        """Gradient and Hessian of ``log_prob_on(rule).sum()`` in all parameters, each a dict by their names."""
         _, pull, gram, beyond = self._expanded(rule)
         least = _CURVATURE_POINTS if self.closed else _OPEN_CURVATURE_POINTS
         found = simplex.nodes(rule.frame, pull, gram, self.concentration, beyond, least=least)

@@ -1,7 +1,8 @@
 """A standard normal variable between two bounds: its mass and its quantiles, stable in both tails.
 
-Masses are taken relative to the largest density inside the bounds, so that neither a far tail nor a narrow
-interval underflows, in float32 as in float64. Derivatives are in closed form.
+Masses are taken relative to the largest density inside the bounds, and quantiles from the lower bound, so that neither
+a far tail nor a narrow interval is lost to rounding, in float32 as in float64: a part that its face holds with all its
+strength lies a thousand standard deviations off and moves by a thousandth of one. Derivatives are in closed form.
 """
 
 from __future__ import annotations
@@ -19,84 +20,125 @@ _ROOT_HALF_PI = math.sqrt(0.5 * math.pi)
 _KNEE = 3.0
 
 
+def log_mass(low: jax.Array, width: jax.Array) -> jax.Array:
+    """Log of the integral of ``exp(-(z^2 - m^2) / 2)`` from ``low`` to ``low + width``, m the point nearest 0."""
+    return _log_mass(_nearest(low, width), width)
+
+
+def quantile(uniform: jax.Array, low: jax.Array, width: jax.Array) -> jax.Array:
+    """How far above ``low`` the value lies below which a share ``uniform`` of the mass between the bounds is."""
+    mirrored = 2.0 * low + width < 0
+    found = _excess(jnp.where(mirrored, 1.0 - uniform, uniform), _nearest(low, width), width)
+    return jnp.where(mirrored, width - found, found)
+
+
+def _nearest(low, width):
+    """Lower bound of the interval mirrored, if need be, so that its far end is the positive one."""
+    return jnp.where(2.0 * low + width < 0, -(low + width), low)
+
+
 @jax.custom_jvp
-def log_mass(low: jax.Array, high: jax.Array) -> jax.Array:
-    """Log of the integral of ``exp(-(z^2 - m^2) / 2)`` from ``low`` to ``high``, m the point of them nearest 0."""
-    near, far = _by_distance(low, high)
-    tail_near, tail_far = _ratio(jnp.abs(near)), _ratio(far)
-    decay = jnp.exp(0.5 * (near**2 - far**2))
+def _log_mass(near: jax.Array, width: jax.Array) -> jax.Array:
+    tail_near, tail_far = _ratio(jnp.abs(near)), _ratio(near + width)
+    decay = _decay(near, width)
     outside = tail_near - decay * tail_far
     around = 2.0 * _ROOT_HALF_PI - jnp.exp(-0.5 * near**2) * (tail_near + decay * tail_far)
     wide = jnp.where(near > 0, outside, around)
     # Between bounds close to each other the difference of the tails is lost to rounding: the density's parabola.
-    # A width below rounding would have no logarithm.
-    width, middle = jnp.maximum(far - near, jnp.finfo(far.dtype).eps * (1.0 + far)), 0.5 * (near + far)
-    relative = jnp.exp(0.5 * (jnp.maximum(near, 0.0) ** 2 - middle**2))
-    narrow = relative * width * (1.0 + (middle**2 - 1.0) * width**2 / 24.0)
-    return jnp.log(jnp.where(_is_narrow(near, far), narrow, wide))
+    middle = near + 0.5 * width
+    relative = jnp.exp(jnp.where(near > 0, -0.25 * width * (near + middle), -0.5 * middle**2))
+    narrow = relative * jnp.maximum(width, _least(width)) * (1.0 + (middle**2 - 1.0) * width**2 / 24.0)
+    return jnp.log(jnp.where(_is_narrow(near, width), narrow, wide))
 
 
-@log_mass.defjvp
+@_log_mass.defjvp
 def _log_mass_jvp(bounds, moves):
-    (low, high), (move_low, move_high) = bounds, moves
-    log_total = log_mass(low, high)
-    top = jnp.clip(0.0, low, high)
-    at_low = jnp.exp(0.5 * (top**2 - low**2) - log_total)
-    at_high = jnp.exp(0.5 * (top**2 - high**2) - log_total)
-    # ``top`` moves with a bound that cuts the mode off.
-    slope = (jnp.where(low > 0, low, 0.0) - at_low) * move_low
-    slope = slope + (jnp.where(high < 0, high, 0.0) + at_high) * move_high
-    return log_total, slope
+    (near, width), (move, move_width) = bounds, moves
+    log_total = _log_mass(near, width)
+    outside = near > 0
+    at_far = jnp.exp(jnp.where(outside, -0.5 * width * (2.0 * near + width), -0.5 * (near + width) ** 2) - log_total)
+    # The largest density moves with a bound that cuts the mode off; little is left of the difference far out.
+    beyond = -_hazard_excess(jnp.abs(near)) + at_far * _tail_lost(near, width)
+    by_both = jnp.where(outside, beyond, at_far - jnp.exp(-0.5 * near**2 - log_total))
+    close = jnp.where(outside, -0.5 * width, -(near + 0.5 * width))
+    return log_total, jnp.where(_is_narrow(near, width), close, by_both) * move + at_far * move_width
 
 
 @jax.custom_jvp
-def quantile(uniform: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-    """Value below which a share ``uniform`` of the mass between the bounds lies."""
-    near, far = _by_distance(low, high)
-    mirrored = low + high < 0
-    share = jnp.where(mirrored, 1.0 - uniform, uniform)  # of the mass, counted from ``near``
+def _excess(share: jax.Array, near: jax.Array, width: jax.Array) -> jax.Array:
+    """Distance from ``near`` within which a share of the mass lies."""
     info = jnp.finfo(near.dtype)
-    tail_near, tail_far = _ratio(jnp.abs(near)), _ratio(far)
-    decay = jnp.exp(0.5 * (near**2 - far**2))
+    tail_near, tail_far = _ratio(jnp.abs(near)), _ratio(near + width)
+    decay = _decay(near, width)
     # Invert the upper tail; where it underflows, its leading term and one correction do.
     density = jnp.exp(-0.5 * near**2)
     upper = jnp.where(near > 0, density * tail_near, 2.0 * _ROOT_HALF_PI - density * tail_near)
     upper = upper + share * (density * decay * tail_far - upper)
-    inverted = -ndtri(jnp.clip(upper / (2.0 * _ROOT_HALF_PI), info.tiny, 1.0 - info.epsneg))
-    remaining = 1.0 - share * (1.0 - decay * tail_far / tail_near)
+    inverted = -ndtri(jnp.clip(upper / (2.0 * _ROOT_HALF_PI), info.tiny, 1.0 - info.epsneg)) - near
+    drop = -jnp.log1p(-jnp.minimum(share * (1.0 - decay * tail_far / tail_near), 1.0 - info.epsneg))
     start = jnp.maximum(near, 1.0)
-    leading = start**2 - 2.0 * jnp.log(jnp.maximum(remaining, info.tiny))
-    guess = jnp.sqrt(leading) - 0.5 * jnp.log(leading / start**2) / jnp.sqrt(leading)
-    limit = 30.0 if near.dtype == jnp.float64 else 10.0
-    found = jnp.where(near < limit, inverted, guess)
+    guess = 2.0 * drop / (start + jnp.sqrt(start**2 + 2.0 * drop))
+    drop = jnp.maximum(drop - jnp.log1p(guess / start), 0.0)
+    guess = 2.0 * drop / (start + jnp.sqrt(start**2 + 2.0 * drop))
+    found = jnp.where(near < _far_out(near), inverted, guess)
     # Between close bounds: even, with the slope of the density.
-    width, middle = far - near, 0.5 * (near + far)
-    even = near + width * (share - 0.5 * share * (1.0 - share) * middle * width)
-    found = jnp.clip(jnp.where(_is_narrow(near, far), even, found), near, far)
-    return jnp.where(mirrored, -found, found)
+    even = width * (share - 0.5 * share * (1.0 - share) * (near + 0.5 * width) * width)
+    return jnp.clip(jnp.where(_is_narrow(near, width), even, found), 0.0, width)
 
 
-@quantile.defjvp
-def _quantile_jvp(primals, tangents):
-    uniform, low, high = primals
-    move, move_low, move_high = tangents
-    z = quantile(uniform, low, high)
-    # Differentiate Phi(z) = (1 - u) Phi(low) + u Phi(high).
-    by_low = jnp.minimum((1.0 - uniform) * jnp.exp(0.5 * (z**2 - low**2)), 1.0)
-    by_high = jnp.minimum(uniform * jnp.exp(0.5 * (z**2 - high**2)), 1.0)
-    by_uniform = jnp.exp(log_mass(low, high) + 0.5 * (z**2 - jnp.clip(0.0, low, high) ** 2))
-    return z, by_uniform * move + by_low * move_low + by_high * move_high
+@_excess.defjvp
+def _excess_jvp(primals, tangents):
+    share, near, width = primals
+    move_share, move, move_width = tangents
+    found = _excess(share, near, width)
+    z, far = near + found, near + width
+    # Differentiate Phi(z) = (1 - share) Phi(near) + share Phi(far).
+    by_far = jnp.minimum(share * jnp.exp(-0.5 * (width - found) * (far + z)), 1.0)
+    by_near = jnp.minimum((1.0 - share) * jnp.exp(0.5 * found * (near + z)), 1.0)
+    # Of both bounds together. Far out the difference to 1 is lost to rounding: it is that of the tails at z and at
+    # the bounds; between close bounds it is that of a slope.
+    by_both = by_near - 1.0 + by_far
+    far_out = by_far * _tail_lost(near, width) - _tail_lost(near, found)
+    by_both = jnp.where(near < _far_out(near), by_both, far_out)
+    by_both = jnp.where(_is_narrow(near, width), -0.5 * share * (1.0 - share) * width**2, by_both)
+    top = jnp.where(near > 0, 0.5 * found * (near + z), 0.5 * z**2)
+    by_share = jnp.exp(_log_mass(near, width) + top)
+    return found, by_share * move_share + by_both * move + by_far * move_width
 
 
-def _by_distance(low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The interval mirrored, if need be, so that its far end is the positive one."""
-    mirrored = low + high < 0
-    return jnp.where(mirrored, -high, low), jnp.where(mirrored, -low, high)
+def _decay(near, width):
+    """Density at the far bound over that at the near one."""
+    return jnp.exp(-0.5 * width * (2.0 * near + width))
 
 
-def _is_narrow(near: jax.Array, far: jax.Array) -> jax.Array:
+def _is_narrow(near: jax.Array, width: jax.Array) -> jax.Array:
     limit = 1e-3 if near.dtype == jnp.float64 else 0.03
-    return (far - near) * (1.0 + far) < limit
+    return width * (1.0 + near + width) < limit
+
+
+def _least(width):
+    """A width below which there would be no logarithm."""
+    return jnp.finfo(width.dtype).tiny * 1e6
+
+
+def _far_out(near) -> float:
+    return 30.0 if near.dtype == jnp.float64 else 10.0
+
+
+def _tail_lost(near, width):
+    """How much smaller Mills' ratio is at the far bound, as a share of that at the near one."""
+    start = jnp.maximum(near, 1.0)
+    far = start + width
+    series = width / far * (1.0 - 2.0 / (start * far))
+    direct = 1.0 - _ratio(jnp.abs(near + width)) / _ratio(jnp.abs(near))
+    return jnp.where(near < _far_out(near), direct, series)
+
+
+def _hazard_excess(x: jax.Array) -> jax.Array:
+    """Density over upper tail, less x, for x >= 0; its asymptotic series far out."""
+    y = 1.0 / jnp.maximum(x, 1.0)
+    series = y * (1.0 + y**2 * (-2.0 + y**2 * (10.0 - 74.0 * y**2)))
+    return jnp.where(x < _far_out(x), 1.0 / _ratio(x) - x, series)
 
 
 def _ratio(x: jax.Array) -> jax.Array:

@@ -183,8 +183,9 @@ class NormalUnmixing(dist.Distribution):
         spread = share @ self.endmembers**2 - (share @ self.endmembers) ** 2
         return jnp.broadcast_to(spread / (total + 1.0) + self.noise_scale**2, self.batch_shape + self.event_shape)
 
-    def curvature_on(self, rule: Rule):
-        """Gradient and Hessian of ``log_prob_on(rule).sum()`` in endmembers, noise_scale and a given concentration.
+    def curvature_on(self, rule: Rule, wanted=("endmembers",)):
+        """Gradient and Hessian of ``log_prob_on(rule).sum()`` in noise_scale, a given concentration and, if among
+        those ``wanted``, the endmembers.
 
         A dict of arrays, and a dict of dicts of arrays with the axes of the row parameter first; see
         :func:`bayesunmix.distributions.curvature.curvature`.
@@ -192,4 +193,5 @@ class NormalUnmixing(dist.Distribution):
         value = rule.residual + rule.frame.centre.T @ rule.reference
         pull, gram, _ = self._about(rule)
         found = moments(rule.frame, pull, gram, self.concentration)
-        return curvature(self.endmembers, self.concentration, self.noise_scale, value, found)
+        parameters = (self.endmembers, self.concentration, self.noise_scale)
+        return curvature(*parameters, value, found, free="endmembers" in wanted)

@@ -151,10 +151,10 @@ def walk(eta, held, base, shift, *, every: bool, bounded: bool = True) -> Walk:
             # So little is left that rounding would eat it: even, whatever the exponent.
             little = (room < 1e-4 * centre[j]) & (room < 0.1 * one.scale)
             highest = jnp.where(little, lowest + one.scale, highest)
-        low, high, mass = one.mass(lowest, highest)
+        low, width, mass = one.mass(lowest, highest)
         log_inside = log_inside + jnp.minimum(mass - one.log_total, 0.0)
         if len(alpha):
-            x = centre[j] + one.draw(u, low, high, lowest, highest)
+            x = centre[j] + one.draw(u, low, width, lowest, highest)
             x = jnp.where(little, room * u, x)
             mass = jnp.where(little, one.exponent(lowest) + log_room, mass)
             ends = _Ends(one, centre[j], room if closed else None, alpha[j], alpha[j + 1 :].sum(0))
@@ -167,7 +167,7 @@ def walk(eta, held, base, shift, *, every: bool, bounded: bool = True) -> Walk:
             continue
         log_weight = log_weight + mass
         if every or j < n_free - 1:
-            v = one.draw(u, low, high, lowest, highest)
+            v = one.draw(u, low, width, lowest, highest)
             room = room - (centre[j] + v)
             away.append(v)
     if not len(alpha) or not bounded:
@@ -246,14 +246,15 @@ class _Part(NamedTuple):
         return self.slope * v - 0.5 * ((v - self.expected) / self.scale) ** 2
 
     def mass(self, lowest, highest):
-        """Bounds in standard deviations, and log of the integral of the exponential between them."""
-        location = self.location
-        low, high = jnp.broadcast_arrays((lowest - location) / self.scale, (highest - location) / self.scale)
-        top = self.exponent(jnp.clip(location, lowest, highest))
-        return low, high, top + jnp.log(self.scale) + truncated.log_mass(low, high)
+        """Lower bound and width in standard deviations, and log of the integral of the exponential between bounds."""
+        # Not by way of the location, which is far off where a face holds the part.
+        low = (lowest - self.expected) / self.scale - self.slope * self.scale
+        low, width = jnp.broadcast_arrays(low, jnp.maximum(highest - lowest, 0.0) / self.scale)
+        top = self.exponent(jnp.clip(self.location, lowest, highest))
+        return low, width, top + jnp.log(self.scale) + truncated.log_mass(low, width)
 
-    def draw(self, u, low, high, lowest, highest):
-        return jnp.clip(self.location + self.scale * truncated.quantile(u, low, high), lowest, highest)
+    def draw(self, u, low, width, lowest, highest):
+        return jnp.clip(lowest + self.scale * truncated.quantile(u, low, width), lowest, highest)
 
 
 def _laws(base, closed: bool) -> tuple[jax.Array, jax.Array]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Var
 
 from bayesunmix.inference.program import Program
 
@@ -94,7 +95,7 @@ def hessian(program: Program, z: jax.Array, data: Data):
             return {p: getattr(fn, p) for p in fn.arg_constraints if getattr(fn, p) is not None}
 
         fn = program.evaluate(data.numbers, z, data.y, data.covariates).observed[name][0]
-        own_gradient, own_hessian = fn.curvature_on(rule)
+        own_gradient, own_hessian = fn.curvature_on(rule, _moved(parameters, z))
         jacobian = jax.jacfwd(parameters)(z)
         names = sorted(own_gradient)
         flat = {p: jacobian[p].reshape(-1, z.size) for p in names}
@@ -105,6 +106,17 @@ def hessian(program: Program, z: jax.Array, data: Data):
                 matrix = matrix + flat[p].T @ (block @ flat[q])
         matrix = matrix + _dense_hessian(partial(_weighted, own_gradient, parameters), z)
     return gradient, 0.5 * (matrix + matrix.T)
+
+
+def _moved(parameters, z: jax.Array) -> list[str]:
+    """Names of the parameters that depend on ``z``; the others are known."""
+    traced = jax.make_jaxpr(parameters)(z).jaxpr
+    reached = set(traced.invars)
+    for equation in traced.eqns:
+        if any(isinstance(v, Var) and v in reached for v in equation.invars):
+            reached.update(equation.outvars)
+    names = sorted(jax.eval_shape(parameters, z))
+    return [n for n, v in zip(names, traced.outvars, strict=True) if isinstance(v, Var) and v in reached]
 
 
 def _weighted(weights: dict[str, jax.Array], parameters, z: jax.Array) -> jax.Array:
