@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from bayesunmix._keys import as_key
-from bayesunmix.distributions import forward
+from bayesunmix.distributions import paths
 from bayesunmix.fit import Fit
 from bayesunmix.inference.precision import native_precision
 
@@ -28,12 +28,26 @@ def transition_matrix(fit: Fit, prob: float = 0.9) -> xr.DataArray:
 
     ``statistic`` is mean, sd, and the ends ``lower`` and ``upper`` of the equal-tailed interval of mass ``prob``.
     A step is one frame, or the model's ``lag``.
+
+    Examples
+    --------
+    >>> hops = bu.fit(bu.models.MarkovChain(2), [[0, 0, 1, 1, 1, 0, 0, 0, 1, 1]], progress=False)
+    >>> table = bu.transition_matrix(hops)
+    >>> bool(np.allclose(table.sel(statistic="mean").sum("next_state"), 1))
+    True
     """
     return _summary(_transitions(fit), ("state", "next_state"), prob, "transition")
 
 
 def dwell_times(fit: Fit, prob: float = 0.9) -> xr.DataArray:
-    """Mean time from entering a state to leaving it, dims (state, statistic); infinite for a state never left."""
+    """Mean time from entering a state to leaving it, dims (state, statistic); infinite for a state never left.
+
+    Examples
+    --------
+    >>> hops = bu.fit(bu.models.MarkovChain(2), [[0, 0, 1, 1, 1, 0, 0, 0, 1, 1]], progress=False)
+    >>> bu.dwell_times(hops).attrs["units"]
+    'frame'
+    """
     step, unit = time_step(fit)
 
     def dwell(matrix):
@@ -245,7 +259,7 @@ def _paths(fit: Fit, draws: int, key: jax.Array, stride: int) -> tuple[np.ndarra
             fn = make(value)
             key_seen, key_new = jax.random.split(key)
             seen = fn.conditional(y).sample(key_seen).argmax(-1) if hasattr(fn, "conditional") else y
-            new = forward.simulate_path(key_new, fn.initial, fn.transition, beyond.shape[1], len(y)).T
+            new = paths.simulate_path(key_new, fn.initial, fn.transition, beyond.shape[1], len(y)).T
             return jnp.asarray(seen[:, ::stride], y.dtype), jnp.asarray(new, y.dtype)
 
         values = {name: chosen.values[name] for name, _ in chosen.program.shapes}

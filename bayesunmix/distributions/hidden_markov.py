@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from bayesunmix.distributions import forward
+from bayesunmix.distributions import forward, paths
 
 
 class HiddenMarkov(dist.Distribution):
@@ -67,26 +67,25 @@ class HiddenMarkov(dist.Distribution):
         return found.reshape(value.shape[: value.ndim - len(self.event_shape)])
 
     def _cut(self, value, blocks: int):
-        """Log densities of the first frame, of blocks, and of the rest; data are cut, and not their densities."""
+        """Log densities of the first frame, and of blocks of the others; data are cut, and not their densities."""
         sequences, steps = value.shape[:2]
-        length = (steps - 1) // blocks
-        parts = (slice(0, 1), slice(1, 1 + blocks * length), slice(1 + blocks * length, steps))
+        length = -(-(steps - 1) // blocks)
 
-        def of(array, part):
-            taken = array[:, part]
-            shape = (sequences * blocks, length) if part is parts[1] else taken.shape[:2]
-            return taken.reshape(*shape, *array.shape[2:])
+        def inside(array, fill):
+            more = jnp.full((sequences, 1 + blocks * length - steps, *array.shape[2:]), fill, array.dtype)
+            whole = jnp.concatenate([array[:, 1:], more], axis=1)
+            return whole.reshape(sequences * blocks, length, *array.shape[2:])
 
-        for part in parts:
+        for part in (lambda array, _: array[:, :1], inside):
             families = []
             for family in self.emissions:
                 noise = getattr(family, "noise", None)
                 if noise is not None:
                     noise = jnp.broadcast_to(noise, (sequences, steps, *noise.shape[-2:]))
-                    family = family._replace(noise=of(noise, part))
+                    family = family._replace(noise=part(noise, 0.0))
                 families.append(family)
             own = HiddenMarkov(self.initial, self.transition, families, self.event_shape)
-            yield own.frames(of(value, part))
+            yield own.frames(part(value, jnp.nan))
 
     def log_prob_blocks(self, value, n_blocks: int):
         """log p(block | all frames before it) for ``n_blocks`` stretches of nearly equal length, (sequence, block)."""
@@ -112,7 +111,7 @@ class HiddenMarkov(dist.Distribution):
     def conditional(self, value) -> PathPosterior:
         """p(path | y, parameters) of sequences (sequence, time[, feature])."""
         frames = self.frames(value)
-        filter_ = forward.filtered(self.initial, self.transition, frames, log_form=self.log_form)
+        filter_ = paths.filtered(self.initial, self.transition, frames, log_form=self.log_form)
         return PathPosterior(self.initial, self.transition, frames, filter_)
 
     def emission(self, latent) -> PathEmission:
@@ -130,7 +129,7 @@ class HiddenMarkov(dist.Distribution):
         count = 1
         for size in outer:
             count *= size
-        path = forward.simulate_path(key_path, self.initial, self.transition, self.event_shape[0], count)
+        path = paths.simulate_path(key_path, self.initial, self.transition, self.event_shape[0], count)
         latent = jax.nn.one_hot(path.T, len(self.initial), dtype=self.transition.dtype)
         y = self.emission(latent).sample(key_data)
         return y.reshape(*outer, *self.event_shape), latent.reshape(*outer, *latent.shape[1:])
@@ -164,7 +163,7 @@ class HiddenMarkov(dist.Distribution):
 
 
 class PathPosterior(NamedTuple):
-    """Paths of every sequence given its data; arrays with time first as in :mod:`forward`."""
+    """Paths of every sequence given its data; arrays with time first as in :mod:`paths`."""
 
     initial: jax.Array
     transition: jax.Array
@@ -174,7 +173,7 @@ class PathPosterior(NamedTuple):
     @property
     def mean(self):
         """Smoothed probability of every state, (sequence, time, state)."""
-        return jnp.transpose(forward.smoothed(self.transition, self.filter), (2, 0, 1))
+        return jnp.transpose(paths.smoothed(self.transition, self.filter), (2, 0, 1))
 
     @property
     def variance(self):
@@ -187,14 +186,14 @@ class PathPosterior(NamedTuple):
         count = 1
         for size in sample_shape:
             count *= size
-        draw = lambda k: forward.sample_path(k, self.transition, self.filter).T  # noqa: E731
+        draw = lambda k: paths.sample_path(k, self.transition, self.filter).T  # noqa: E731
         path = jax.vmap(draw)(jax.random.split(key, count))
         path = path.reshape(*sample_shape, *path.shape[1:])
         return jax.nn.one_hot(path, len(self.initial), dtype=self.filter.dtype)
 
     def viterbi(self):
         """Most probable path, (sequence, time) of int."""
-        return forward.most_probable_path(self.initial, self.transition, self.frames).T
+        return paths.most_probable_path(self.initial, self.transition, self.frames).T
 
 
 class PathEmission:

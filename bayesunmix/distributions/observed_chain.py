@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from bayesunmix.distributions import forward
+from bayesunmix.distributions import paths
 
 
 class ObservedChain(dist.Distribution):
@@ -59,7 +59,7 @@ class ObservedChain(dist.Distribution):
             count *= size
         steps = self.event_shape[0]
         seen = -(-steps // self.lag)
-        path = forward.simulate_path(key, self.initial, self.transition, seen, count).T
+        path = paths.simulate_path(key, self.initial, self.transition, seen, count).T
         full = jnp.full((count, steps), jnp.nan, self.transition.dtype).at[:, :: self.lag].set(path)
         return full.reshape(*shape, steps)
 

@@ -20,7 +20,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import biject_to
 
 from bayesunmix.align import sorted_labels
-from bayesunmix.distributions import forward
+from bayesunmix.distributions import paths
 from bayesunmix.distributions.chain_priors import InverseWishart
 from bayesunmix.distributions.hidden_markov import HiddenMarkov
 from bayesunmix.models._hidden_markov_priors import emissions_at, initial_weights, transition_weights
@@ -105,40 +105,32 @@ def _sweep(model: HiddenMarkovModel, key, values: Values, y, noise) -> Values:
     families = emissions_at(model, full, noise)
     chain = HiddenMarkov(full["initial"], full["transition"], families, y.shape[1:], log_form=model.restricted)
     frames = chain.frames(y)
-    filter_ = forward.filtered(full["initial"], full["transition"], frames, log_form=model.restricted)
-    path = forward.sample_path(key_path, full["transition"], filter_).T  # (sequence, time)
+    filter_ = paths.filtered(full["initial"], full["transition"], frames, log_form=model.restricted)
+    path = paths.sample_path(key_path, full["transition"], filter_).T  # (sequence, time)
     columns = y.reshape(*y.shape[:2], -1)
     # Frames after the last that was seen hold no data: their states are summed out, not sampled.
     seen = jnp.isfinite(columns).any(-1)
     live = jnp.cumsum(seen[:, ::-1], axis=1)[:, ::-1] > 0
     found = dict(values)
+    member = jax.nn.one_hot(path, model.n_states, dtype=y.dtype)  # sums over frames are then matrix products
     if "transition" in values:
-        hops = _count(path[:, :-1], path[:, 1:], live[:, 1:], model.n_states)
+        hops = jnp.einsum("nti,ntj->ij", member[:, :-1], member[:, 1:] * live[:, 1:, None])
         weights = transition_weights(model) + hops
         found["transition"] = _dirichlet(key_rows, weights, jnp.array(model.allowed))
     if "initial" in values:
-        first = jnp.zeros(model.n_states, y.dtype).at[path[:, 0]].add(1.0)
-        found["initial"] = _dirichlet(key_first, initial_weights(model) + first, True)
+        found["initial"] = _dirichlet(key_first, initial_weights(model) + member[:, 0].sum(0), True)
     start = 0
     for i, (family, plain, suffix) in enumerate(zip(families, model.families, model.suffixes, strict=True)):
         part = columns[..., start : start + family.columns]
         start += family.columns
         keys = jax.random.split(jax.random.fold_in(key_emit, i))
         if plain == "normal":
-            found |= _normal(model, keys, full, suffix, family, part, path, jax.random.fold_in(key_frames, i))
+            found |= _normal(model, keys, full, suffix, family, part, member, jax.random.fold_in(key_frames, i))
         elif plain == "categorical":
-            found |= _categorical(model, keys, full, suffix, family, part, path)
+            found |= _categorical(model, keys, full, suffix, family, part, member)
         else:
-            found |= _rates(model, keys, full, suffix, plain, part, path)
+            found |= _rates(model, keys, full, suffix, plain, part, member)
     return {name: found[name] for name in values}
-
-
-def _count(here, there, weight, states: int):
-    """Weighted hops, (state, next_state)."""
-    code = (here * states + there).reshape(-1)
-    return jax.ops.segment_sum(weight.reshape(-1).astype(jnp.result_type(float)), code, states**2).reshape(
-        states, states
-    )
 
 
 def _dirichlet(key, concentration, allowed):
@@ -197,19 +189,18 @@ def _walk(model: HiddenMarkovModel, key, name: str, value, likelihood, step):
 # ---------------------------------------------------------------------- normal
 
 
-def _normal(model, keys, full: Values, suffix: str, family, y, path, key_frames) -> Values:
+def _normal(model, keys, full: Values, suffix: str, family, y, member, key_frames) -> Values:
     spread = f"covariances{suffix}" if f"covariances{suffix}" in model.parameters else f"scales{suffix}"
     joint = family.covariances is not None or family.noise is not None
     if joint:
-        y, seen = _complete(key_frames, family, y, path)
+        y, seen = _complete(key_frames, family, y, member)
         seen = jnp.broadcast_to(seen[..., None], y.shape)
     else:
         seen = jnp.isfinite(y)
         y = jnp.where(seen, y, 0.0)
     flat, weight = y.reshape(-1, y.shape[-1]), seen.reshape(-1, y.shape[-1]).astype(y.dtype)
-    state = path.reshape(-1)
-    per_state = lambda value: jax.ops.segment_sum(value, state, model.n_states)  # noqa: E731
-    count, total = per_state(weight), per_state(flat * weight)
+    state = member.reshape(-1, model.n_states)
+    count, total = state.T @ weight, state.T @ (flat * weight)
     found: Values = {}
     means = family.means
     name = f"means{suffix}"
@@ -238,15 +229,15 @@ def _normal(model, keys, full: Values, suffix: str, family, y, path, key_frames)
         means = found[name] if model.wide else found[name][:, None]
     if spread not in model.priors:
         return found
-    away = (flat - means[state]) * weight
+    away = (flat - state @ means) * weight
     if family.covariances is not None:
-        scatter = jax.vmap(lambda k: (away * (state == k)[:, None]).T @ away)(jnp.arange(model.n_states))
+        scatter = jnp.einsum("fk,fi,fj->kij", state, away, away)
         spec = model.priors[spread]
         if spec.kind != "InverseWishart":
             raise ValueError(f"Gibbs draws {spread} under an InverseWishart prior, got {spec.kind}; use bu.NUTS()")
         drawn = InverseWishart(spec["degrees"] + count[:, 0], spec["scale"] + scatter).sample(keys[1])
         return {**found, spread: drawn}
-    squares = per_state(away**2)
+    squares = state.T @ away**2
     # Half an observation of a thousandth of the data's variance: wide enough for any prior.
     total_count = jnp.maximum(weight.sum(0), 1.0)
     centre = (flat * weight).sum(0) / total_count
@@ -289,7 +280,7 @@ def _like(value, reference, model):
     return full if model.wide else full[:, 0]
 
 
-def _complete(key, family, y, path):
+def _complete(key, family, y, member):
     """Vectors without missing features or measurement noise, given everything else; and whether a frame was seen.
 
     A draw of vector and noise is corrected by what the data say about their sum (Matheron's rule).
@@ -297,10 +288,11 @@ def _complete(key, family, y, path):
     known = jnp.isfinite(y)
     one = family._replace(noise=None)
     size = family.columns
-    own = (one.covariances if one.covariances is not None else one.scales[..., None] ** 2 * jnp.eye(size))[path]
+    own = one.covariances if one.covariances is not None else one.scales[..., None] ** 2 * jnp.eye(size)
+    own = jnp.einsum("ntk,kij->ntij", member, own)
     noise = jnp.zeros_like(own) if family.noise is None else jnp.broadcast_to(family.noise, own.shape)
     white = jax.random.normal(key, (2, *y.shape), y.dtype)
-    drawn = family.means[path] + jnp.einsum("...ij,...j->...i", jnp.linalg.cholesky(own), white[0])
+    drawn = member @ family.means + jnp.einsum("...ij,...j->...i", jnp.linalg.cholesky(own), white[0])
     values, vectors = jnp.linalg.eigh(noise)
     root = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[..., None, :]
     shown = drawn + jnp.einsum("...ij,...j->...i", root, white[1])
@@ -314,7 +306,7 @@ def _complete(key, family, y, path):
 # ---------------------------------------------------------------------- symbols, counts and waits
 
 
-def _categorical(model, keys, full: Values, suffix: str, family, y, path) -> Values:
+def _categorical(model, keys, full: Values, suffix: str, family, y, member) -> Values:
     name = f"probabilities{suffix}"
     if name not in model.priors:
         return {}
@@ -322,27 +314,25 @@ def _categorical(model, keys, full: Values, suffix: str, family, y, path) -> Val
     if spec.kind != "Dirichlet":
         raise ValueError(f"Gibbs draws {name} under a Dirichlet prior, got {spec.kind}; use bu.NUTS()")
     seen = jnp.isfinite(y).all(-1)
+    symbols = family.probabilities.shape[1]
     if model.soft:
-        weight = jnp.where(seen[..., None], y, 1.0) * family.probabilities[path]
+        weight = jnp.where(seen[..., None], y, 1.0) * (member @ family.probabilities)
         symbol = jax.random.categorical(keys[1], jnp.log(weight))
     else:
         symbol = jnp.where(seen, y[..., 0], 0).astype(jnp.int32)
-    symbols = family.probabilities.shape[1]
-    code = (path * symbols + symbol).reshape(-1)
-    counts = jax.ops.segment_sum(seen.reshape(-1).astype(y.dtype), code, model.n_states * symbols)
-    weights = spec["concentration"] + counts.reshape(model.n_states, symbols)
-    return {name: _dirichlet(keys[0], weights, True)}
+    shown = jax.nn.one_hot(symbol, symbols, dtype=y.dtype) * seen[..., None]
+    counts = jnp.einsum("nti,ntj->ij", member, shown)
+    return {name: _dirichlet(keys[0], spec["concentration"] + counts, True)}
 
 
-def _rates(model, keys, full: Values, suffix: str, plain: str, y, path) -> Values:
+def _rates(model, keys, full: Values, suffix: str, plain: str, y, member) -> Values:
     name = f"rates{suffix}"
     if name not in model.priors:
         return {}
     seen = jnp.isfinite(y[..., 0]).reshape(-1)
     value = jnp.where(seen, y[..., 0].reshape(-1), 0.0)
-    state = path.reshape(-1)
-    per_state = lambda v: jax.ops.segment_sum(v, state, model.n_states)  # noqa: E731
-    count, total = per_state(seen.astype(y.dtype)), per_state(value)
+    state = member.reshape(-1, model.n_states)
+    count, total = state.T @ seen.astype(y.dtype), state.T @ value
     typical = (value.sum() + 1e-12) / jnp.maximum(seen.sum(), 1)
     # Gamma is conjugate to both; a shape of one half and the data's own level is wide in either.
     shape, level = 0.5, 0.5 / typical if plain == "poisson" else 0.5 * typical

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bayesunmix.distributions import emissions, forward
+from bayesunmix.distributions import emissions, forward, paths
 from bayesunmix.distributions.hidden_markov import HiddenMarkov
 
 STATES, STEPS = 3, 6
@@ -67,10 +67,13 @@ def cases() -> dict:
     def symbol(n, t, k):
         return np.log(SYMBOLS[k][int(symbols[n, t, 0])] + 1e-300)
 
+    def share(n, t, k):
+        return np.log(soft[n, t] @ SYMBOLS[k])
+
     scales = np.sqrt(np.diagonal(COVARIANCES, axis1=1, axis2=2))
     normal = emissions.Normal(a(MEANS), covariances=a(COVARIANCES))
     poisson, exponential = emissions.Poisson(a(RATES)), emissions.Exponential(a(RATES))
-    categorical = emissions.Categorical(a(SYMBOLS))
+    categorical, unsure = emissions.Categorical(a(SYMBOLS)), emissions.Categorical(a(SYMBOLS), soft=())
     return {
         "normal": ((normal,), vectors, full),
         "independent features": (
@@ -83,15 +86,11 @@ def cases() -> dict:
         "poisson": ((poisson,), counts, count),
         "exponential": ((exponential,), waits, wait),
         "categorical": ((categorical,), symbols, symbol),
-        "soft": (
-            (emissions.Categorical(a(SYMBOLS), soft=()),),
-            soft,
-            lambda n, t, k: np.log(soft[n, t] @ SYMBOLS[k]),
-        ),
+        "soft": ((unsure,), soft, share),
         "product": (
-            (poisson, normal, categorical),
-            np.concatenate([counts, gap, symbols], axis=-1),
-            lambda n, t, k: count(n, t, k) + gappy(n, t, k) + symbol(n, t, k),
+            (poisson, normal, unsure, categorical),
+            np.concatenate([counts, gap, soft, symbols], axis=-1),
+            lambda n, t, k: count(n, t, k) + gappy(n, t, k) + share(n, t, k) + symbol(n, t, k),
         ),
     }
 
@@ -118,19 +117,92 @@ def chain(families, y, **more):
     return HiddenMarkov(a(INITIAL), a(TRANSITION), families, event, **more), a(y.reshape(len(y), *event))
 
 
-@pytest.mark.parametrize("log_form", [False, True])
+@pytest.fixture(scope="module")
+def answers() -> dict:
+    """Density, smoothed probabilities and best path of two sequences of every case, in both forms of the recursion.
+
+    The recursion runs once, over the frames of all cases side by side.
+    """
+    with jax.enable_x64(True):
+
+        @jax.jit
+        def everything():
+            frames = []
+            for name in CASES:
+                families, y, _ = cases()[name]
+                fn, y = chain(families, y)
+                frames.append(fn.frames(y))
+            frames = jnp.concatenate(frames, axis=-1)
+            initial, transition = a(INITIAL), a(TRANSITION)
+            found = {}
+            for log_form in (False, True):
+                density = forward.log_likelihood(initial, transition, frames, log_form=log_form)
+                filter_ = paths.filtered(initial, transition, frames, log_form=log_form)
+                found[log_form] = density, paths.smoothed(transition, filter_)
+            return found, paths.most_probable_path(initial, transition, frames)
+
+        return jax.tree.map(np.asarray, everything())
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_density_and_paths_equal_enumeration(name: str, log_form: bool) -> None:
-    families, y, density = cases()[name]
-    fn, y = chain(families, y, log_form=log_form)
-    found, posterior = fn.log_prob(y), fn.conditional(y)
-    best, mean = np.asarray(posterior.viterbi()), np.asarray(posterior.mean)
+def test_density_and_paths_equal_enumeration(name: str, answers) -> None:
+    by_form, best = answers
+    _, _, density = cases()[name]
     for n in range(2):
-        expected, paths, weight = enumerated(density, n)
-        assert float(found[n]) == pytest.approx(expected, abs=1e-9)
-        share = np.array([[weight[paths[:, t] == k].sum() for k in range(STATES)] for t in range(STEPS)])
-        np.testing.assert_allclose(mean[n], share, atol=1e-9)
-        np.testing.assert_array_equal(best[n], paths[weight.argmax()])
+        expected, all_paths, weight = enumerated(density, n)
+        lane = 2 * CASES.index(name) + n
+        share = np.array([[weight[all_paths[:, t] == k].sum() for k in range(STATES)] for t in range(STEPS)])
+        for found, mean in by_form.values():
+            assert found[lane] == pytest.approx(expected, abs=1e-9)
+            np.testing.assert_allclose(mean[..., lane], share, atol=1e-9)
+        np.testing.assert_array_equal(best[:, lane], all_paths[weight.argmax()])
+
+
+@pytest.fixture(scope="module")
+def gappy() -> dict:
+    """What the distribution says of sequences with missing frames and features."""
+    with jax.enable_x64(True):
+        families, y, _ = cases()["missing"]
+        fn, y = chain(families, y)
+
+        @jax.jit
+        def everything(y):
+            posterior = fn.conditional(y)
+            return {
+                "density": fn.log_prob(y),
+                "shorter": fn.log_prob(y.at[:, 4:].set(jnp.nan)),
+                "blocks": fn.log_prob_blocks(y, 3),
+                "mean": posterior.mean,
+                "best": posterior.viterbi(),
+                "draws": posterior.sample(jax.random.key(0), (4000,)).argmax(-1),
+            }
+
+        return jax.tree.map(np.asarray, everything(y))
+
+
+def test_paths_are_drawn_with_their_probability(gappy) -> None:
+    _, _, density = cases()["missing"]
+    for n in range(2):
+        _, all_paths, weight = enumerated(density, n)
+        code = all_paths @ STATES ** np.arange(STEPS)
+        seen = np.bincount(gappy["draws"][:, n] @ STATES ** np.arange(STEPS), minlength=STATES**STEPS)[code]
+        often = weight > 5 / 4000
+        expected = np.append(weight[often], weight[~often].sum()) * 4000
+        assert stats.chisquare(np.append(seen[often], seen[~often].sum()), expected).pvalue > 1e-3
+
+
+def test_blocks_of_a_chain_add_up_to_the_whole(gappy, answers) -> None:
+    blocks = gappy["blocks"]
+    assert blocks.shape == (2, 3)
+    np.testing.assert_allclose(blocks.sum(1), gappy["density"], rtol=1e-12)
+    # The distribution hands over what the recursion finds.
+    lane = 2 * CASES.index("missing")
+    (density, mean), best = answers[0][False], answers[1]
+    np.testing.assert_allclose(gappy["density"], density[lane : lane + 2], rtol=1e-12)
+    np.testing.assert_allclose(gappy["mean"], np.transpose(mean, (2, 0, 1))[lane : lane + 2], rtol=1e-9)
+    np.testing.assert_array_equal(gappy["best"], best.T[lane : lane + 2])
+    # The last block given the rest: what is left of the whole when its frames go missing.
+    np.testing.assert_allclose(blocks[:, 2], gappy["density"] - gappy["shorter"], rtol=1e-10)
 
 
 def test_forbidden_transitions_are_exact_in_logarithms() -> None:
@@ -141,46 +213,21 @@ def test_forbidden_transitions_are_exact_in_logarithms() -> None:
     fn = HiddenMarkov(a(INITIAL), a(transition), (emissions.Normal(a(means), scales=a(np.ones((3, 1)))),), (6,),
                       log_form=True)  # fmt: skip
     expected, _, _ = enumerated(lambda n, t, k: stats.norm(means[k, 0]).logpdf(y[n, t, 0]), 0, transition=transition)
-    assert float(fn.log_prob(a(y[..., 0]))[0]) == pytest.approx(expected, rel=1e-12)
-
-
-def test_paths_are_drawn_with_their_probability() -> None:
-    families, y, density = cases()["missing"]
-    fn, y = chain(families, y)
-    draws = np.asarray(fn.conditional(y).sample(jax.random.key(0), (4000,))).argmax(-1)
-    for n in range(2):
-        _, paths, weight = enumerated(density, n)
-        code = paths @ STATES ** np.arange(STEPS)
-        seen = np.bincount(draws[:, n] @ STATES ** np.arange(STEPS), minlength=STATES**STEPS)[code]
-        often = weight > 5 / 4000
-        expected = np.append(weight[often], weight[~often].sum()) * 4000
-        assert stats.chisquare(np.append(seen[often], seen[~often].sum()), expected).pvalue > 1e-3
+    assert float(jax.jit(fn.log_prob)(a(y[..., 0]))[0]) == pytest.approx(expected, rel=1e-12)
 
 
 def test_simulated_data_have_the_moments_of_the_distribution() -> None:
     families, y, _ = cases()["product"]
     fn, _ = chain(families, y)
-    drawn, path = fn.expand((8000,)).sample_with_latent(jax.random.key(1))
-    z = (np.asarray(drawn).mean(0) - np.asarray(fn.mean)) / np.sqrt(np.asarray(fn.variance) / 8000)
+    simulate = jax.jit(lambda key: (fn.expand((8000,)).sample_with_latent(key), fn.mean, fn.variance))
+    (drawn, path), mean, variance = jax.tree.map(np.asarray, simulate(jax.random.key(1)))
+    z = (drawn.mean(0) - mean) / np.sqrt(variance / 8000)
     assert np.abs(z).max() < 4.5
-    moved = np.asarray(path).argmax(-1)
+    moved = path.argmax(-1)
     counts = np.zeros((STATES, STATES))
     np.add.at(counts, (moved[:, :-1], moved[:, 1:]), 1)
     for k in range(STATES):
         assert stats.chisquare(counts[k], TRANSITION[k] * counts[k].sum()).pvalue > 1e-3
-
-
-def test_blocks_of_a_chain_add_up_to_the_whole() -> None:
-    families, y, density = cases()["missing"]
-    fn, y = chain(families, y)
-    blocks = np.asarray(fn.log_prob_blocks(y, 3))
-    assert blocks.shape == (2, 3)
-    np.testing.assert_allclose(blocks.sum(1), fn.log_prob(y), rtol=1e-12)
-    whole = [np.nan_to_num(enumerated(density, n)[0]) for n in range(2)]
-    np.testing.assert_allclose(blocks.sum(1), whole, rtol=1e-10)
-    # The last block given the rest: what is left of the whole when its frames go missing.
-    shorter = fn.log_prob(y.at[:, 4:].set(jnp.nan))
-    np.testing.assert_allclose(blocks[:, 2], fn.log_prob(y) - shorter, rtol=1e-10)
 
 
 def test_side_by_side_blocks_give_the_same_sum_and_slope() -> None:
@@ -191,10 +238,13 @@ def test_side_by_side_blocks_give_the_same_sum_and_slope() -> None:
     whole = lambda A: HiddenMarkov(a(INITIAL), A, (family,), (4997,))  # noqa: E731
     plain = lambda A: forward.total(forward.log_steps(a(INITIAL), A, whole(A).frames(y)))[0]  # noqa: E731
     assert forward.blocks_that_pay(4997, STATES, 1) == 128
-    found, slope = jax.jit(jax.value_and_grad(lambda A: whole(A).log_prob(y)[0]))(a(TRANSITION))
-    expected, expected_slope = jax.jit(jax.value_and_grad(plain))(a(TRANSITION))
+    in_blocks = jax.value_and_grad(lambda A: whole(A).log_prob(y)[0])
+    both = jax.jit(lambda A: (in_blocks(A), jax.value_and_grad(plain)(A)))
+    (found, slope), (expected, expected_slope) = both(a(TRANSITION))
     assert float(found) == pytest.approx(float(expected), rel=1e-12)
-    np.testing.assert_allclose(slope, expected_slope, rtol=1e-9)
+    # Rows add to one, so only what differs within a row is a slope.
+    along = [np.asarray(s) - np.mean(s, axis=1, keepdims=True) for s in (slope, expected_slope)]
+    np.testing.assert_allclose(*along, rtol=1e-9)
 
 
 def test_blocks_hold_improbable_hops() -> None:
@@ -204,24 +254,34 @@ def test_blocks_hold_improbable_hops() -> None:
     family = emissions.Normal(a([[0.0], [100.0]]), scales=a([[1.0], [1.0]]))
     fn = HiddenMarkov(a([0.5, 0.5]), a(transition), (family,), (5000,))
     expected = stats.norm(0, 1).logpdf(0) * 5000 + np.log(0.5) + 4999 * np.log(1e-30)
-    assert float(fn.log_prob(a(y[None]))[0]) == pytest.approx(expected, rel=1e-10)
+    found = jax.jit(lambda y: (fn.log_prob(y[None])[0], fn.log_prob(y[:4000].reshape(2, 2000))))(a(y))
+    assert float(found[0]) == pytest.approx(expected, rel=1e-10)
+    expected = stats.norm(0, 1).logpdf(0) * 2000 + np.log(0.5) + 1999 * np.log(1e-30)
+    np.testing.assert_allclose(found[1], expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("sequences", [1, 2])
-def test_single_precision_keeps_a_twentieth_of_a_nat_at_1e5_steps(sequences: int) -> None:
+def test_single_precision_keeps_a_twentieth_of_a_nat_at_1e5_steps() -> None:
+    """One chain, in blocks, and two of half the length."""
     rng = np.random.default_rng(3)
-    steps = 100_000 // sequences
-    y = rng.normal(size=(sequences, steps))
+    y = rng.normal(size=100_000)
     means, scales = np.linspace(-2, 2, STATES)[:, None], np.array([[1.0], [0.3], [2.0]])
+
+    @jax.jit
+    def density(initial, transition, means, scales, y):
+        family = emissions.Normal(means, scales=scales)
+        shapes = ((1, 100_000), (30, 3333))
+        return [
+            HiddenMarkov(initial, transition, (family,), s[1:]).log_prob(y[: s[0] * s[1]].reshape(s)) for s in shapes
+        ]
+
     found = []
     for dtype in (jnp.float64, jnp.float32):
-        family = emissions.Normal(jnp.asarray(means, dtype), scales=jnp.asarray(scales, dtype))
-        fn = HiddenMarkov(jnp.asarray(INITIAL, dtype), jnp.asarray(TRANSITION, dtype), (family,), (steps,))
         # The same rounded numbers for both: the error is that of the sum, not of the data.
-        value = fn.log_prob(jnp.asarray(y, jnp.float32).astype(dtype))
-        assert value.dtype == dtype
-        found.append(np.asarray(value, np.float64).sum())
-    assert abs(found[1] - found[0]) < 0.05
+        rounded = [jnp.asarray(v, dtype) for v in (INITIAL, TRANSITION, means, scales, jnp.asarray(y, jnp.float32))]
+        values = density(*rounded)
+        assert all(value.dtype == dtype for value in values)
+        found.append([np.asarray(value, np.float64).sum() for value in values])
+    assert np.abs(np.subtract(*found)).max() < 0.05
 
 
 def test_it_equals_hmmlearn() -> None:
@@ -234,10 +294,15 @@ def test_it_equals_hmmlearn() -> None:
     padded = np.full((2, 80, 2), np.nan)
     padded[0, :40], padded[1] = y[:40], y[40:]
     fn = HiddenMarkov(a(INITIAL), a(TRANSITION), (family,), (80, 2))
-    assert float(fn.log_prob(a(padded)).sum()) == pytest.approx(peer.score(y, lengths), abs=1e-6)
-    posterior = fn.conditional(a(padded))
+
+    @jax.jit
+    def everything(y):
+        posterior = fn.conditional(y)
+        return fn.log_prob(y).sum(), posterior.mean, posterior.viterbi()
+
+    density, mean, path = everything(a(padded))
+    assert float(density) == pytest.approx(peer.score(y, lengths), abs=1e-6)
     probability, best = peer.predict_proba(y, lengths), peer.predict(y, lengths)
-    np.testing.assert_allclose(posterior.mean[0, :40], probability[:40], atol=1e-6)
-    np.testing.assert_allclose(posterior.mean[1], probability[40:], atol=1e-6)
-    found = np.concatenate([np.asarray(posterior.viterbi())[0, :40], np.asarray(posterior.viterbi())[1]])
-    np.testing.assert_array_equal(found, best)
+    np.testing.assert_allclose(mean[0, :40], probability[:40], atol=1e-6)
+    np.testing.assert_allclose(mean[1], probability[40:], atol=1e-6)
+    np.testing.assert_array_equal(np.concatenate([path[0, :40], path[1]]), best)
