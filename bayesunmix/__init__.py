@@ -1,9 +1,10 @@
-"""Generative models with posteriors for spectrum images.
+"""Generative models with posteriors for spectrum images::
 
->>> import bayesunmix as bu
->>> image = bu.load("scan.hspy")
->>> fit = bu.fit(bu.models.LinearUnmixing(n_endmembers=4), image)
->>> fit.latent(prob=0.9)
+import bayesunmix as bu
+
+image = bu.load("scan.hspy")
+fit = bu.fit(bu.models.LinearUnmixing(n_endmembers=4), image)
+fit.latent(prob=0.9)
 """
 
 from __future__ import annotations

@@ -91,6 +91,14 @@ def waic(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS,
     Watanabe, J. Mach. Learn. Res. 11, 3571 (2010); Vehtari, Gelman & Gabry, Stat. Comput. 27, 1413 (2017),
     whose variance is here divided by the number of draws, as in ArviZ; Millar, Methods Ecol. Evol. 9, 1403
     (2018), on the marginal form.
+
+    Examples
+    --------
+    >>> found = bu.waic(fit)
+    >>> found.unit
+    'pixel'
+    >>> bool(np.isclose(found.elpd, found.pointwise.sum()))
+    True
     """
     units = fit.units
     unit = _unit(fit, conditional, n_blocks)

@@ -72,6 +72,18 @@ def fit(
     ------
     TypeError, ValueError
         For data that cannot be fitted (NaN, complex, constant, ...) and models without an observed site.
+
+    Examples
+    --------
+    >>> image, truth = bu.simulate(bu.models.ProbabilisticPCA(1), like=np.zeros((6, 5, 8)))
+    >>> fit = bu.fit(bu.models.ProbabilisticPCA(1), image, progress=False)
+    >>> fit.converged
+    True
+    >>> fit.posterior["components"].dims
+    ('chain', 'draw', 'component', 'channel')
+    >>> score = fit.latent(prob=0.9)["score"].sel(component=0)
+    >>> score.sel(statistic="mean").dims
+    ('y', 'x')
     """
     if not isinstance(method, SVI | NUTS | Gibbs | None):
         raise TypeError(f"method: expected bu.SVI(...), bu.NUTS(...) or bu.Gibbs(...), got {method!r}")
@@ -308,7 +320,7 @@ class Fit:
         return (
             f"<Fit of {_name(self.model)} by {type(self.method).__name__} to {self.units.n_units} {units} x "
             f"{self.units.n_channels} {inside}{state}: {self.diagnostics.attrs['verdict']} "
-            f"Draws: {sizes.get('chain', 1)} x {sizes.get('draw', 0)}>"
+            f"Draws: {sizes.get('chain', 1)} x {sizes.get('draw', 0)}{self.units.advice}>"
         )
 
     def _repr_html_(self) -> str:

@@ -57,6 +57,12 @@ def simulate(model: Any, like: Any, seed: int | jax.Array = 0, **covariates: Any
     truth : xarray.Dataset
         Globals with their named dims, latents on the pixel dims; exchangeable labels are in the model's
         canonical order.
+
+    Examples
+    --------
+    >>> image, truth = bu.simulate(bu.models.LinearUnmixing(2), like=np.zeros((4, 3, 10)), seed=1)
+    >>> image.dims, truth["abundance"].dims
+    (('y', 'x', 'channel'), ('y', 'x', 'endmember'))
     """
     image = _template(model, like)
     bound = _bind(model, image)

@@ -56,6 +56,12 @@ def uncertainty(fit: Fit, unit: str = "same", draws: int = 200, seed: int | jax.
     ------
     ValueError
         For ``unit="new"`` with a model whose prediction depends on the fitted pixels.
+
+    Examples
+    --------
+    >>> split = bu.uncertainty(fit)
+    >>> bool(np.allclose(split["total"] ** 2, split["epistemic"] ** 2 + split["aleatoric"] ** 2))
+    True
     """
     check_unit(unit)
     if draws < 2:

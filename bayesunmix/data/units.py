@@ -79,6 +79,16 @@ class Units:
         flat[self.index] = True
         return self._image(flat, (), {})
 
+    @property
+    def advice(self) -> str:
+        """A hint for who gave an image without any calibration, else nothing."""
+        if self.coords or self.lengths is not None or self.attrs.get("units"):
+            return ""
+        return (
+            "; no axis has units, so maps are in pixels and spectra in channels: an xarray.DataArray whose coords have "
+            'attrs["units"], as from bu.load, labels them'
+        )
+
     def to_map(
         self,
         values: Any,
@@ -170,6 +180,16 @@ def as_units(data: Any, *, mask: Any = None, likelihood: str = "normal", entries
     -----
     UserWarning
         Once, with their number, where kept pixels are zero in every channel.
+
+    Examples
+    --------
+    >>> from bayesunmix.data import as_units
+    >>> counts = np.arange(24).reshape(2, 3, 4)
+    >>> units = as_units(counts, mask=counts[..., 0] > 0)
+    >>> units.n_units, units.pixel_dims, units.channel_dim
+    (5, ('y', 'x'), 'channel')
+    >>> units.to_map(units.values.sum(1)).values.tolist()
+    [[nan, 22.0, 38.0], [54.0, 70.0, 86.0]]
     """
     image = _as_image(data)
     entries = entries and isinstance(mask, str) and mask == "finite"

@@ -21,9 +21,12 @@ _NESTED = ("model", "method")
 class Estimator:
     """``fit``, ``transform`` and ``score`` around a model, for scikit-learn and for HyperSpy.
 
-    >>> estimator = bu.Estimator(bu.models.LinearUnmixing(n_endmembers=3))
-    >>> abundances = estimator.fit_transform(image.reshape(-1, n_channels))  # scikit-learn
-    >>> signal.decomposition(algorithm=estimator)  # HyperSpy; lazy signals from its version 2.5 on
+    >>> X = image.values.reshape(-1, image.sizes["channel"])
+    >>> estimator = bu.Estimator(bu.models.ProbabilisticPCA(n_components=1), progress=False)
+    >>> estimator.fit_transform(X).shape
+    (30, 1)
+
+    HyperSpy takes it as it is, ``signal.decomposition(algorithm=estimator)``; lazy signals from its version 2.5 on.
 
     After ``fit`` every global of the posterior is an attribute with its posterior mean and a trailing underscore
     (``endmembers_``, ``noise_scale_``, ``weights_``, ...), and ``components_`` is that of endmembers, components or

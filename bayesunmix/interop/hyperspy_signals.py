@@ -35,9 +35,14 @@ def from_hyperspy(signal: Any) -> xr.DataArray:
 
     Examples
     --------
-    >>> image = bu.from_hyperspy(s)
-    >>> keep = bu.from_hyperspy(s.sum("Energy") < 50)  # the mask of s.decomposition(navigation_mask=...)
-    >>> fit = bu.fit(model, image, mask=keep)
+    >>> from hyperspy.api import signals
+    >>> s = signals.Signal1D(np.arange(24).reshape(2, 3, 4))
+    >>> bu.from_hyperspy(s).dims
+    ('y', 'x', 'channel')
+    >>> dark = s.sum(-1) < 10  # a mask for s.decomposition(navigation_mask=...)
+    >>> bu.from_hyperspy(dark).values  # its pixels to keep, for bu.fit(..., mask=...)
+    array([[False,  True,  True],
+           [ True,  True,  True]])
     """
     manager = getattr(signal, "axes_manager", None)
     if manager is None or not hasattr(signal, "metadata"):
@@ -86,8 +91,11 @@ def to_hyperspy(result: Fit | xr.DataArray, signal_dims: Sequence[str] | None = 
     Examples
     --------
     >>> s = bu.to_hyperspy(fit)
-    >>> s.plot_decomposition_results()
-    >>> sd = bu.to_hyperspy(fit.latent()["abundance"].sel(statistic="sd"), signal_dims=("y", "x"))
+    >>> s.learning_results.loadings.shape  # a component, and the mean
+    (30, 2)
+    >>> sd = bu.to_hyperspy(fit.latent()["score"].sel(statistic="sd"), signal_dims=("y", "x"))
+    >>> sd.axes_manager.signal_shape
+    (5, 6)
     """
     if isinstance(result, Fit):
         return _decomposed(result)
