@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,15 @@ def test_what_is_no_signal_says_so(wrong: Any) -> None:
 def test_dims_that_do_not_exist_are_named(image: xr.DataArray) -> None:
     with pytest.raises(ValueError, match=r"signal_dims: expected some of \('y', 'x', 'energy'\), got \('kx',\)"):
         bu.to_hyperspy(image, signal_dims=("kx",))
+
+
+def test_a_measured_map_is_what_its_file_is(real_data: Callable[[str], Path]) -> None:
+    path = real_data("eels_cuzn/CuZn_EELS_mapping_tutorial.hspy")
+    imported("exspy")
+    converted, read = bu.from_hyperspy(hs.load(path, lazy=True)), bu.load(path)
+    assert converted.chunks is not None
+    assert (converted.dims, converted.shape, converted.dtype) == (read.dims, read.shape, read.dtype)
+    for dim in read.dims:
+        xr.testing.assert_identical(converted[dim], read[dim])
+    assert converted.attrs["signal_type"] == read.attrs["signal_type"] == "EELS"
+    np.testing.assert_array_equal(converted[2, 3], read[2, 3])
