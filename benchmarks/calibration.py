@@ -21,7 +21,7 @@ import xarray as xr
 
 import bayesunmix as bu
 
-METHODS = {"svi": bu.SVI(), "nuts": bu.NUTS(draws=300, warmup=200, chains=2), "gibbs": bu.Gibbs()}
+METHODS = {"svi": bu.SVI(), "nuts": bu.NUTS(), "gibbs": bu.Gibbs()}
 
 
 def table(found: xr.Dataset) -> list[str]:
