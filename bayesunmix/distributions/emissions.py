@@ -143,6 +143,9 @@ class Categorical(NamedTuple):
 
     def observe(self, name, state, y):
         """Sample site of a frame in known states (sequence,)."""
+        if self.soft is not None and y is not None:
+            numpyro.factor(name, jnp.take_along_axis(self.log_prob(y), state[..., None], axis=-1)[..., 0])
+            return
         symbol = None if y is None else y[..., 0].astype(jnp.int32)
         numpyro.sample(name, dist.Categorical(self.probabilities[state]), obs=symbol)
 

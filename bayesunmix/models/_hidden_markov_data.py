@@ -17,19 +17,30 @@ _LLOYD = 50
 
 
 def count_symbols(values: np.ndarray, families: Sequence[str], soft: bool, given: int | None) -> int | None:
-    """Number of symbols of categorical features, at least what the data show."""
-    if "categorical" not in families:
+    """Number of symbols of categorical features, at least what the data show; of soft ones, their columns."""
+    categorical = families.count("categorical")
+    if not categorical:
         return None
+    width = values.shape[2] if values.ndim == 3 else 1
     if soft:
-        return values.shape[-1]
-    shown = [column[np.isfinite(column)] for column, family in _columns(values, families) if family == "categorical"]
+        found, rest = divmod(width - (len(families) - categorical), categorical)
+        if rest or found < 2 or found != (given or found):
+            raise ValueError(
+                f"soft: expected a column for every symbol of a categorical feature and one for every other feature, "
+                f"got {width} columns for {', '.join(families)}" + (f" and n_symbols={given}" if given else "")
+            )
+        return found
+    if width != len(families):
+        raise ValueError(f"expected {len(families)} features (one for each emission), got data of shape {values.shape}")
+    parts = _parts(values, families, None)
+    shown = [part[np.isfinite(part)] for part, family in zip(parts, families, strict=True) if family == "categorical"]
     seen = int(max((v.max(initial=0) for v in shown), default=0)) + 1
     if given is not None and given < seen:
         raise ValueError(f"n_symbols: the data hold the symbol {seen - 1}, got n_symbols={given}")
     return given or max(seen, 2)
 
 
-def check(values: np.ndarray, families: Sequence[str], *, soft: bool) -> None:
+def check(values: np.ndarray, model: HiddenMarkovModel) -> None:
     """Refuse data that an emission cannot have made.
 
     Raises
@@ -37,30 +48,33 @@ def check(values: np.ndarray, families: Sequence[str], *, soft: bool) -> None:
     ValueError
         For the wrong number of features, what is not a count, symbol or probability, and negative waiting times.
     """
-    width = values.shape[2] if values.ndim == 3 else 1
-    wide = tuple(families) == ("normal",) or soft
-    if not wide and width != len(families):
+    families, width = model.families, values.shape[2] if values.ndim == 3 else 1
+    if families != ("normal",) and not model.soft and width != len(families):
         raise ValueError(f"expected {len(families)} features (one for each emission), got data of shape {values.shape}")
-    if soft:
-        seen = np.isfinite(values).all(-1)
-        if (values[seen] < 0).any() or not np.allclose(values[seen].sum(-1), 1.0, atol=1e-3):
-            raise ValueError("soft: expected probabilities of the symbols that add to one in every frame")
-        return
-    for i, (column, family) in enumerate(_columns(values, families)):
-        seen = column[np.isfinite(column)]
-        if family in ("poisson", "categorical") and ((seen < 0) | (seen % 1 != 0)).any():
+    for i, (part, family) in enumerate(zip(parts_of(values, model), families, strict=True)):
+        seen = part[np.isfinite(part).all(-1)]
+        if family == "categorical" and model.soft:
+            if (seen < 0).any() or not np.allclose(seen.sum(-1), 1.0, atol=1e-3):
+                raise ValueError("soft: expected probabilities of the symbols that add to one in every frame")
+        elif family in ("poisson", "categorical") and ((seen < 0) | (seen % 1 != 0)).any():
             raise ValueError(
                 f"feature {i}: {family} emissions need whole numbers from 0 on, got {seen.min():g} and more"
             )
-        if family == "exponential" and (seen < 0).any():
+        elif family == "exponential" and (seen < 0).any():
             raise ValueError(f"feature {i}: exponential emissions need positive numbers, got {seen.min():g}")
 
 
-def _columns(values: np.ndarray, families: Sequence[str]) -> list[tuple[np.ndarray, str]]:
-    """Features and their families; several features of one normal family all come as "normal"."""
+def parts_of(values: np.ndarray, model: HiddenMarkovModel) -> list[np.ndarray]:
+    """The columns (frame, column) that every emission describes."""
+    return _parts(values, model.families, model.n_symbols if model.soft else None)
+
+
+def _parts(values: np.ndarray, families: Sequence[str], soft_symbols: int | None) -> list[np.ndarray]:
     flat = values.reshape(-1, values.shape[2] if values.ndim == 3 else 1)
-    own = list(families) if len(families) == flat.shape[1] else [families[0]] * flat.shape[1]
-    return list(zip(flat.T, own, strict=True))
+    if len(families) == 1:
+        return [flat]
+    widths = [soft_symbols or 1 if family == "categorical" else 1 for family in families]
+    return np.split(flat, np.cumsum(widths)[:-1], axis=1)
 
 
 def default_priors(values: np.ndarray, model: HiddenMarkovModel) -> dict[str, PriorSpec]:
@@ -70,13 +84,12 @@ def default_priors(values: np.ndarray, model: HiddenMarkovModel) -> dict[str, Pr
     factor of 7 either way (95 %). Covariances: inverse Wishart whose mean is a tenth of the spread's square. Rates:
     log-normal around the data's own rate, a factor of 19 either way. Probabilities: uniform.
     """
-    columns = _columns(values, model.families)
-    moments = [_moments(column, family) for column, family in columns]
     found: dict[str, dict[str, Any]] = {}
     wide = model.wide
-    for i, (family, suffix) in enumerate(zip(model.families, model.suffixes, strict=True)):
-        centre = np.array([m for m, _ in moments]) if wide else np.float64(moments[i][0])
-        spread = np.array([s for _, s in moments]) if wide else np.float64(moments[i][1])
+    parts = parts_of(values, model)
+    for part, family, suffix in zip(parts, model.families, model.suffixes, strict=True):
+        moments = np.array([_moments(column, family) for column in part.T])
+        centre, spread = moments.T if wide else moments[0]
         if family == "normal":
             found[f"means{suffix}"] = {"kind": "Normal", "loc": centre, "scale": 2.0 * spread}
             found[f"scales{suffix}"] = {"kind": "LogNormal", "loc": np.log(0.3 * spread), "scale": np.float64(1.0)}
@@ -140,17 +153,16 @@ def start(values: np.ndarray, model: HiddenMarkovModel) -> dict[str, np.ndarray]
 def _clusters(values: np.ndarray, model: HiddenMarkovModel) -> np.ndarray:
     """A cluster of every frame, (sequence * time,); nearest states where emissions are known or ordered."""
     points = []
-    for column, family in _columns(values, model.families):
+    for value, family in zip(parts_of(values, model), model.families, strict=True):
         if family == "categorical" and not model.soft:
-            points.append((np.nan_to_num(column)[:, None] == np.arange(model.n_symbols)).astype(float))
+            points.append((np.nan_to_num(value) == np.arange(model.n_symbols)).astype(float))
             continue
-        value = column[:, None]
         if family == "poisson":
             value = np.sqrt(value)
         elif family == "exponential":
             value = np.log(value + 1e-3 * np.nanmean(value))
-        spread = np.nanstd(value) or 1.0
-        points.append(np.nan_to_num((value - np.nanmean(value)) / spread))
+        spread = np.nanstd(value, axis=0)
+        points.append(np.nan_to_num((value - np.nanmean(value, axis=0)) / np.where(spread > 0, spread, 1.0)))
     cloud = np.concatenate(points, axis=1)
     rng = np.random.default_rng(0)
     runs = [_kmeans(cloud, model.n_states, rng) for _ in range(_RESTARTS)]
@@ -219,22 +231,20 @@ def _expected(name: str, model: HiddenMarkovModel) -> np.ndarray | None:
 
 def _parameters(values: np.ndarray, label: np.ndarray, model: HiddenMarkovModel) -> dict[str, np.ndarray]:
     """Emission parameters of every cluster, held away from zero."""
-    columns = _columns(values, model.families)
     found: dict[str, np.ndarray] = {}
-    if model.soft:
-        weight = values.reshape(-1, values.shape[-1])
-        seen = np.isfinite(weight).all(-1)
-        sums = np.stack([weight[seen & (label == k)].sum(0) for k in range(model.n_states)]) + 1.0
-        return {"probabilities": sums / sums.sum(1, keepdims=True)}
-    for i, (family, suffix) in enumerate(zip(model.families, model.suffixes, strict=True)):
-        own = columns if model.wide else columns[i : i + 1]
-        groups = [[c[np.isfinite(c) & (label == k)] for c, _ in own] for k in range(model.n_states)]
+    for part, family, suffix in zip(parts_of(values, model), model.families, model.suffixes, strict=True):
         if family == "categorical":
             assert model.n_symbols is not None
-            counts = np.stack([np.bincount(g[0].astype(int), minlength=model.n_symbols) for g in groups]) + 1.0
-            found[f"probabilities{suffix}"] = counts / counts.sum(1, keepdims=True)
+            seen = np.isfinite(part).all(-1)
+            if model.soft:
+                sums = np.stack([part[seen & (label == k)].sum(0) for k in range(model.n_states)])
+            else:
+                own = [part[seen & (label == k), 0].astype(int) for k in range(model.n_states)]
+                sums = np.stack([np.bincount(symbols, minlength=model.n_symbols) for symbols in own])
+            found[f"probabilities{suffix}"] = (sums + 1.0) / (sums + 1.0).sum(1, keepdims=True)
             continue
-        overall = [_moments(c, f) for c, f in own]
+        groups = [[c[np.isfinite(c) & (label == k)] for c in part.T] for k in range(model.n_states)]
+        overall = [_moments(c, family) for c in part.T]
         mean = np.array([[v.mean() if v.size else m for v, (m, _) in zip(g, overall, strict=True)] for g in groups])
         if family == "normal":
             sd = np.array(

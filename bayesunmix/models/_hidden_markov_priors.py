@@ -47,23 +47,30 @@ def prior_of(model: HiddenMarkovModel, name: str) -> dist.Distribution:
 
 
 def emissions_at(model: HiddenMarkovModel, found: Mapping[str, Any], measurement_cov=None) -> tuple[Any, ...]:
-    """Emission families at given parameters."""
+    """Emission families at given parameters.
+
+    ``measurement_cov`` is (sequence, time, feature, feature), or (sequence, time) variances of a single feature; every
+    normal emission of a list takes its own variance.
+    """
     noise = None if measurement_cov is None else jnp.asarray(measurement_cov)
     if noise is not None and noise.ndim < 4:
         noise = noise[..., None, None]
     made: list[Any] = []
+    start = 0
     for family, suffix in zip(model.families, model.suffixes, strict=True):
         value: dict[str, Any] = {name: found.get(name + suffix) for name in EMISSIONS[family]}
         if family == "normal":
             wide = lambda v: v if v is None or model.wide else v[:, None]  # noqa: E731
             means, scales = wide(value["means"]), wide(value["scales"])
-            made.append(emissions.Normal(means, scales, value["covariances"], noise))
+            own = noise if noise is None or model.wide else noise[..., start : start + 1, start : start + 1]
+            made.append(emissions.Normal(means, scales, value["covariances"], own))
         elif family == "categorical":
             made.append(emissions.Categorical(value["probabilities"], () if model.soft else None))
         elif family == "poisson":
             made.append(emissions.Poisson(value["rates"]))
         else:
             made.append(emissions.Exponential(value["rates"]))
+        start += made[-1].columns
     return tuple(made)
 
 

@@ -42,8 +42,8 @@ def checked_sizes(model: HiddenMarkovModel) -> dict[str, Any]:
         raise ValueError("emission: expected at least one family, got an empty list")
     if model.covariance not in ("full", "diagonal"):
         raise ValueError(f'covariance: expected "full" or "diagonal", got {model.covariance!r}')
-    if model.soft and emission != "categorical":
-        raise ValueError(f'soft: only for emission="categorical", got {emission!r}')
+    if model.soft and "categorical" not in families:
+        raise ValueError(f'soft: only for emission="categorical", alone or in a list, got {emission!r}')
     return {
         "n_states": int(states),
         "emission": emission,

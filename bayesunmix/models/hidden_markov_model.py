@@ -68,7 +68,7 @@ class HiddenMarkovModel:
     covariance : "full" or "diagonal"
         Of normal emissions of several features.
     soft : bool
-        Categorical data are the probabilities that a classifier gave (sequence, time, symbol).
+        Categorical data are the probabilities that a classifier gave, a column for every symbol, also in a list.
     n_symbols, n_steps, n_features
         Sizes that :meth:`bind` reads from the data.
 
@@ -250,7 +250,7 @@ class HiddenMarkovModel:
             "n_symbols": frames.count_symbols(values, self.families, self.soft, self.n_symbols),
         }
         sized = replace(self, **sizes)
-        frames.check(values, sized.families, soft=sized.soft)
+        frames.check(values, sized)
         if sized.n_states == 1:
             sized = replace(sized, fixed={**sized.fixed, "initial": np.ones(1), "transition": np.ones((1, 1))})
         for name in sized.ordered if isinstance(sized.ordered, tuple) else ():

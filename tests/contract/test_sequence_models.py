@@ -162,7 +162,7 @@ def test_latents_are_probabilities_on_the_data_s_own_axes(name: str, fits: dict[
     np.testing.assert_allclose(sd**2, noise**2 + spread**2, rtol=1e-6, atol=1e-12)
 
 
-@FITTED
+@pytest.mark.parametrize("name", [pytest.param("HiddenMarkovModel, list", marks=pytest.mark.slow), "MarkovChain"])
 def test_it_predicts_and_is_criticised(name: str, fits: dict[str, bu.Fit], data: dict[str, xr.DataArray]) -> None:
     fit, like = fits[name], data[MODELS[name][1]]
     checked = bu.check(fit, draws=20)

@@ -22,11 +22,16 @@ from bayesunmix.align import match_labels
 from bayesunmix.models import HiddenMarkovModel
 
 
-@pytest.mark.parametrize("emission", ["normal", ["poisson", "categorical"]])
-def test_the_textbook_program_summed_over_paths_is_the_marginal(emission) -> None:
+@pytest.mark.parametrize("kind", ["normal", "list", "soft"])
+def test_the_textbook_program_summed_over_paths_is_the_marginal(kind: str) -> None:
     rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, (1, 4, 2)).astype(float) if isinstance(emission, list) else rng.normal(size=(1, 4))
-    model = HiddenMarkovModel(2, emission, n_symbols=3 if isinstance(emission, list) else None).bind(y)
+    y, emission = rng.normal(size=(1, 4)), ["poisson", "categorical"]
+    if kind == "list":
+        y = rng.integers(0, 3, (1, 4, 2)).astype(float)
+    elif kind == "soft":
+        y = np.concatenate([rng.integers(0, 3, (1, 4, 1)), rng.dirichlet(np.ones(3), (1, 4))], axis=-1)
+    settings = {"normal": {}, "list": {"emission": emission}, "soft": {"emission": emission, "soft": True}}[kind]
+    model = HiddenMarkovModel(2, **settings).bind(y)
     with jax.enable_x64(True):
         sites = handlers.trace(handlers.seed(model, 3)).get_trace(y, n_units=1)
         drawn = {n: s["value"] for n, s in sites.items() if s["type"] == "sample" and n != "y"}
@@ -154,6 +159,7 @@ def test_settings_out_of_range_are_refused(wrong, match: str) -> None:
         ("categorical", [[-1.0, 1.0]], "whole numbers"),
         ("exponential", [[-1.0, 1.0]], "positive"),
         (["normal", "poisson"], [[1.0, 2.0]], "expected 2 features"),
+        (["normal", "categorical"], [[1.0, 2.0]], "expected 2 features"),
         ("normal", [[np.inf, 1.0]], "infinite"),
         ("normal", [[np.nan, np.nan]], "no value"),
     ],
@@ -161,6 +167,26 @@ def test_settings_out_of_range_are_refused(wrong, match: str) -> None:
 def test_data_that_cannot_be_are_refused(emission, y, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         bu.fit(HiddenMarkovModel(2, emission), np.array(y), progress=False)
+
+
+def test_soft_symbols_stand_beside_other_features() -> None:
+    """A column of counts and three of a classifier: sizes, priors and a start from the right columns."""
+    rng = np.random.default_rng(6)
+    state = np.repeat([0, 1, 0], 20)
+    share = np.where(state[:, None] == 1, [0.05, 0.05, 0.9], [0.8, 0.1, 0.1])
+    y = np.concatenate([rng.poisson(np.where(state == 1, 20, 2))[:, None], share], axis=1)[None]
+    model = HiddenMarkovModel(2, ["poisson", "categorical"], soft=True).bind(y)
+    assert (model.n_symbols, model.n_features) == (3, 4)
+    found = model.initial(y)
+    np.testing.assert_allclose(found["rates_0"], [y[0, state == k, 0].mean() for k in range(2)])
+    sums = np.stack([share[state == k].sum(0) + 1.0 for k in range(2)])
+    np.testing.assert_allclose(found["probabilities_1"], sums / sums.sum(1, keepdims=True))
+    for wrong, match in (
+        (y[..., :2], "a column for every symbol"),
+        (np.concatenate([y, y[..., 1:2]], 2), "add to one"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            HiddenMarkovModel(2, ["poisson", "categorical"], soft=True).bind(wrong)
 
 
 def test_sequences_come_in_the_forms_of_the_peers() -> None:
