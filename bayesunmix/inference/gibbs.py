@@ -14,7 +14,7 @@ from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.run import Result
 from bayesunmix.inference.settings import SVI, Gibbs
 
-_BLOCK = 16  # draws finished at once, sweeps of warm-up made at once
+_BLOCK = 16  # draws made and finished at once, sweeps of warm-up made at once
 _DOUBLE_BYTES = 2**25  # of one parameter in double precision; more draws are kept in single precision
 _FEWEST = 4  # draws of a chain that was interrupted, to be told anything from
 _ENOUGH = 250  # draws a chain, for R-hat to see small disagreement
@@ -41,7 +41,8 @@ def infer_by_gibbs(
     """Run ``model.gibbs(y, covariates)``, which has ``start(rng, chains)``, ``sweep(state, rng)``, ``values(state)``.
 
     It may have ``finished(values)``, which takes values of many states, (chain, draw, ...), to those of the
-    program's sites at once, and ``sweeps(state, rng, count)`` where many sweeps cost less than as many calls.
+    program's sites at once, and ``sweeps(state, rng, thin, count)`` where many sweeps cost less than as many calls: the
+    state after them, and ``values`` of ``count`` states with ``thin`` sweeps between them, (chain, draw, ...).
 
     Every round keeps ``draws`` of each chain. Where chains disagree, or draws depend on one another too much,
     the round becomes warm-up of the next one, which keeps every second, fourth, ... sweep instead.
@@ -53,14 +54,14 @@ def infer_by_gibbs(
     finished = True
     try:
         for done in range(0, method.warmup, _BLOCK):
-            state = _swept(sampler, state, rng, min(_BLOCK, method.warmup - done))
+            state, _ = _swept(sampler, state, rng, 1, min(_BLOCK, method.warmup - done))
             progress.step(min(done + _BLOCK, method.warmup), method.warmup, "warm-up")
         while True:
             kept = _Kept(model, sampler, method.draws)
-            for done in range(method.draws):
-                state = _swept(sampler, state, rng, thin)
-                kept.append(sampler.values(state))
-                progress.step(done + 1, method.draws, f"sampling, one in {thin}" if thin > 1 else "sampling")
+            while kept.count < method.draws:
+                state, values = _swept(sampler, state, rng, thin, min(_BLOCK, method.draws - kept.count))
+                kept.append(values)
+                progress.step(kept.count, method.draws, f"sampling, one in {thin}" if thin > 1 else "sampling")
             values = kept.values()
             judged = _judge(model, values, thin)
             if judged.converged or 2 * thin > method.most_thin:
@@ -75,13 +76,18 @@ def infer_by_gibbs(
     return Result(values, judged, finished)
 
 
-def _swept(sampler: Any, state: Any, rng: np.random.Generator, count: int) -> Any:
-    """The state after ``count`` sweeps."""
+def _swept(
+    sampler: Any, state: Any, rng: np.random.Generator, thin: int, count: int
+) -> tuple[Any, dict[str, np.ndarray]]:
+    """The state after ``thin * count`` sweeps, and the values of ``count`` states on the way, (chain, draw, ...)."""
     if hasattr(sampler, "sweeps"):
-        return sampler.sweeps(state, rng, count)
+        return sampler.sweeps(state, rng, thin, count)
+    kept = []
     for _ in range(count):
-        state = sampler.sweep(state, rng)
-    return state
+        for _ in range(thin):
+            state = sampler.sweep(state, rng)
+        kept.append(sampler.values(state))
+    return state, {name: np.stack([one[name] for one in kept], axis=1) for name in kept[0]}
 
 
 class _Kept:
@@ -91,31 +97,22 @@ class _Kept:
         self._finish = getattr(sampler, "finished", lambda values: values)
         self._identify = getattr(model, "identified", lambda values: values)
         self._model, self._most = model, most
-        self._waiting: list[dict[str, np.ndarray]] = []
         self._arrays: dict[str, np.ndarray] = {}
         self.count = 0
 
     def append(self, values: dict[str, np.ndarray]) -> None:
-        self._waiting.append(values)
-        self.count += 1
-        if len(self._waiting) == _BLOCK:
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
-        stacked = {name: np.stack([one[name] for one in self._waiting], axis=1) for name in self._waiting[0]}
-        for name, block in self._identify(self._finish(stacked)).items():
+        """Take in draws (chain, draw, ...)."""
+        before = self.count
+        for name, block in self._identify(self._finish(values)).items():
             if name not in self._arrays:
                 shape = (len(block), self._most, *block.shape[2:])
                 large = 8 * int(np.prod(shape)) > _DOUBLE_BYTES
                 self._arrays[name] = np.empty(shape, np.float32 if large else np.float64)
-            self._arrays[name][:, self.count - len(self._waiting) : self.count] = block
-        self._waiting = []
+            self.count = before + block.shape[1]
+            self._arrays[name][:, before : self.count] = block
 
     def values(self) -> dict[str, np.ndarray]:
         """What there is, labels matched between draws."""
-        self._flush()
         return match_labels(self._model, {name: array[:, : self.count] for name, array in self._arrays.items()})
 
 

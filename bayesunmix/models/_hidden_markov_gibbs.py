@@ -33,7 +33,7 @@ _WALKS = 4  # of every entry, a sweep
 
 
 class PathSampler:
-    """Chains side by side, as the engine drives them: ``start``, ``sweep``, ``values``."""
+    """Chains side by side, as the engine drives them: ``start``, ``sweeps``, ``finished``."""
 
     def __init__(self, model: HiddenMarkovModel, y: Any, covariates: Mapping[str, Any]):
         unknown = sorted(set(covariates) - {"measurement_cov"})
@@ -55,19 +55,14 @@ class PathSampler:
             found[name] = jax.vmap(transform)(jnp.asarray(moved))
         return found
 
-    def sweep(self, state: Values, rng: np.random.Generator) -> Values:
-        """All chains once."""
-        return self.sweeps(state, rng, 1)
+    def sweeps(self, state: Values, rng: np.random.Generator, thin: int, count: int):
+        """All chains ``thin * count`` times: where they are then, and ``count`` states on the way, (chain, draw, ...).
 
-    def sweeps(self, state: Values, rng: np.random.Generator, count: int) -> Values:
-        """All chains ``count`` times."""
+        Compiled for a block of draws; a shorter one is cut from it.
+        """
         seed = jnp.asarray(rng.integers(2**31, size=(), dtype=np.int64))
-        return _sweeps(self._model, seed, jnp.asarray(count), state, self._y, self._noise)
-
-    @staticmethod
-    def values(state: Values) -> dict[str, np.ndarray]:
-        """Parameters by name, (chain, ...)."""
-        return {name: np.asarray(value) for name, value in state.items()}
+        state, kept = _sweeps(self._model, seed, jnp.asarray(thin), state, self._y, self._noise)
+        return state, {name: np.moveaxis(np.asarray(value), 0, 1)[:, :count] for name, value in kept.items()}
 
     def finished(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Draws (chain, draw, ...) with their states in the order that the model asks for."""
@@ -87,15 +82,19 @@ def _without_order(model: HiddenMarkovModel) -> tuple[HiddenMarkovModel, str]:
     return (free, ordered[0]) if len(ordered) == 1 and free.exchangeable else (model, "")
 
 
-@jax.jit
-def _sweeps(model: HiddenMarkovModel, seed, count, state: Values, y, noise) -> Values:
+@partial(jax.jit, static_argnames="draws")
+def _sweeps(model: HiddenMarkovModel, seed, thin, state: Values, y, noise, draws: int = 16) -> tuple[Values, Values]:
     chains = len(next(iter(state.values())))
 
     def once(i, state):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), i), chains)
         return jax.vmap(lambda key, values: _sweep(model, key, values, y, noise))(keys, state)
 
-    return jax.lax.fori_loop(0, count, once, state)
+    def draw(state, i):
+        state = jax.lax.fori_loop(i * thin, (i + 1) * thin, once, state)
+        return state, state
+
+    return jax.lax.scan(draw, state, jnp.arange(draws))
 
 
 def _sweep(model: HiddenMarkovModel, key, values: Values, y, noise) -> Values:
