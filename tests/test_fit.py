@@ -5,10 +5,11 @@ All images have one shape and most fits one program, so that compiled functions 
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 import bayesunmix as bu
+from bayesunmix.inference import sampler
 from bayesunmix.inference.diagnostics import MC_SHIFT_LIMIT
 from bayesunmix.models import LinearUnmixing
 
@@ -306,6 +308,40 @@ def test_nuts_and_svi_agree(fit: bu.Fit) -> None:
     # A guide may be wrong by its own limit, beyond Monte Carlo and integration error.
     assert rms_shift(sampled, fit) < np.hypot(MONTE_CARLO, 0.25)
     np.testing.assert_allclose(np.mean(moments(sampled)[1] / moments(fit)[1]), 1.0, atol=0.2)
+
+
+@pytest.mark.slow
+def test_float32_and_float64_give_the_same_posterior(fit: bu.Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole fit as an accelerator computes it, on a CPU: no double precision anywhere."""
+    for module in (sys.modules[bu.fit.__module__], sampler):
+        monkeypatch.setattr(module, "native_precision", nullcontext)
+    single = run(fit.data)
+    assert single.posterior["endmembers"].dtype == np.float32
+    assert single.converged, single.diagnostics.attrs["verdict"]
+    for name in ("endmembers", "noise_scale"):
+        # One number alone may be off by three Monte Carlo errors; 32 correlated ones are off by about one, rms.
+        assert rms_shift(single, fit, name) < (1 if name == "endmembers" else 3) * MONTE_CARLO
+        np.testing.assert_allclose(np.mean(moments(single, name)[1] / moments(fit, name)[1]), 1.0, atol=0.2)
+    one, other = (f.latent()["abundance"] for f in (single, fit))
+    away = (one - other).sel(statistic="mean") / other.sel(statistic="sd")
+    assert float(np.sqrt((away**2).mean())) < MONTE_CARLO
+
+
+# ---------------------------------------------------------------------- progress
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_sees_the_elbo_and_a_pipe_nothing(fit: bu.Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, pipe = _Terminal(), io.StringIO()
+    for stream in (terminal, pipe):
+        monkeypatch.setattr(sys, "stderr", stream)
+        bu.fit(LinearUnmixing(2), fit.data, SVI)
+    assert "ELBO" in terminal.getvalue()
+    assert pipe.getvalue() == ""
 
 
 # ---------------------------------------------------------------------- Ctrl-C
