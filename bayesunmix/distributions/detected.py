@@ -21,6 +21,7 @@ from numpyro.distributions import constraints
 
 from bayesunmix.distributions import simplex
 from bayesunmix.distributions.channel_laws import LAWS
+from bayesunmix.distributions.mixed_spectra import MixedSpectra
 from bayesunmix.distributions.score_curvature import Scores, curvature
 from bayesunmix.distributions.weighted import WeightedPoints
 
@@ -39,7 +40,7 @@ class Rule(NamedTuple):
     filled: jax.Array  # (units, most) channels with counts, of a law that sees no others; padded with the first
 
 
-class DetectedUnmixing(dist.Distribution):
+class DetectedUnmixing(MixedSpectra):
     """Linear mixture under a law per channel, abundances (and brightness) integrated out.
 
     Parameters
@@ -65,7 +66,6 @@ class DetectedUnmixing(dist.Distribution):
         "gain": constraints.positive,
         "read_noise": constraints.positive,
     }
-    support = constraints.real_vector
     pytree_data_fields = ("endmembers", "concentration", "brightness_shape", "noise_scale", "gain", "read_noise")
     pytree_aux_fields = ("law", "n_points")
 
@@ -111,16 +111,7 @@ class DetectedUnmixing(dist.Distribution):
     def _noise(self) -> tuple:
         return tuple(getattr(self, name) for name in self._law.noise)
 
-    def _exponents(self):
-        return jnp.ones_like(self.endmembers[:, 0]) if self.concentration is None else self.concentration
-
     # ------------------------------------------------------------------ the marginal likelihood
-
-    def log_prob(self, value, intermediates=None):
-        """Log marginal density of every unit, shape ``value.shape[:-1]``."""
-        units = value.reshape((-1, value.shape[-1]))
-        rule = self.rule(units, jax.random.key(0), jnp.arange(units.shape[0]))
-        return self.log_prob_on(rule).reshape(value.shape[:-1])
 
     def rule(self, value, key, index, *, n_points=None) -> Rule:
         """Integration rule of every unit at these parameters.
@@ -145,11 +136,6 @@ class DetectedUnmixing(dist.Distribution):
         return jax.lax.stop_gradient(
             Rule(frame, value, self._law.constant(value).sum(1), _filled(value, self._most_filled()))
         )
-
-    @staticmethod
-    def redraw(rule: Rule, key, index) -> Rule:
-        """The same rule with fresh points, as many as before."""
-        return rule._replace(frame=simplex.redraw(rule.frame, key, index))
 
     def log_prob_on(self, rule: Rule):
         """Log marginal density of the units of ``rule`` (made at nearby parameters), shape (units,)."""
@@ -230,14 +216,8 @@ class DetectedUnmixing(dist.Distribution):
 
     # ------------------------------------------------------------------ the latent
 
-    def conditional(self, value, key=None, index=None, *, n_points=None):
-        """Distribution of the latent given the data, on points of its own."""
-        key = jax.random.key(1) if key is None else key
-        index = jnp.arange(value.shape[0]) if index is None else index
-        return self.conditional_on(self.rule(value, key, index, n_points=n_points))
-
     def conditional_on(self, rule: Rule) -> WeightedPoints:
-        """The same, on the points of a rule made at nearby parameters."""
+        """Distribution of the latent given the data, on the points of a rule made at nearby parameters."""
         _, pull, gram, beyond = self._expanded(rule)
         points, weights, *_ = simplex.nodes(rule.frame, pull, gram, self.concentration, beyond)
         if self.closed:
@@ -250,10 +230,6 @@ class DetectedUnmixing(dist.Distribution):
         mean = latent @ self.endmembers if self.closed else (latent[..., :-1] @ self.endmembers) * latent[..., -1:]
         return self._law.distribution(mean, self._noise()).to_event(1)
 
-    def sample(self, key, sample_shape=()):
-        """Draw the latent, then data."""
-        return self.sample_with_latent(key, sample_shape)[0]
-
     def sample_with_latent(self, key, sample_shape=()):
         """Data and the latent that made them."""
         key_abundance, key_brightness, key_data = jax.random.split(key, 3)
@@ -263,11 +239,6 @@ class DetectedUnmixing(dist.Distribution):
             size = dist.Gamma(self.brightness_shape, self.brightness_shape).sample(key_brightness, shape)
             latent = jnp.concatenate([latent, size[..., None]], axis=-1)
         return self.emission(latent).sample(key_data), latent
-
-    @property
-    def mean(self):
-        share = self._exponents() / self._exponents().sum()
-        return jnp.broadcast_to(share @ self.endmembers, self.batch_shape + self.event_shape)
 
     @property
     def variance(self):

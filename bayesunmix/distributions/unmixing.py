@@ -18,6 +18,7 @@ from numpyro.distributions import constraints
 
 from bayesunmix.distributions import simplex
 from bayesunmix.distributions.curvature import curvature
+from bayesunmix.distributions.mixed_spectra import MixedSpectra
 from bayesunmix.distributions.moments import moments
 from bayesunmix.distributions.weighted import WeightedPoints
 
@@ -35,7 +36,7 @@ class Rule(NamedTuple):
     reference: jax.Array  # (K, channel): endmembers the residual was taken with
 
 
-class NormalUnmixing(dist.Distribution):
+class NormalUnmixing(MixedSpectra):
     """Normal linear mixture with the abundances integrated over the simplex.
 
     Parameters
@@ -54,7 +55,6 @@ class NormalUnmixing(dist.Distribution):
         "concentration": constraints.independent(constraints.positive, 1),
         "noise_scale": constraints.positive,
     }
-    support = constraints.real_vector
     pytree_data_fields = ("endmembers", "concentration", "noise_scale")
     pytree_aux_fields = ("n_points",)
 
@@ -73,12 +73,6 @@ class NormalUnmixing(dist.Distribution):
 
     # ------------------------------------------------------------------ the marginal likelihood
 
-    def log_prob(self, value, intermediates=None):
-        """Log marginal density of every unit, shape ``value.shape[:-1]``; differentiable in all parameters."""
-        units = value.reshape((-1, value.shape[-1]))
-        rule = self.rule(units, jax.random.key(0), jnp.arange(units.shape[0]))
-        return self.log_prob_on(rule).reshape(value.shape[:-1])
-
     def rule(self, value, key, index, *, n_points=None) -> Rule:
         """Integration rule of every unit at these parameters.
 
@@ -92,18 +86,10 @@ class NormalUnmixing(dist.Distribution):
         rule = Rule(frame, value - frame.centre.T @ self.endmembers, self.endmembers)
         return jax.lax.stop_gradient(rule)
 
-    @staticmethod
-    def redraw(rule: Rule, key, index) -> Rule:
-        """The same rule with fresh points, as many as before."""
-        return rule._replace(frame=simplex.redraw(rule.frame, key, index))
-
     def log_prob_on(self, rule: Rule):
         """Log marginal density of the units of ``rule`` (made at nearby parameters), shape (units,)."""
         pull, gram, at_centre = self._about(rule)
         return at_centre + simplex.log_integral(rule.frame, pull, gram, self.concentration)
-
-    def _exponents(self):
-        return jnp.ones_like(self.endmembers[:, 0]) if self.concentration is None else self.concentration
 
     def _shapes(self):
         """Endmembers about their mean, (K, channel): abundances sum to one, so that the integrand sees nothing else.
@@ -141,14 +127,8 @@ class NormalUnmixing(dist.Distribution):
 
     # ------------------------------------------------------------------ the latent
 
-    def conditional(self, value, key=None, index=None, *, n_points=None):
-        """Distribution of the abundances given the data, p(a | y, parameters), on points of its own."""
-        key = jax.random.key(1) if key is None else key
-        index = jnp.arange(value.shape[0]) if index is None else index
-        return self.conditional_on(self.rule(value, key, index, n_points=n_points))
-
     def conditional_on(self, rule: Rule) -> WeightedPoints:
-        """The same, on the points of a rule made at nearby parameters."""
+        """Distribution of the abundances given the data, on the points of a rule made at nearby parameters."""
         pull, gram, _ = self._about(rule)
         found = simplex.nodes(rule.frame, pull, gram, self.concentration)
         return WeightedPoints(found.points, found.weights)
@@ -161,20 +141,11 @@ class NormalUnmixing(dist.Distribution):
         """Prior of one unit's abundances."""
         return dist.Dirichlet(self._exponents())
 
-    def sample(self, key, sample_shape=()):
-        """Draw abundances, then data."""
-        return self.sample_with_latent(key, sample_shape)[0]
-
     def sample_with_latent(self, key, sample_shape=()):
         """Data and the abundances that made them."""
         key_latent, key_data = jax.random.split(key)
         latent = self.latent_prior().sample(key_latent, tuple(sample_shape) + self.batch_shape)
         return self.emission(latent).sample(key_data), latent
-
-    @property
-    def mean(self):
-        share = self._exponents() / self._exponents().sum()
-        return jnp.broadcast_to(share @ self.endmembers, self.batch_shape + self.event_shape)
 
     @property
     def variance(self):
