@@ -230,7 +230,7 @@ def test_scree_shows_intervals_above_the_noise(fit: bu.Fit) -> None:
 
     figure = bu.plot.scree(fit)
     (ax,) = figure.axes
-    assert len(ax.containers) == 4 and ax.get_ylabel() == "variance (counts²)"
+    assert len(ax.containers) == 4 and ax.get_ylabel() == "variance, (counts)²"
     middle = [float(c.lines[0].get_ydata()[0]) for c in ax.containers]
     np.testing.assert_allclose(middle, fit.posterior["explained_variance"].median(("chain", "draw")))
     filled = [c.lines[0].get_markerfacecolor() != "white" for c in ax.containers]
