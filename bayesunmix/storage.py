@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import datetime
 import importlib
-import json
 import os
-import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from bayesunmix import _netcdf
 from bayesunmix.data.units import Units
 from bayesunmix.fit import Fit
 from bayesunmix.inference import NUTS, SVI, Gibbs
@@ -27,9 +26,6 @@ from bayesunmix.inference.run import settings_as_dict
 FORMAT, VERSION = "bayesunmix fit", 1
 _MODELS = "bayesunmix.models"
 _METHODS: dict[str, type[SVI] | type[NUTS] | type[Gibbs]] = {"SVI": SVI, "NUTS": NUTS, "Gibbs": Gibbs}
-# Everything that is no array stands in one JSON text: netCDF attributes know no nesting, and HDF5 limits
-# their size.
-_TEXT = "description"
 
 
 def save_fit(fit: Fit, path: Any) -> None:
@@ -42,8 +38,14 @@ def save_fit(fit: Fit, path: Any) -> None:
     ------
     TypeError
         When the model or a covariate holds what is neither number, text nor array.
+    FileNotFoundError, IsADirectoryError
+        When ``path`` lies in no folder, or is one.
     """
-    path = Path(path)
+    path = _as_path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: expected the name of a file, got a folder; for instance {path / 'fit.nc'}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write into; make it first")
     units = fit.units
     model, model_arrays = _pack_model(fit.model)
     covariates, covariate_arrays = _pack_fields(fit.covariates, "covariate")
@@ -58,7 +60,6 @@ def save_fit(fit: Fit, path: Any) -> None:
         groups[f"coords/{dim}"] = xr.Dataset({"values": ("position", coord.values, coord.attrs)})
     if fit.truth is not None:
         groups["truth"] = fit.truth
-    plain = {name: _plain(dataset) for name, dataset in groups.items()}
     description = {
         "format": FORMAT,
         "version": VERSION,
@@ -75,14 +76,8 @@ def save_fit(fit: Fit, path: Any) -> None:
             "name": units.name,
             "attrs": units.attrs,
         },
-        "groups": {name: about for name, (_, about) in plain.items()},
     }
-    text = json.dumps(_keyed(description), default=_as_json)
-    with _appears_whole(path) as file:
-        root = xr.Dataset({_TEXT: ((), text)}, attrs={"title": f"{FORMAT}, version {VERSION}"})
-        root.to_netcdf(file, engine="h5netcdf")
-        for name, (dataset, _) in plain.items():
-            dataset.to_netcdf(file, group=name, mode="a", engine="h5netcdf", encoding=_unaltered(dataset))
+    _netcdf.write(path, f"{FORMAT}, version {VERSION}", description, groups)
 
 
 def read_fit(path: Any, model: Any = None) -> Fit:
@@ -96,24 +91,27 @@ def read_fit(path: Any, model: Any = None) -> Fit:
 
     Raises
     ------
-    FileNotFoundError
+    FileNotFoundError, IsADirectoryError
         When there is no file.
+    TypeError
+        When ``path`` is no path, or ``model`` no model.
     ValueError
         When the file is no fit, is damaged or of a later version, or when ``model`` is needed or does not
         fit.
     """
-    path = Path(path)
+    path = _as_path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: expected a file that fit.save wrote, got a folder; try {path / 'fit.nc'}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected one that fit.save wrote")
-    about = _read_description(path)
-    try:
-        groups = {name: _read_group(path, name, entry) for name, entry in about["groups"].items()}
-        units = _read_units(about["units"], groups)
-        covariates = _unpack_fields(about["covariates"], groups["covariates"])
-        method = dict(about["method"])
-        settings = _METHODS[method.pop("name")](**method)
-    except (KeyError, OSError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{path}: the file is a fit but damaged: {error}") from error
+    if model is not None and (isinstance(model, type) or not callable(model)):
+        raise TypeError(f"model: expected the model that was fitted, got {model!r}")
+    about = _described(path)
+    groups = _netcdf.read_groups(path)
+    units = _read_units(about["units"], groups)
+    covariates = _unpack_fields(about["covariates"], groups["covariates"])
+    method = dict(about["method"])
+    settings = _METHODS[method.pop("name")](**method)
     if model is None:
         model = _unpack_model(path, about["model"], groups["model"])
     elif hasattr(model, "bind") and not getattr(model, "bound", False):
@@ -130,6 +128,27 @@ def read_fit(path: Any, model: Any = None) -> Fit:
         covariates=covariates,
         truth=groups.get("truth"),
     )
+
+
+def _as_path(path: Any) -> Path:
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise TypeError(f"path: expected the name of a file, got {path!r}")
+    return Path(path)
+
+
+def _described(path: Path) -> dict[str, Any]:
+    foreign = f"{path}: not a fit that fit.save wrote"
+    try:
+        about = _netcdf.read_description(path)
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{foreign}: {error}") from error
+    if about.get("format") != FORMAT:
+        raise ValueError(foreign)
+    if about["version"] > VERSION:
+        raise ValueError(
+            f"{path}: written by a later bayesunmix (file version {about['version']}, here {VERSION}): update"
+        )
+    return about
 
 
 # ---------------------------------------------------------------------- the model
@@ -163,14 +182,25 @@ def _unpack_model(path: Path, about: dict[str, Any], arrays: xr.Dataset) -> Any:
 
 
 def _check_model(path: Path, model: Any, units: Units, covariates: dict[str, Any], posterior: xr.Dataset) -> None:
+    """Whether the program has the sites that the file holds draws of, and of their shapes."""
     with native_precision():
-        program, _ = compile_model(model, jnp.asarray(units.values), covariates)
-    missing = sorted({name for name, _ in program.shapes} - set(map(str, posterior.data_vars)))
+        y = jnp.asarray(units.values)
+        program, numbers = compile_model(model, y, covariates)
+        at = partial(program.evaluate, numbers, y=y, covariates=covariates)
+        sites = jax.eval_shape(lambda z: at(z=z).values, jnp.zeros(program.size))
+    held = {str(name): draws.shape[2:] for name, draws in posterior.data_vars.items()}
+    missing = sorted({name for name, _ in program.shapes} - set(held))
     if missing:
         raise ValueError(
-            f"{path}: the model has sites {missing} of which the file holds no draws (it has "
-            f"{sorted(map(str, posterior.data_vars))}): pass the model that was fitted"
+            f"{path}: the model has sites {missing} of which the file holds no draws (it has {sorted(held)}): "
+            "pass the model that was fitted"
         )
+    for name, _ in program.shapes:
+        if sites[name].shape != held[name]:
+            raise ValueError(
+                f"{path}: the model's {name!r} has shape {sites[name].shape}, the draws in the file {held[name]}: "
+                "pass the model that was fitted"
+            )
 
 
 def _pack_fields(fields: Mapping[str, Any], owner: str) -> tuple[dict[str, Any], xr.Dataset]:
@@ -243,98 +273,3 @@ def _read_units(about: dict[str, Any], groups: Mapping[str, xr.Dataset]) -> Unit
         lengths=groups["units"]["lengths"].values if "lengths" in groups["units"] else None,
         independent=groups["units"]["independent"].values if "independent" in groups["units"] else None,
     )
-
-
-# ---------------------------------------------------------------------- netCDF
-
-
-def _plain(dataset: xr.Dataset) -> tuple[xr.Dataset, dict[str, Any]]:
-    """A dataset that netCDF holds to the bit, and what it cannot hold: types, attributes, coordinates."""
-    flat = dataset.reset_coords()
-    about: dict[str, Any] = {
-        "attrs": dict(dataset.attrs),
-        "coords": sorted(map(str, dataset.coords)),
-        "variables": {},
-    }
-    arrays = {}
-    for name in flat.variables:
-        variable = flat.variables[name]
-        values = np.asarray(variable.values)
-        about["variables"][str(name)] = {"dtype": values.dtype.str, "attrs": dict(variable.attrs)}
-        if values.dtype.kind in "mM":
-            values = values.view(np.int64)
-        elif values.dtype.kind == "b":
-            values = values.astype(np.int8)
-        elif values.dtype.kind not in "iufU" and not all(isinstance(v, str) for v in values.flat):
-            raise TypeError(f"cannot save {name!r} of type {values.dtype}: expected numbers, times or texts")
-        elif values.dtype.kind in "iuf":
-            values = values.astype(values.dtype.newbyteorder("="), copy=False)
-        # For other readers of the file; this one takes the attributes from the description.
-        shown = {k: v for k, v in variable.attrs.items() if k in ("units", "long_name") and isinstance(v, str)}
-        arrays[str(name)] = xr.Variable(variable.dims, values, shown)
-    return xr.Dataset(arrays), about
-
-
-def _unaltered(dataset: xr.Dataset) -> dict[Any, dict[str, Any]]:
-    return {name: {"_FillValue": None} for name in dataset.variables}
-
-
-def _read_group(path: Path, name: str, about: dict[str, Any]) -> xr.Dataset:
-    with xr.open_dataset(path, group=name, engine="h5netcdf", decode_cf=False, cache=False) as file:
-        arrays = {}
-        for key, entry in about["variables"].items():
-            variable = file.variables[key]
-            values = np.asarray(variable.values).astype(entry["dtype"], copy=False)
-            arrays[key] = xr.Variable(variable.dims, values, entry["attrs"])
-    return xr.Dataset(arrays, attrs=about["attrs"]).set_coords(about["coords"])
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    foreign = f"{path}: not a fit that fit.save wrote"
-    try:
-        with xr.open_dataset(path, engine="h5netcdf", decode_cf=False) as file:
-            if _TEXT not in file:
-                raise ValueError(foreign)
-            about = json.loads(str(file[_TEXT].values))
-    except (OSError, KeyError, RuntimeError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{foreign}: {error}") from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise ValueError(foreign)
-    if about["version"] > VERSION:
-        raise ValueError(
-            f"{path}: written by a later bayesunmix (file version {about['version']}, here {VERSION}): update"
-        )
-    return about
-
-
-@contextlib.contextmanager
-def _appears_whole(path: Path):
-    """A temporary name beside ``path`` that becomes ``path`` when nothing went wrong."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        mode = os.umask(0)
-        os.umask(mode)
-        temporary.chmod(0o666 & ~mode)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _keyed(value: Any) -> Any:
-    """The same nesting with texts as keys."""
-    if isinstance(value, Mapping):
-        return {str(key): _keyed(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_keyed(inner) for inner in value]
-    return value
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__jax_array__"):
-        return np.asarray(value).tolist()
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    return str(value)

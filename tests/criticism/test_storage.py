@@ -177,3 +177,48 @@ def test_a_file_that_lost_a_group_or_comes_from_the_future(saved, tmp_path) -> N
         file["description"][()] = json.dumps({**about, "version": 2})
     with pytest.raises(ValueError, match="later bayesunmix"):
         bu.load_fit(path)
+
+
+def test_a_number_or_a_word_that_changed_is_noticed(saved, tmp_path) -> None:
+    """Each array of the file, and its description, changed in one place."""
+    import h5py
+
+    path = tmp_path / "changed.nc"
+    changed = 0
+    for group in ("posterior", "diagnostics", "units", "model", "coords/energy"):
+        for name in xr.open_dataset(saved, group=group, engine="h5netcdf", decode_cf=False).variables:
+            shutil.copy(saved, path)
+            with h5py.File(path, "a") as file:
+                stored = file[group][name]
+                flat = stored[...].reshape(-1)
+                flat[-1] = 0.5 if np.isnan(flat[-1]) else flat[-1] + 1
+                stored[...] = flat.reshape(stored.shape)
+            with pytest.raises(ValueError, match="damaged"):
+                bu.load_fit(path)
+            changed += 1
+    assert changed > 10
+    shutil.copy(saved, path)
+    with h5py.File(path, "a") as file:
+        text = file["description"][()].decode()
+        file["description"][()] = text.replace('"finished": true', '"finished": false')
+    with pytest.raises(ValueError, match="checksum"):
+        bu.load_fit(path)
+
+
+def test_a_model_of_another_size_is_refused(saved) -> None:
+    with pytest.raises(ValueError, match=r"'endmembers' has shape \(3, .*pass the model that was fitted"):
+        bu.load_fit(saved, model=LinearUnmixing(3))
+    with pytest.raises(TypeError, match="model: expected the model that was fitted, got 3"):
+        bu.load_fit(saved, model=3)
+
+
+def test_paths_that_are_none(svi_fit, saved, tmp_path) -> None:
+    for path in (None, 3, ""):
+        with pytest.raises(TypeError, match="path: expected the name of a file"):
+            bu.load_fit(path)
+    with pytest.raises(IsADirectoryError, match=r"try .*fit\.nc"):
+        bu.load_fit(saved.parent)
+    with pytest.raises(IsADirectoryError, match="got a folder"):
+        svi_fit.save(tmp_path)
+    with pytest.raises(FileNotFoundError, match="make it first"):
+        svi_fit.save(tmp_path / "absent" / "fit.nc")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import signal
 
 import pytest
 
@@ -35,3 +38,13 @@ def test_a_pipe_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_none_is_shown_when_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _shown(_Terminal(), monkeypatch, wanted=False) == ""
+
+
+def test_an_interrupt_that_was_swallowed_comes_again() -> None:
+    with Progress(False) as bar:
+        with contextlib.suppress(KeyboardInterrupt):  # as a callback of JAX does
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            bar.note("looking for the mode")
+        bar.note("and only once")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
