@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from bayesunmix._keys import as_key
+from bayesunmix._named import named_diagnostics, named_posterior
 from bayesunmix.data.sequences import as_sequences
 from bayesunmix.data.units import Units, as_units
 from bayesunmix.descriptors.sharing import as_vectors, independent
@@ -104,6 +105,9 @@ def fit(
     if members is not None:
         units = replace(units, independent=independent(members))
     bound = model.bind(units.values) if hasattr(model, "bind") and not getattr(model, "bound", False) else model
+    unknown = [name for name in covariates if not _takes(model, name)]
+    if unknown:
+        raise TypeError(f"{_name(model)} takes no covariate {unknown[0]!r}, and bu.fit has no such argument")
     if hasattr(bound, "unit_covariates"):
         covariates = {**bound.unit_covariates(units.values), **covariates}
     seen, given = units.values, covariates
@@ -120,13 +124,13 @@ def fit(
             result = infer(bound, seen, given, method, as_key(seed), bar)
     wall = time.perf_counter() - started
     values = result.values if own is not None or not hasattr(bound, "identified") else bound.identified(result.values)
-    posterior = _posterior(bound, values, units)
+    posterior = named_posterior(bound, values, units)
     return Fit(
         model=bound,
         method=method,
         units=units,
         posterior=posterior,
-        diagnostics=_diagnostics(result.diagnostics, posterior),
+        diagnostics=named_diagnostics(result.diagnostics, posterior),
         finished=result.finished,
         provenance=describe_run(units, settings_as_dict(method), seed, wall, name=_name(model)),
         covariates=covariates,
@@ -364,36 +368,3 @@ def units_of(model: Any, data: Any, mask: Any = None) -> Units:
 
 def _name(model: Any) -> str:
     return getattr(model, "__name__", type(model).__name__)
-
-
-def _posterior(model: Any, values: dict[str, np.ndarray], units: Units) -> xr.Dataset:
-    """Named draws: dims from the model, the channel coordinate from the data."""
-    dims = getattr(model, "dims", {})
-    arrays = {}
-    for name, value in values.items():
-        own = dims.get(name) or tuple(f"{name}_dim_{i}" for i in range(value.ndim - 2))
-        own = tuple(units.channel_dim if d == "channel" else d for d in own)
-        coords: dict[str, Any] = {
-            d: np.arange(n) for d, n in zip(own, value.shape[2:], strict=True) if d != units.channel_dim
-        }
-        if units.channel_dim in own and units.channel_dim in units.coords:
-            coords[units.channel_dim] = units.coords[units.channel_dim]
-        arrays[name] = xr.DataArray(value, dims=("chain", "draw", *own), coords=coords)
-    chains, draws = next(iter(values.values())).shape[:2]
-    return xr.Dataset(arrays, coords={"chain": np.arange(chains), "draw": np.arange(draws)})
-
-
-def _diagnostics(found: Any, posterior: xr.Dataset) -> xr.Dataset:
-    arrays = {name: xr.DataArray(value, dims=dims) for name, (dims, value) in found.arrays.items()}
-    for kind, by_name in found.per_parameter.items():
-        for name, value in by_name.items():
-            dims = posterior[name].dims[2:]
-            arrays[f"{kind}_{name}"] = xr.DataArray(value, dims=dims, coords={d: posterior[d] for d in dims})
-    attrs = {"converged": int(found.converged), "verdict": found.verdict}
-    for kind, by_name in found.per_parameter.items():
-        if by_name:
-            extreme = np.nanmax if kind == "rhat" else np.nanmin
-            arrays[kind] = xr.DataArray(
-                [float(extreme(v)) for v in by_name.values()], dims="site", coords={"site": list(by_name)}
-            )
-    return xr.Dataset(arrays, attrs=attrs)

@@ -48,6 +48,11 @@ def test_values_that_are_no_numbers(image: xr.DataArray, value: float, word: str
         run(image)
 
 
+def test_a_misspelt_argument(image: xr.DataArray) -> None:
+    with pytest.raises(TypeError, match="LinearUnmixing takes no covariate 'sed', and"):
+        run(image, sed=3)
+
+
 def test_complex_values(image: xr.DataArray) -> None:
     with pytest.raises(TypeError, match="expected real values, got complex"):
         run(image + 0j)

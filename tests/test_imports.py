@@ -17,6 +17,7 @@ ROWS = (
     ("data", "distributions", "align", "spatial"),
     ("provenance", "misfit"),
     ("descriptors", "models", "inference"),
+    ("_named", "_netcdf"),
     ("fit",),
     ("predict", "subspace", "storage", "sweep"),
     ("_arviz",),
@@ -33,6 +34,8 @@ ROWS = (
 )
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 ENGINE = {
+    "_named",
+    "_netcdf",
     "inference",
     "align",
     "spatial",

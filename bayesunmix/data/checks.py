@@ -13,6 +13,30 @@ import xarray as xr
 _TAKEN = ("chain", "draw", "unit", "statistic", "endmember", "component", "state")
 
 
+def one_array(data: Any) -> np.ndarray:
+    """Whatever NumPy takes for an array; lists whose rows differ in length are none."""
+    try:
+        return np.asarray(data)
+    except ValueError as error:
+        raise ValueError(f"expected one array (..., channel), got rows of different lengths: {error}") from error
+
+
+def known_sizes(image: xr.DataArray) -> None:
+    """No dim whose size dask has not worked out."""
+    if not all(isinstance(n, int | np.integer) for n in image.shape):
+        raise ValueError(
+            f"expected an array of known shape, got {image.shape}; call compute_chunk_sizes() on the dask array first"
+        )
+
+
+def in_double(values: np.ndarray) -> None:
+    """Extended precision may hold numbers beyond double precision."""
+    if values.dtype.itemsize > 8:
+        largest = np.abs(values).max()
+        if largest > np.finfo(np.float64).max:
+            raise ValueError(f"values up to {largest:.3g} do not fit into double precision; divide them before fitting")
+
+
 def real_numbers(image: xr.DataArray) -> None:
     """Integers or floats, not complex, boolean, text or objects."""
     if image.dtype.kind == "c":

@@ -5,6 +5,7 @@ Fields as in "ENVI header files", https://www.nv5geospatialsoftware.com/docs/env
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def _mapped(binary: Path, header: Path, fields: dict[str, str]) -> np.ndarray:
     dtype = np.dtype(_TYPES[code]).newbyteorder(">" if _integer(header, fields, "byte order", 0) else "<")
     order = _ORDERS[interleave]
     shape = tuple(sizes[i] for i in order)
-    expected = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    expected = offset + math.prod(shape) * dtype.itemsize
     found = binary.stat().st_size
     if found < expected:
         raise LoadError(

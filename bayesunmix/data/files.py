@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -78,12 +79,14 @@ def load(path: str | Path, dataset: str | None = None) -> xr.DataArray:
         (an ``OSError`` and a ``ValueError``) where there is no such file, where it is empty, damaged or of
         another type than its name says, where what reads it is not installed, or where it holds several data
         sets and ``dataset`` does not choose one of them.
+    TypeError
+        For a ``path`` that is none.
     """
     path = _existing(path)
     expected, read = _reader(path)
     image = _choose(_guarded(partial(read, path), path, expected), path, dataset).data
     if image.size == 0:
-        raise LoadError(f"{path}: data set {image.name!r} of shape {image.shape} holds no values.")
+        raise LoadError(f"{path}: data set {image.name!r} of shape {image.shape} holds no values; expected {expected}.")
     image.attrs.setdefault("source", path.name)
     return _guarded(image.load, path, expected) if image.nbytes <= EAGER_BYTES else image
 
@@ -112,8 +115,14 @@ def info(path: str | Path) -> list[DatasetInfo]:
 
 
 def _existing(path: str | Path) -> Path:
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise TypeError(f"path: expected the name of a file, got {path!r}")
     path = Path(path).expanduser()
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise LoadError(f"{str(path)[:80]}...: no name of a file: {error.strerror}.") from error
+    if not exists:
         raise LoadError(f"{path}: there is no such file.")
     if path.is_dir() and path.suffix.lower() != ".zspy":
         raise LoadError(f"{path}: expected a file, found a folder. Name a file in it.")

@@ -241,8 +241,9 @@ def _as_image(data: Any) -> xr.DataArray:
         raise TypeError("expected an array without a mask of its own; pass data.data and mask=~data.mask")
     if not isinstance(data, xr.DataArray):
         if not hasattr(data, "__dask_graph__"):
-            data = np.asarray(data)
+            data = checks.one_array(data)
         data = xr.DataArray(data, dims=("pixel", "channel") if data.ndim == 2 else bare_dims(data.ndim))
+    checks.known_sizes(data)
     checks.real_numbers(data)
     checks.dims(data)
     return data
@@ -307,6 +308,7 @@ def _gather(image: xr.DataArray, keep: np.ndarray) -> np.ndarray:
 
 def _floating(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "f":
+        checks.in_double(values)
         return values.astype({2: np.float32, 4: np.float32}.get(values.dtype.itemsize, np.float64), copy=False)
     largest = max(abs(int(values.min())), abs(int(values.max())))
     if largest > _EXACT_IN_FLOAT64:

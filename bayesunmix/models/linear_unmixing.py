@@ -17,6 +17,7 @@ from bayesunmix.distributions.detected import DetectedUnmixing
 from bayesunmix.distributions.priors import HalfNormal
 from bayesunmix.distributions.unmixing import NormalUnmixing
 from bayesunmix.models._hyperparameters import hyperparameters
+from bayesunmix.models._known_endmembers import checked, compare_with_data, warn_of_twins
 
 
 @hyperparameters
@@ -73,6 +74,8 @@ class LinearUnmixing:
 
     Raises
     ------
+    TypeError
+        For ``endmembers`` that are not real numbers.
     ValueError
         For sizes, names or numbers out of range.
 
@@ -99,11 +102,12 @@ class LinearUnmixing:
                 raise ValueError(
                     f"{name}: expected one of {', '.join(map(repr, allowed))}, got {getattr(self, name)!r}"
                 )
-        if not isinstance(self.n_endmembers, int | np.integer) or self.n_endmembers < 1:
+        size = self.n_endmembers
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
             raise ValueError(f"n_endmembers: expected an integer of at least 1, got {self.n_endmembers!r}")
         alpha = self.concentration
         number = isinstance(alpha, int | float | np.number) and np.isfinite(alpha) and alpha > 0
-        if alpha is not None and alpha != "learned" and not number:
+        if not number and not (alpha is None or (isinstance(alpha, str) and alpha == "learned")):
             raise ValueError(f'concentration: expected a positive number or "learned", got {alpha!r}')
         if self.likelihood != "normal" and self.endmember_support == "real":
             raise ValueError(
@@ -113,11 +117,7 @@ class LinearUnmixing:
         if self.likelihood != "normal" and self.noise == "diagonal":
             raise ValueError(f'noise="diagonal" belongs to likelihood="normal", got likelihood={self.likelihood!r}')
         if self.endmembers is not None:
-            known = np.asarray(self.endmembers, dtype=np.float64)
-            if known.ndim != 2 or len(known) != self.n_endmembers or not np.isfinite(known).all():
-                raise ValueError(
-                    f"endmembers: expected finite numbers of shape ({self.n_endmembers}, channel), got {known.shape}"
-                )
+            known = checked(self.endmembers, self.n_endmembers, self.endmember_support)
             object.__setattr__(self, "endmembers", known)
 
     # ------------------------------------------------------------------ the program
@@ -207,6 +207,16 @@ class LinearUnmixing:
 
         ``data`` is (..., channel). Data without any variation give a prior of unit scale and noise of .05, so that
         an empty template can be simulated on.
+
+        Raises
+        ------
+        ValueError
+            For more endmembers than channels or pixels, and known ones of other channels or in other units.
+
+        Warns
+        -----
+        UserWarning
+            For known endmembers that cannot be told apart, or do not resemble the data.
         """
         values = np.asarray(data, dtype=np.float64).reshape(-1, np.shape(data)[-1])
         n_units, n_channels = values.shape
@@ -219,6 +229,15 @@ class LinearUnmixing:
                 f"n_endmembers={self.n_endmembers} exceeds the {n_channels} channels: no more spectra than channels "
                 "can be told apart"
             )
+        varied = np.ptp(values) > 0
+        if varied and self.endmembers is None and self.n_endmembers > n_units:
+            raise ValueError(
+                f"n_endmembers={self.n_endmembers} exceeds the {n_units} pixels: no more spectra than pixels can be "
+                "found; give the endmembers if they are known"
+            )
+        if varied and self.endmembers is not None:
+            warn_of_twins(self.endmembers)
+            compare_with_data(self.endmembers, values, any_scale=self.brightness)
         rank = min(self.n_endmembers - (not self.brightness), n_channels - 1, n_units - 1)
         return replace(self, **_SCALES[self.likelihood](values, self.n_endmembers, rank, self.noise))
 

@@ -119,6 +119,17 @@ def test_damaged_bytes_never_escape_as_another_error(tmp_path: Path, suffix: str
         assert isinstance(image, xr.DataArray)
 
 
+@pytest.mark.parametrize("path", [None, 3, b"scan.npy", ""])
+def test_what_is_no_path(path: object) -> None:
+    with pytest.raises(TypeError, match="path: expected the name of a file"):
+        load(path)  # type: ignore[arg-type]
+
+
+def test_a_name_that_no_file_can_have() -> None:
+    with pytest.raises(LoadError, match="no name of a file"):
+        load("a" * 5000 + ".npy")
+
+
 def test_load_error_is_caught_as_either_builtin() -> None:
     assert issubclass(LoadError, OSError)
     assert issubclass(LoadError, ValueError)

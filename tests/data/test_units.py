@@ -286,11 +286,23 @@ def test_wrong_types(data: Any, message: str) -> None:
         (xr.DataArray(np.ones((3, 4, 5)), dims=("y", "unit", "energy")), "meaning of their own"),
         (np.ones((3, 4, 5)), "every kept value is 1.0: a constant image"),
         (np.zeros((3, 4, 5), dtype=int), "every kept value is 0"),
+        ([[1.0, 2.0, 3.0], [1.0, 2.0]], "rows of different lengths"),
+        pytest.param(
+            np.longdouble(10) ** np.longdouble(1000) * np.arange(60).reshape(3, 4, 5),
+            "do not fit into double precision",
+            marks=pytest.mark.skipif(np.finfo(np.longdouble).maxexp < 2000, reason="long double is double here"),
+        ),
     ],
 )
 def test_wrong_shapes_and_constant_images(data: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         as_units(data)
+
+
+def test_dask_of_unknown_size(image: xr.DataArray) -> None:
+    array = pytest.importorskip("dask.array").from_array(image.values.reshape(-1, image.shape[-1]), chunks=3)
+    with pytest.raises(ValueError, match="compute_chunk_sizes"):
+        as_units(array[array[:, 0] >= 0])
 
 
 def test_nan(image: xr.DataArray) -> None:

@@ -22,6 +22,11 @@ def data(n_units: int = 50, n_channels: int = 6) -> np.ndarray:
     [
         ({"n_endmembers": 0}, "n_endmembers: expected an integer of at least 1, got 0"),
         ({"n_endmembers": 2.5}, "n_endmembers: expected an integer"),
+        ({"n_endmembers": True}, "n_endmembers: expected an integer"),
+        ({"n_endmembers": 2, "concentration": np.ones(2)}, "concentration: expected a positive number or .learned."),
+        ({"n_endmembers": 2, "endmembers": [[1.0, 2.0], [1.0]]}, "endmembers: expected one array"),
+        ({"n_endmembers": 2, "endmembers": np.zeros((2, 4))}, "endmembers: every one of them is zero"),
+        ({"n_endmembers": 2, "endmembers": np.array([[1.0, -0.5], [1, 1]])}, "endmembers: expected no negative values"),
         ({"n_endmembers": 2, "noise": "pink"}, "noise: expected one of 'isotropic', 'diagonal', got 'pink'"),
         ({"n_endmembers": 2, "likelihood": "gamma"}, "likelihood: expected one of 'normal'"),
         ({"n_endmembers": 2, "endmember_support": "positive"}, "endmember_support: expected one of"),
@@ -34,6 +39,12 @@ def data(n_units: int = 50, n_channels: int = 6) -> np.ndarray:
 def test_a_wrong_option_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LinearUnmixing(**options)
+
+
+@pytest.mark.parametrize("known", [np.ones((2, 4)) * 1j, [["a", "b"], ["c", "d"]]])
+def test_endmembers_that_are_no_real_numbers(known: Any) -> None:
+    with pytest.raises(TypeError, match="endmembers: expected real numbers"):
+        LinearUnmixing(2, endmembers=known)
 
 
 def test_an_unknown_option_is_refused() -> None:
@@ -84,6 +95,44 @@ def test_channels_must_suffice_and_fit_known_endmembers() -> None:
         LinearUnmixing(2, endmembers=np.ones((2, 5))).bind(data())
 
 
+def test_pixels_must_suffice_for_unknown_endmembers() -> None:
+    with pytest.raises(ValueError, match="n_endmembers=3 exceeds the 2 pixels"):
+        LinearUnmixing(3).bind(data()[:2])
+
+
+def known_spectra() -> np.ndarray:
+    return np.random.default_rng(0).gamma(2.0, 1.0, (2, 6))  # those of data()
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3, 3.0])
+def test_known_endmembers_in_other_units_are_refused(factor: float) -> None:
+    with pytest.raises(ValueError, match=r"multiplied by \S+: give both in the same units") as caught:
+        LinearUnmixing(2, endmembers=factor * known_spectra()).bind(data())
+    # The noise of the mean spectrum is .5 % of its length.
+    assert float(str(caught.value).split("multiplied by ")[1].split(":")[0]) == pytest.approx(1 / factor, rel=0.02)
+    assert "brightness=True" in str(caught.value)
+    LinearUnmixing(2, endmembers=factor * known_spectra(), brightness=True).bind(data())
+
+
+def test_known_endmembers_of_something_else_are_warned_of() -> None:
+    other = np.array([[0.0, 0.0, 0.0, 0.0, 0.0, 2.0], [0.0, 0.0, 0.0, 0.0, 1.0, 2.0]])
+    with pytest.warns(UserWarning, match=r"misses the mean spectrum of the data by \d+%"):
+        LinearUnmixing(2, endmembers=other).bind(data())
+
+
+def test_known_endmembers_are_not_judged_by_noise_alone() -> None:
+    noise = np.random.default_rng(1).normal(size=(50, 6))
+    LinearUnmixing(2, endmembers=1e3 * known_spectra()).bind(noise)
+
+
+def test_twins_among_known_endmembers_are_warned_of() -> None:
+    one, two = known_spectra()
+    with pytest.warns(UserWarning, match="endmembers 1 and 2 are the same spectrum"):
+        LinearUnmixing(3, endmembers=[one, two, two]).bind(data())
+    with pytest.warns(UserWarning, match="some of the endmembers are mixtures of others"):
+        LinearUnmixing(3, endmembers=[one, two, (one + two) / 2]).bind(data())
+
+
 @pytest.mark.parametrize("support", ["nonnegative", "real"])
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
 def test_program_and_textbook_program_have_the_same_globals(support: Any, noise: Any) -> None:
@@ -106,7 +155,7 @@ def test_start_is_inside_the_support() -> None:
     values[:, 0] = 0.0  # a dead channel
     start = LinearUnmixing(2).bind(values).initial(values)
     assert (start["endmembers"] > 0).all() and start["noise_scale"] > 0
-    assert "endmembers" not in LinearUnmixing(2, endmembers=np.ones((2, 6))).bind(values).initial(values)
+    assert "endmembers" not in LinearUnmixing(2, endmembers=known_spectra()).bind(values).initial(values)
 
 
 def test_labels_are_ordered_by_mean_abundance() -> None:
