@@ -19,6 +19,7 @@ from bayesunmix.inference.target import as_device_data, value_and_grad, with_rul
 
 SVI = bu.SVI(draws=200, steps=20)
 UNITS, CHANNELS = 64, 16
+SPECTRA = 0.2 + np.abs(np.sin(np.linspace(0.1, 3.0, CHANNELS) * np.array([[1.0], [2.3]])))
 
 # Name: (model, whether it is fitted too). Options that change the density but not the way to it are not fitted again.
 MODELS: dict[str, tuple[Any, bool]] = {
@@ -43,7 +44,7 @@ MODELS: dict[str, tuple[Any, bool]] = {
     "GaussianMixture, one": (models.GaussianMixture(1, covariance="tied-spherical"), False),
     "VonMisesMixture": (models.VonMisesMixture(2), True),
     "VonMisesMixture, k-means": (models.VonMisesMixture(2, weights="equal", dispersion="tied"), False),
-    "LinearUnmixing, known": (models.LinearUnmixing(2, endmembers=np.eye(2, CHANNELS) + 0.1), False),
+    "LinearUnmixing, known": (models.LinearUnmixing(2, endmembers=SPECTRA), False),
 }
 EVERY = pytest.mark.parametrize("name", list(MODELS))
 FITTED = pytest.mark.parametrize("name", [name for name, (_, fitted) in MODELS.items() if fitted])
@@ -52,8 +53,7 @@ FITTED = pytest.mark.parametrize("name", [name for name, (_, fitted) in MODELS.i
 @pytest.fixture(scope="module")
 def image() -> xr.DataArray:
     rng = np.random.default_rng(0)
-    spectra = 0.2 + np.abs(np.sin(np.linspace(0.1, 3.0, CHANNELS) * np.array([[1.0], [2.3]])))
-    values = rng.dirichlet(np.ones(2), (8, 8)) @ spectra + 0.05 * rng.normal(size=(8, 8, CHANNELS))
+    values = rng.dirichlet(np.ones(2), (8, 8)) @ SPECTRA + 0.05 * rng.normal(size=(8, 8, CHANNELS))
     energy = ("energy", np.linspace(100.0, 200.0, CHANNELS), {"units": "eV"})
     return xr.DataArray(values, {"energy": energy}, ("y", "x", "energy"))
 
