@@ -158,7 +158,7 @@ def walk(eta, held, base, shift, *, every: bool, bounded: bool = True) -> Walk:
             x = jnp.where(little, room * u, x)
             mass = jnp.where(little, one.exponent(lowest) + log_room, mass)
             ends = _Ends(one, centre[j], room if closed else None, alpha[j], alpha[j + 1 :].sum(0))
-            v, log_x, log_left, log_q = ends.draw(law, u, log_room, x, mass)
+            v, log_x, log_left, log_q = ends.draw(law, u, log_room, x, mass, little)
             log_weight = log_weight - log_q
             logs.append(log_x)
             away.append(v)
@@ -285,17 +285,20 @@ class _Ends(NamedTuple):
         length = self.part.scale / jnp.sqrt(1.0 + (distance / self.part.scale) ** 2)
         return jnp.log(length) if self.room is None else jnp.log(length / (self.room + length))
 
-    def draw(self, law, u, log_room, x_normal, log_mass):
-        """The part from its centre, its log, log of what is left, and log density of the mixture of the laws."""
+    def draw(self, law, u, log_room, x_normal, log_mass, even):
+        """The part from its centre, its log, log of what is left, and log density of the mixture of the laws.
+
+        Where ``even``, the middle law is uniform: what is left may be too little to be a number.
+        """
         eps, tiny = jnp.finfo(u.dtype).eps, jnp.finfo(u.dtype).tiny
         closed = self.room is not None
         location = self.centre + self.part.location
         y_low = self._scale(location)
         if closed:
-            room = jnp.maximum(self.room, 1e6 * tiny)
+            room = jnp.maximum(self.room, 16.0 * tiny / eps)
             y_high = -self._scale(self.room - location)
             x_normal = jnp.clip(x_normal, eps * room, (1.0 - eps) * room)
-            y_normal = jnp.log(x_normal) - jnp.log(room - x_normal)
+            y_normal = jnp.where(even, jnp.log(u) - jnp.log1p(-u), jnp.log(x_normal) - jnp.log(room - x_normal))
         else:
             y_high = y_low
             y_normal = jnp.log(jnp.maximum(x_normal, eps * self.part.scale))
