@@ -13,6 +13,7 @@ from bayesunmix.inference.mode import MC_SHIFT_LIMIT, Mode
 RHAT_LIMIT = 1.01
 ESS_PER_CHAIN = 50
 DIVERGENT_SHARE = 0.01
+_NEAR = 1.1  # R-hat that longer chains bring down
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,12 @@ class Diagnostics:
     failures: tuple[str, ...]
     remarks: tuple[str, ...] = ()
     per_parameter: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    nearly_mixed: bool = False  # all that is wrong, longer chains would mend
+
+    def thinned(self, every: int) -> Diagnostics:
+        """What there is one of per draw, for every second, third, ... draw; the judgement is that of all."""
+        kept = {n: (dims, a[:, ::every] if dims == ("chain", "draw") else a) for n, (dims, a) in self.arrays.items()}
+        return replace(self, arrays=kept)
 
     @property
     def converged(self) -> bool:
@@ -81,6 +88,7 @@ def of_sampler(mode: Mode, values: dict[str, np.ndarray], statistics: dict[str, 
             per_parameter["rhat"][name], per_parameter["ess_bulk"][name] = rhat, ess
             worst_rhat, worst_ess = max(worst_rhat, np.nanmax(rhat)), min(worst_ess, np.nanmin(ess))
     divergent = statistics["diverging"].mean()
+    sound = not failures and draws >= 4 and divergent <= DIVERGENT_SHARE and worst_rhat < _NEAR
     if draws < 4:
         failures.append(f"only {draws} draws a chain: too few to judge")
     if worst_rhat > RHAT_LIMIT:
@@ -95,7 +103,8 @@ def of_sampler(mode: Mode, values: dict[str, np.ndarray], statistics: dict[str, 
         "accept": (("chain", "draw"), statistics["accept"]),
         **_shift(mode),
     }
-    return Diagnostics(arrays, tuple(failures), per_parameter=per_parameter)
+    nearly = sound and bool(failures)
+    return Diagnostics(arrays, tuple(failures), per_parameter=per_parameter, nearly_mixed=nearly)
 
 
 def _of_mode(mode: Mode) -> list[str]:

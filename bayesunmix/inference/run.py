@@ -20,6 +20,7 @@ from bayesunmix.inference.settings import NUTS, SVI
 from bayesunmix.inference.target import Data, as_device_data, constrain
 
 _MOST_GLOBALS = 8192
+_MOST_ROUNDS = 4  # of NUTS in place of a guide
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,14 +71,26 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, key, key_check, 
         progress.note("the posterior is not Gaussian: sampling it")
         own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)
         start = own._replace(z=fitted.location, factor=fitted.stretch[:, None] * fitted.factor)
-        settings = NUTS(draws=-(-method.draws // 2), warmup=150, chains=2)
-        chains = sampler.sample(program, start, settings, key_check, progress.step)
-        values = _named(program, chains.draws, start.data)
-        judged = diagnostics.of_sampled_guide(start, elbo, checked, values, chains.statistics)
-        return Result(values, judged, chains.finished)
+        return _by_longer_chains(program, start, elbo, checked, method, key_check, progress)
     white = jax.random.normal(jax.random.fold_in(key, 2**20), (method.draws, program.size), fitted.location.dtype)
     values = _named(program, fitted.place(np.asarray(white))[None], mode.data)
     return Result(values, diagnostics.of_guide(mode, elbo, settled, checked), True)
+
+
+def _by_longer_chains(program: Program, start: Mode, elbo, checked, method: SVI, key, progress: Progress) -> Result:
+    """NUTS in place of a guide that failed, run on where its chains do not agree yet."""
+    settings = NUTS(draws=-(-method.draws // 2), warmup=150, chains=2)
+    chains = sampler.sample(program, start, settings, key, progress.step)
+    for more in range(1, _MOST_ROUNDS + 1):
+        values = _named(program, chains.draws, start.data)
+        judged = diagnostics.of_sampled_guide(start, elbo, checked, values, chains.statistics)
+        if more == _MOST_ROUNDS or not judged.nearly_mixed or not chains.finished:
+            break
+        progress.note("the chains do not quite agree: sampling on")
+        again = jax.random.fold_in(key, more)
+        chains = sampler.sample(program, start, settings, again, progress.step, before=chains)
+    every = chains.draws.shape[1] // settings.draws or 1
+    return Result({n: v[:, ::every] for n, v in values.items()}, judged.thinned(every), chains.finished)
 
 
 def _by_sampler(program: Program, mode: Mode, method: NUTS, key, progress: Progress) -> Result:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from bayesunmix.inference.program import Program
 from bayesunmix.inference.settings import NUTS
 from bayesunmix.inference.target import Data, log_density
 
+_STATISTICS = ("diverging", "tree_steps", "accept")
 _CHUNK = 25  # draws between looks: progress, and Ctrl-C that keeps what there is
 
 
@@ -66,6 +67,7 @@ class Chains(NamedTuple):
     draws: np.ndarray
     statistics: dict[str, np.ndarray]
     finished: bool
+    states: tuple[Any, ...]  # of every chain at its end
 
 
 def sample(
@@ -74,10 +76,12 @@ def sample(
     settings: NUTS,
     key: jax.Array,
     tell: Callable[[int, int, str], None] = lambda *_: None,
+    before: Chains | None = None,
 ) -> Chains:
     """Run the chains, each in a thread of its own (one compiled program serves all).
 
-    After Ctrl-C the chains are cut to the draws that every chain has.
+    With ``before`` they go on from there, without warm-up, and its draws come first. After Ctrl-C the chains are cut
+    to the draws that every chain has.
 
     Raises
     ------
@@ -86,10 +90,13 @@ def sample(
     """
     stop, compiled = threading.Event(), threading.Event()
     done = [0] * settings.chains
+    states = before.states if before else (None,) * settings.chains
     jobs = [
-        (program, mode, settings, jax.random.fold_in(key, c), c, done, stop, compiled) for c in range(settings.chains)
+        (program, mode, settings, jax.random.fold_in(key, c), states[c], c, done, stop, compiled)
+        for c in range(settings.chains)
     ]
-    total = settings.chains * (settings.warmup + settings.draws)
+    warmup = 0 if before else settings.warmup
+    total = settings.chains * (warmup + settings.draws)
     with ThreadPoolExecutor(settings.chains) as pool:
         waiting = [pool.submit(_run_chain, *job) for job in jobs]
         while waiting and not all(f.done() for f in waiting):
@@ -97,20 +104,28 @@ def sample(
                 futures.wait(waiting, timeout=0.2, return_when=futures.FIRST_EXCEPTION)
                 if any(f.done() and f.exception() for f in waiting):
                     stop.set()
-                tell(sum(done), total, "sampling" if min(done) > settings.warmup else "warm-up")
+                tell(sum(done), total, "sampling" if min(done) > warmup else "warm-up")
             except KeyboardInterrupt:
                 stop.set()
-        parts = [f.result() for f in waiting]
+        parts, ends = zip(*[f.result() for f in waiting], strict=True)
     shortest = min(len(part[0]) for part in parts)
     if shortest == 0:
-        raise KeyboardInterrupt
-    white, diverging, steps, accept = (np.stack([part[i][:shortest] for part in parts]) for i in range(4))
-    draws = mode.z + white @ mode.factor.T
-    return Chains(draws, {"diverging": diverging, "tree_steps": steps, "accept": accept}, not stop.is_set())
+        if before is None:
+            raise KeyboardInterrupt
+        return before._replace(finished=False)
+    white, *rest = (np.stack([part[i][:shortest] for part in parts]) for i in range(4))
+    draws, statistics = mode.z + white @ mode.factor.T, dict(zip(_STATISTICS, rest, strict=True))
+    if before is not None:
+        draws = np.concatenate([before.draws, draws], axis=1)
+        statistics = {n: np.concatenate([before.statistics[n], s], axis=1) for n, s in statistics.items()}
+    return Chains(draws, statistics, not stop.is_set(), ends)
 
 
-def _run_chain(program, mode: Mode, settings: NUTS, key, chain, done, stop, compiled) -> tuple[np.ndarray, ...]:
-    """One chain; ``done[chain]`` counts its steps. Chains after the first wait until it has compiled."""
+def _run_chain(program, mode: Mode, settings: NUTS, key, state, chain, done, stop, compiled):
+    """Draws and statistics of one chain, and its state at the end; ``done[chain]`` counts its steps.
+
+    Chains after the first wait until it has compiled.
+    """
     if chain > 0:
         compiled.wait()
     pieces: list[tuple[np.ndarray, ...]] = []
@@ -120,8 +135,11 @@ def _run_chain(program, mode: Mode, settings: NUTS, key, chain, done, stop, comp
             location, factor = jnp.asarray(mode.z), jnp.asarray(mode.factor)
             # Overdispersed starts, or R-hat could not see chains that have not met.
             white = 1.5 * jax.random.normal(key_start, location.shape, location.dtype)
-            state = _begin(program, settings, white, location, factor, mode.data, key_run)
-            for count, kept in ((settings.warmup, False), (settings.draws, True)):
+            warmup = 0
+            if state is None:
+                state = _begin(program, settings, white, location, factor, mode.data, key_run)
+                warmup = settings.warmup
+            for count, kept in ((warmup, False), (settings.draws, True)):
                 for start in range(0, count, _CHUNK):
                     if stop.is_set():
                         break
@@ -134,5 +152,5 @@ def _run_chain(program, mode: Mode, settings: NUTS, key, chain, done, stop, comp
     finally:
         compiled.set()
     if not pieces:
-        return np.zeros((0, mode.z.size)), np.zeros(0), np.zeros(0), np.zeros(0)
-    return tuple(np.concatenate(piece) for piece in zip(*pieces, strict=True))
+        return (np.zeros((0, mode.z.size)), np.zeros(0), np.zeros(0), np.zeros(0)), state
+    return tuple(np.concatenate(piece) for piece in zip(*pieces, strict=True)), state
