@@ -28,7 +28,7 @@ def filtered(initial, transition, log_emission, *, log_form: bool = False) -> ja
         return state, state
 
     first = frame(initial[:, None], weight[0])
-    _, rest = lax.scan(step, first, weight[1:])
+    _, rest = lax.scan(step, first, weight[1:], unroll=2)
     return jnp.concatenate([first[None], rest])
 
 

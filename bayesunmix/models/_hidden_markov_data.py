@@ -122,8 +122,9 @@ def emission_means(found: Mapping[str, Any], model: HiddenMarkovModel) -> np.nda
         value = model.fixed.get(name, found.get(name))
         family = model.families[model.suffixes.index(name.removeprefix(plain))]
         if plain == "means":
-            full = np.broadcast_to(value, (model.n_states, *np.shape(value)[1:]))
-            return full[:, 0] if full.ndim == 2 else full
+            first = np.asarray(value)
+            first = first[:, 0] if first.ndim == 2 else first
+            return first if first.shape == (model.n_states,) else np.broadcast_to(first, model.n_states)
         if plain == "rates":
             rates = np.broadcast_to(value, (model.n_states,))
             return rates if family == "poisson" else 1.0 / rates

@@ -98,7 +98,7 @@ def _sweeps(model: HiddenMarkovModel, seed, thin, state: Values, y, noise, draws
 
 
 def _sweep(model: HiddenMarkovModel, key, values: Values, y, noise) -> Values:
-    key_path, key_rows, key_first, key_frames, key_emit = jax.random.split(key, 5)
+    key_path, key_rows, key_frames, key_emit = jax.random.split(key, 4)
     full = {**{n: jnp.asarray(v, y.dtype) for n, v in model.fixed.items()}, **values}
     full = {n: jnp.broadcast_to(v, model.shape_of(n)) for n, v in full.items()}
     families = emissions_at(model, full, noise)
@@ -112,12 +112,12 @@ def _sweep(model: HiddenMarkovModel, key, values: Values, y, noise) -> Values:
     live = jnp.cumsum(seen[:, ::-1], axis=1)[:, ::-1] > 0
     found = dict(values)
     member = jax.nn.one_hot(path, model.n_states, dtype=y.dtype)  # sums over frames are then matrix products
-    if "transition" in values:
-        hops = jnp.einsum("nti,ntj->ij", member[:, :-1], member[:, 1:] * live[:, 1:, None])
-        weights = transition_weights(model) + hops
-        found["transition"] = _dirichlet(key_rows, weights, jnp.array(model.allowed))
-    if "initial" in values:
-        found["initial"] = _dirichlet(key_first, initial_weights(model) + member[:, 0].sum(0), True)
+    # One call for initial and transition: the draws' loops cost more than their numbers.
+    hops = jnp.einsum("nti,ntj->ij", member[:, :-1], member[:, 1:] * live[:, 1:, None])
+    counts = jnp.concatenate([(initial_weights(model) + member[:, 0].sum(0))[None], transition_weights(model) + hops])
+    allowed = jnp.concatenate([jnp.ones((1, model.n_states), bool), jnp.array(model.allowed)])
+    rows = _dirichlet(key_rows, counts, allowed)
+    found |= {name: row for name, row in (("initial", rows[0]), ("transition", rows[1:])) if name in values}
     start = 0
     for i, (family, plain, suffix) in enumerate(zip(families, model.families, model.suffixes, strict=True)):
         part = columns[..., start : start + family.columns]
