@@ -6,6 +6,7 @@ from .calibrating import calibration
 from .comparing import comparison
 from .convergence import trace
 from .criticism import residuals, uncertainty
+from .fitted import fitted
 from .scree import components, scree
 from .spectra import endmembers
 from .transitions import dwell, memory, states, transition
@@ -19,6 +20,7 @@ __all__ = [
     "displacements",
     "dwell",
     "endmembers",
+    "fitted",
     "maps",
     "membership_entropy",
     "memory",

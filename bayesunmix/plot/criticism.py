@@ -78,7 +78,8 @@ def residuals(
         below["channel"].margins(x=0)
         below["channel"].set(xlabel=dim_label(residual, channel), ylabel=_RESIDUALS["rms"])
         if "histogram" in below:
-            _histogram(below["histogram"], checked["p_value"], f"{unit}s")
+            counted = "atom" if residual.dims[0] == "atom" else unit
+            _histogram(below["histogram"], checked["p_value"], f"{counted}s")
         return figure
 
 

@@ -147,7 +147,9 @@ def centres(values: xr.DataArray, dim: Any) -> np.ndarray:
 def dim_label(values: xr.DataArray, dim: Any) -> str:
     if dim in values.coords:
         return axis_label(values.coords[dim], str(dim))
-    return {"sequence": "sequence", "time": "time (frames)"}.get(str(dim), plain(f"{dim} (pixels)"))
+    return {"sequence": "sequence", "atom": "atom", "feature": "feature", "time": "time (frames)"}.get(
+        str(dim), plain(f"{dim} (pixels)")
+    )
 
 
 def same_units(values: xr.DataArray, down: Any, across: Any) -> bool:

@@ -35,7 +35,7 @@ def report(
     Returns
     -------
     Path
-        The file: figures and styles inside, no scripts, no network.
+        The file: figures and styles inside with one small script, no network.
     """
     from .facts import gather
     from .page import render

@@ -38,6 +38,18 @@ class Facts:
         return "abundance" in self.latent
 
     @property
+    def classes(self) -> bool:
+        """Whether the units are vectors that belong to classes."""
+        return "membership" in self.latent
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """What a unit of the data and an entry of it are called."""
+        if self.hops:
+            return "sequence", "frame"
+        return (str(self.fit.units.pixel_dims[-1]), "feature") if self.classes else ("pixel", "channel")
+
+    @property
     def abundance(self) -> xr.DataArray:
         return self.latent["abundance"]
 
@@ -79,7 +91,8 @@ class Facts:
         if channel not in worst.coords:
             return f"{channel} {position}", float(worst)
         where = worst.coords[channel]
-        return f"{where.item():.5g} {where.attrs.get('units', '')}".strip(), float(worst)
+        name = f"{where.item():.5g}" if where.dtype.kind in "fiu" else str(where.item())
+        return f"{name} {where.attrs.get('units', '')}".strip(), float(worst)
 
     @property
     def residual_by_signal(self) -> tuple[float, float]:

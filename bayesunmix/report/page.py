@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from bayesunmix.dynamics import dwell_times, stationary_distribution
 from bayesunmix.plot.style import member_names
 
 from . import words
+from .explorer import explorer
 from .facts import PROB, Facts, finite
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ def render(facts: Facts, table: pd.DataFrame | None = None) -> str:
     folder = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     fit = facts.fit
+    found = explorer(facts)
+    script = (Path(__file__).parent / "explorer.js").read_text(encoding="utf-8")
     return environment.get_template("template.html").render(
         title=str(fit.data.name or ("sequences" if facts.hops else "spectrum image")),
         subtitle=_subtitle(fit),
@@ -53,9 +57,15 @@ def render(facts: Facts, table: pd.DataFrame | None = None) -> str:
         scree=_scree(facts) if facts.components else None,
         components=_component_rows(facts),
         scores=_scores(facts) if facts.components else None,
+        classes=_class_rows(facts) if facts.classes else [],
         chain=_chain(facts) if facts.hops else None,
         states=_state_rows(facts) if facts.hops else [],
         residuals=_residuals(facts),
+        fitted=None if found is None else _fitted(facts),
+        explorer=found,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        palette=_palette(),
         uncertainty=_uncertainty(facts),
         trace=_trace(facts),
         diagnostics=words.diagnostics_rows(fit.diagnostics),
@@ -121,6 +131,29 @@ def _component_rows(facts: Facts) -> list[tuple[str, ...]]:
     ]  # fmt: skip
 
 
+def _class_rows(facts: Facts) -> list[tuple[str, ...]]:
+    """Class, its weight with an interval, how many members it has, how sure they are, and its mean by feature."""
+    posterior = facts.fit.posterior.stack(sample=("chain", "draw"))
+    share = facts.latent["membership"].sel(statistic="mean").transpose("component", ...).values
+    share = share.reshape(len(share), -1)
+    share = share[:, np.isfinite(share).all(axis=0)]
+    best = share.argmax(axis=0)
+    means = posterior["means"].mean("sample").transpose("component", ...).values
+    rows = []
+    for k in range(len(share)):
+        weight = "equal"
+        if "weights" in posterior:
+            draws = posterior["weights"].transpose("component", "sample").values[k]
+            low, high = np.quantile(draws, [(1 - PROB) / 2, (1 + PROB) / 2])
+            weight = f"{words.size(draws.mean())} ({words.size(low)} to {words.size(high)})"
+        sure = words.size(share[k, best == k].mean()) if (best == k).any() else "none"
+        place = ", ".join(words.size(float(v)) for v in means[k])
+        rows.append((f"class {k}", weight, str(int((best == k).sum())), sure, place))
+    unit = facts.fit.units.attrs.get("units")
+    interval = f"Weight ({words.percent(PROB)} interval)"
+    return [("Class", interval, "Members", "Their mean probability", f"Mean ({unit})" if unit else "Mean"), *rows]
+
+
 def _endmembers(facts: Facts) -> Picture:
     known = "" if facts.truth is None else " Dotted lines are the truth; dots below are the actual errors."
     band = "as given, held fixed"
@@ -161,7 +194,7 @@ def _state_rows(facts: Facts) -> list[tuple[str, ...]]:
 
 
 def _residuals(facts: Facts) -> Picture:
-    unit, inner = _parts(facts)
+    unit, inner = facts.parts
     return _picture(
         lambda: plot.residuals(facts.fit, checked=facts.checked),
         f"Residual, chi-square and p-value by {unit}. {facts.checked.attrs['verdict']}",
@@ -171,13 +204,26 @@ def _residuals(facts: Facts) -> Picture:
     )
 
 
-def _parts(facts: Facts) -> tuple[str, str]:
-    """What a unit of the data and an entry of it are called."""
-    return ("sequence", "frame") if facts.hops else ("pixel", "channel")
+def _fitted(facts: Facts) -> Picture:
+    unit, inner = facts.parts
+    text = f"Data and fit of the {unit}s that the model describes worst, typically and best."
+    return _picture(
+        lambda: plot.fitted(facts.fit, prob=PROB, split=facts.split),
+        text,
+        f"{text} The band holds {words.percent(PROB)} of repeated measurements of the same {unit}, {inner} by {inner}.",
+    )
+
+
+def _palette() -> str:
+    """256 colours of the maps, red, green and blue, as base64."""
+    import matplotlib
+
+    colours = matplotlib.colormaps["viridis"](np.arange(256), bytes=True)[:, :3]
+    return base64.b64encode(colours.tobytes()).decode()
 
 
 def _uncertainty(facts: Facts) -> Picture:
-    unit, inner = _parts(facts)
+    unit, inner = facts.parts
     return _picture(
         lambda: plot.uncertainty(facts.fit, split=facts.split),
         f"Epistemic, aleatoric and total sd; the epistemic part is {words.percent(facts.epistemic_share)} of variance.",

@@ -11,7 +11,7 @@ import bayesunmix as bu
 from bayesunmix.data.simulators import core_shell
 
 HOSTILE_NAME = "<script>alert(1)</script> & \"quoted\" 'name'"
-HOSTILE_LABEL = "</figcaption><img src=http://example.org/x onerror=alert(2)>"
+HOSTILE_LABEL = "</script></figcaption><img src=http://example.org/x onerror=alert(2)>"
 
 
 @pytest.fixture(scope="session")
@@ -23,5 +23,5 @@ def hostile_fit() -> Any:
     image.coords["energy"].attrs["long_name"] = HOSTILE_LABEL
     image.coords["energy"].attrs["units"] = HOSTILE_LABEL
     fit = bu.fit(bu.models.LinearUnmixing(n_endmembers=2), image, progress=False)
-    truth = truth.assign_coords(endmember=["film", "<b>shell</b>", "core"])
+    truth = truth.assign_coords(endmember=["film", "</script><b>shell</b>", "core"])
     return dataclasses.replace(fit, truth=truth)

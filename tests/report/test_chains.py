@@ -30,7 +30,7 @@ def test_a_page_about_hidden_states(fit: bu.Fit, tmp_path: Path) -> None:
     assert 'id="chain"' in page and 'id="maps"' not in page and "Dwell time (s)" in page
     for k in range(2):
         assert f"{dwell[k, 0]:.3g}" in page and f"{share[k, 2]:.3g} to {share[k, 3]:.3g}" in page
-    assert page.count("data:image/png") == 6
+    assert page.count("data:image/png") == 7
     assert "by sequence" in page and "pixel" not in page.replace("pixels fitted", "").split("<main>")[1]
 
 

@@ -63,10 +63,11 @@ def test_it_asks_the_network_for_nothing(page: Page) -> None:
 
 
 def test_texts_from_the_file_stay_texts(page: Page, hostile_fit: Any) -> None:
-    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "b", "iframe", "object"})
+    assert {tag for tag, _ in page.tags}.isdisjoint({"b", "iframe", "object"})
+    assert [attrs.get("id") for attrs in page.all("script")] == ["explorer-data", None]
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
     assert hostile_fit.data.name in page.text
-    assert "(<b>shell</b>)" in page.text
+    assert "(</script><b>shell</b>)" in page.text
 
 
 def test_sections_come_in_order_and_links_meet_them(page: Page) -> None:
@@ -77,7 +78,7 @@ def test_sections_come_in_order_and_links_meet_them(page: Page) -> None:
 
 def test_every_picture_is_inside_and_described(page: Page) -> None:
     pictures = page.all("img")
-    assert len(pictures) == 5
+    assert len(pictures) == 6
     for picture in pictures:
         assert (picture["src"] or "").startswith("data:image/png;base64,")
         assert len(picture["alt"] or "") > 20
