@@ -38,3 +38,21 @@ def real_data() -> Callable[[str], Path]:
         return found
 
     return path
+
+
+@pytest.fixture(scope="session")
+def hidden_chain():
+    """A fit of two hidden states to sequences of 40 and 30 frames of .1 s, one of them missing; and the true states."""
+    import numpy as np
+    import xarray as xr
+
+    import bayesunmix as bu
+
+    rng = np.random.default_rng(0)
+    state = np.cumsum(rng.random((2, 40)) < 0.15, axis=1) % 2
+    y = 3.0 * state + 0.5 * rng.normal(size=(2, 40))
+    y[0, 10], y[1, 30:] = np.nan, np.nan
+    time = ("time", 0.1 * np.arange(40), {"units": "s"})
+    data = xr.DataArray(y, {"time": time, "length": ("sequence", [40, 30])}, ("sequence", "time"), name="extension")
+    settings = bu.Gibbs(draws=60, warmup=20, chains=2)
+    return bu.fit(bu.models.HiddenMarkovModel(2), data, settings, progress=False), state

@@ -129,20 +129,17 @@ def test_paths_that_miss_a_state_are_left_out_of_its_hops() -> None:
     assert np.isnan(found.sel(lag=40)["observed"]).all() and np.isnan(found.sel(lag=40)["p_value"]).all()
 
 
-def test_hidden_chains_answer_the_same_questions() -> None:
-    rng = np.random.default_rng(2)
-    states = walk(rng, 3, 60, np.array([[0.9, 0.1], [0.2, 0.8]]))
-    y = states * 4 + rng.normal(size=states.shape) * 0.5
-    y[0, 10] = np.nan
-    settings = bu.Gibbs(draws=60, warmup=30, chains=2, most_thin=2)
-    fit = bu.fit(HiddenMarkovModel(2), y, settings, progress=False)
+def test_hidden_chains_answer_the_same_questions(hidden_chain, path: xr.DataArray) -> None:
+    fit, states = hidden_chain
     best = bu.viterbi(fit)
     assert best.dims == ("sequence", "time")
-    assert (best.values == states).mean() > 0.97
+    seen = np.isfinite(fit.data.values)
+    # Levels lie six standard deviations apart: a frame in 700 is nearer to the wrong one.
+    assert (best.values == states)[seen].mean() > 0.97
     found = bu.chapman_kolmogorov(fit, lags=(1, 2), draws=50)
     assert np.isfinite(found["observed"].values).all()
     with pytest.raises(TypeError, match="hidden"):
-        bu.viterbi(bu.fit(MarkovChain(2), states, bu.Gibbs(draws=20, warmup=1), progress=False))
+        bu.viterbi(bu.fit(MarkovChain(3), path, bu.Gibbs(draws=20, warmup=1), progress=False))
 
 
 def test_states_never_left_and_gaps_are_handled(path: xr.DataArray) -> None:
@@ -159,3 +156,5 @@ def test_states_never_left_and_gaps_are_handled(path: xr.DataArray) -> None:
         bu.fit(MarkovChain(3), gappy, progress=False)
     with pytest.raises(ValueError, match="states 0 to 1"):
         bu.fit(MarkovChain(2), path, progress=False)
+    with pytest.raises(ValueError, match="no hop"):
+        bu.fit(MarkovChain(3, lag=300), path, progress=False)

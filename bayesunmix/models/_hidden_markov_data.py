@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from bayesunmix.models._prior_specs import PriorSpec, as_spec
@@ -62,6 +63,21 @@ def check(values: np.ndarray, model: HiddenMarkovModel) -> None:
             )
         elif family == "exponential" and (seen < 0).any():
             raise ValueError(f"feature {i}: exponential emissions need positive numbers, got {seen.min():g}")
+
+
+def check_noise(noise: Any, shape: tuple[int, ...]) -> None:
+    """Refuse a measurement covariance that does not belong to data of ``shape``, or is not a covariance."""
+    if noise is None:
+        return
+    features = shape[2] if len(shape) == 3 else 1
+    wanted = [(*shape[:2], features, features)] + [shape[:2]] * (features == 1)
+    if tuple(np.shape(noise)) not in wanted:
+        raise ValueError(f"measurement_cov: expected shape {' or '.join(map(str, wanted))}, got {np.shape(noise)}")
+    if isinstance(noise, jax.core.Tracer):
+        return
+    matrix = np.asarray(noise).reshape(wanted[0])
+    if not np.isfinite(matrix).all() or (np.linalg.eigvalsh(matrix) < -1e-9 * np.abs(matrix).max()).any():
+        raise ValueError("measurement_cov: expected covariances, finite and without negative variances")
 
 
 def parts_of(values: np.ndarray, model: HiddenMarkovModel) -> list[np.ndarray]:

@@ -23,6 +23,7 @@ from bayesunmix.align import sorted_labels
 from bayesunmix.distributions import paths
 from bayesunmix.distributions.chain_priors import InverseWishart
 from bayesunmix.distributions.hidden_markov import HiddenMarkov
+from bayesunmix.models._hidden_markov_data import check_noise
 from bayesunmix.models._hidden_markov_priors import emissions_at, initial_weights, transition_weights
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class PathSampler:
         self._model, self._sorted_by = _without_order(model)
         self._y = jnp.asarray(y, jnp.result_type(float))
         noise = covariates.get("measurement_cov")
+        check_noise(noise, self._y.shape)
         self._noise = None if noise is None else jnp.asarray(noise, self._y.dtype)
 
     def start(self, rng: np.random.Generator, chains: int) -> Values:

@@ -72,6 +72,60 @@ def checked_numbers(model: HiddenMarkovModel) -> dict[str, Any]:
     }
 
 
+def check_values(model: HiddenMarkovModel) -> None:
+    """Refuse fixed values and priors that a model of this size cannot have.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, probabilities that do not add to one, and scales or rates that are not positive.
+    """
+    for name, given in model.fixed.items():
+        if name in model.parameters or name in ("initial", "transition"):
+            _check_fixed(name, model.parameters.get(name, name), np.asarray(given), model.shape_of(name))
+    for name in model.priors:
+        shape = model.shape_of(name)
+        try:
+            fits = model.prior(name).event_shape == shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(f"priors: {name}: expected parameters that broadcast to {_shape(model, name)}, got "
+                             f"{model.priors[name]}")  # fmt: skip
+
+
+def _shape(model: HiddenMarkovModel, name: str) -> str:
+    return ", ".join(f"{dim} {size}" for dim, size in zip(model.dims[name], model.shape_of(name), strict=True))
+
+
+def _check_fixed(name: str, plain: str, given: np.ndarray, shape: tuple[int, ...]) -> None:
+    try:
+        value = np.broadcast_to(given, shape)
+    except ValueError:
+        raise ValueError(
+            f"fixed: {name}: expected shape {shape}, or what broadcasts to it, got {given.shape}"
+        ) from None
+    if not np.isfinite(value).all():
+        raise ValueError(f"fixed: {name}: expected finite numbers, got {given}")
+    if plain in ("initial", "transition", "probabilities"):
+        if (value < 0).any() or not np.allclose(value.sum(-1), 1.0, atol=1e-6):
+            raise ValueError(f"fixed: {name}: expected probabilities that add to one along the last axis, got {given}")
+    elif plain in ("scales", "rates") and (value <= 0).any():
+        raise ValueError(f"fixed: {name}: expected positive numbers, got {given}")
+    elif plain == "covariances" and (np.linalg.eigvalsh(value) <= 0).any():
+        raise ValueError(f"fixed: {name}: expected positive definite matrices, got {given}")
+
+
+def known_symbols(model: HiddenMarkovModel) -> int | None:
+    """Number of symbols that the user's own settings hold; None where they leave it to the data."""
+    if model.n_symbols is not None:
+        return model.n_symbols
+    rows = [v for n, v in model.fixed.items() if model.parameters.get(n) == "probabilities"]
+    rows += [spec["concentration"] for n, spec in model.priors.items()
+             if model.parameters[n] == "probabilities" and spec.kind == "Dirichlet"]  # fmt: skip
+    return max((np.shape(row)[-1] for row in rows if np.ndim(row) > 0), default=None)
+
+
 def describe(model: HiddenMarkovModel) -> str:
     """The priors in plain words, a line each."""
     count = f"{model.n_states} hidden state" + ("s" if model.n_states > 1 else "")

@@ -185,6 +185,8 @@ class HiddenMarkovModel:
 
     def __call__(self, y=None, *, n_units: int, measurement_cov=None) -> None:
         """The program of inference: paths summed out. ``y`` is (sequence, time[, feature])."""
+        if y is not None:
+            frames.check_noise(measurement_cov, y.shape)
         initial, transition, families = self._globals(measurement_cov)
         shape = self._event_shape if y is None else y.shape[1:]
         likelihood = HiddenMarkov(initial, transition, families, shape, log_form=self.restricted)
@@ -247,7 +249,7 @@ class HiddenMarkovModel:
         sizes = {
             "n_steps": values.shape[1],
             "n_features": values.shape[2] if values.ndim == 3 else None,
-            "n_symbols": frames.count_symbols(values, self.families, self.soft, self.n_symbols),
+            "n_symbols": frames.count_symbols(values, self.families, self.soft, settings.known_symbols(self)),
         }
         sized = replace(self, **sizes)
         frames.check(values, sized)
@@ -262,7 +264,9 @@ class HiddenMarkovModel:
         wanted = {
             name: sized.priors.get(name) or defaults[name] for name in sized.parameters if name not in sized.fixed
         }
-        return replace(sized, priors=wanted)
+        bound = replace(sized, priors=wanted)
+        settings.check_values(bound)
+        return bound
 
     def initial(self, data) -> dict[str, np.ndarray]:
         """Where to start: frames clustered, and counts of the clusters' hops."""

@@ -140,6 +140,8 @@ class MarkovChain:
                 "frames are missing inside a sequence: integrate them out with HiddenMarkovModel(n_states, "
                 "'categorical', fixed={'probabilities': np.eye(n_states)})"
             )
+        if not (kept[:, 1:] & kept[:, :-1]).any():
+            raise ValueError(f"expected two frames of a sequence a lag of {self.lag} apart, got none: no hop was seen")
         return replace(self, n_steps=values.shape[1])
 
     def initial(self, data) -> dict[str, np.ndarray]:

@@ -101,8 +101,9 @@ def draw(ax: Axes, image: xr.DataArray, *, bar: bool = True, outer: bool = True,
 
 
 def profile(ax: Axes, values: xr.DataArray) -> None:
-    """A 1-D `values` against its calibrated position."""
-    ax.plot(centres(values, values.dims[0]), values, ".-", color=COLOURS[0], markersize=2.5, linewidth=0.7)
+    """A 1-D `values` against its calibrated position; units without a position, such as sequences, are not joined."""
+    look = ".-" if values.dims[0] in values.coords else "."
+    ax.plot(centres(values, values.dims[0]), values, look, color=COLOURS[0], markersize=2.5, linewidth=0.7)
     ax.set_xlabel(dim_label(values, values.dims[0]))
     ax.margins(x=0.01)
 

@@ -169,6 +169,37 @@ def test_data_that_cannot_be_are_refused(emission, y, match: str) -> None:
         bu.fit(HiddenMarkovModel(2, emission), np.array(y), progress=False)
 
 
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"fixed": {"transition": [[0.5, 0.1], [0.2, 0.8]]}}, "add to one"),
+        ({"fixed": {"initial": [1.5, -0.5]}}, "add to one"),
+        ({"fixed": {"scales": -1.0}}, "positive"),
+        ({"fixed": {"means": [1.0, 2.0, 3.0]}}, "expected shape \\(2,\\)"),
+        ({"fixed": {"means": np.nan}}, "finite"),
+        ({"priors": {"means": dist.Normal(np.zeros(3), 1.0)}}, "priors: means"),
+        ({"emission": "categorical", "fixed": {"probabilities": [[0.5, 0.1], [0.2, 0.8]]}}, "add to one"),
+    ],
+)
+def test_values_that_no_chain_has_are_refused(settings, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        HiddenMarkovModel(2, **settings).bind(np.zeros((1, 5)))
+
+
+def test_symbols_that_the_data_lack_are_known_from_the_settings() -> None:
+    y = np.zeros((1, 5))
+    assert HiddenMarkovModel(3, "categorical", fixed={"probabilities": np.eye(3)}).bind(y).n_symbols == 3
+    prior = {"probabilities": dist.Dirichlet(np.ones(4))}
+    assert HiddenMarkovModel(2, "categorical", priors=prior).bind(y).n_symbols == 4
+
+
+@pytest.mark.parametrize(("noise", "match"), [(np.ones(3), "expected shape"), (-np.ones((2, 5)), "negative variances")])
+def test_a_measurement_covariance_that_does_not_fit_is_refused(noise, match: str) -> None:
+    y = np.arange(10.0).reshape(2, 5)
+    with pytest.raises(ValueError, match=match):
+        bu.fit(HiddenMarkovModel(2), y, progress=False, measurement_cov=noise)
+
+
 def test_soft_symbols_stand_beside_other_features() -> None:
     """A column of counts and three of a classifier: sizes, priors and a start from the right columns."""
     rng = np.random.default_rng(6)

@@ -10,15 +10,11 @@ import pytest
 import xarray as xr
 
 import bayesunmix as bu
-from bayesunmix.models import HiddenMarkovModel
 
 
-@pytest.fixture(scope="module")
-def fit() -> bu.Fit:
-    rng = np.random.default_rng(0)
-    y = 3.0 * (np.cumsum(rng.random((2, 40)) < 0.15, axis=1) % 2) + 0.5 * rng.normal(size=(2, 40))
-    y[1, 30:] = np.nan
-    return bu.fit(HiddenMarkovModel(2), y, bu.Gibbs(draws=40, warmup=20, chains=2, most_thin=1), progress=False)
+@pytest.fixture
+def fit(hidden_chain) -> bu.Fit:
+    return hidden_chain[0]
 
 
 def test_a_cell_holds_a_probability_and_its_interval(fit: bu.Fit) -> None:
@@ -43,19 +39,20 @@ def test_forbidden_hops_are_grey_and_zero(fit: bu.Fit) -> None:
     shown = np.ma.filled(np.ma.masked_invalid(ax.images[0].get_array()), -1.0)
     np.testing.assert_allclose(shown, [[1.0, -1.0], [0.2, 0.8]])
     labels = [t.get_text() for t in bu.plot.dwell(absorbing).axes[0].get_legend().get_texts()]
-    assert labels == ["state 0: never left", "state 1: 5 (5–5) frame"]
+    assert labels == ["state 0: never left", "state 1: 0.5 (0.5–0.5) s"]
 
 
 def test_stays_are_geometric(fit: bu.Fit) -> None:
     ax = bu.plot.dwell(fit, prob=0.5).axes[0]
     stay = fit.posterior["transition"].values[..., 0, 0].ravel()
     mean = np.mean(1 / (1 - stay))
+    np.testing.assert_allclose(ax.lines[0].get_xdata()[:4], 0.1 * np.arange(4))
     np.testing.assert_allclose(ax.lines[0].get_ydata()[:4], (1 - 1 / mean) ** np.arange(4))
     low, high = np.quantile(stay**3, [0.25, 0.75])
     band = ax.collections[0].get_paths()[0].vertices
-    np.testing.assert_allclose(sorted(set(band[band[:, 0] == 3, 1])), [low, high], rtol=0.02)
-    assert ax.get_legend().get_texts()[0].get_text().startswith(f"state 0: {mean:.3g} (")
-    assert ax.get_xlabel() == "time (frames)"
+    np.testing.assert_allclose(sorted(set(band[np.isclose(band[:, 0], 0.3), 1])), [low, high], rtol=0.02)
+    assert ax.get_legend().get_texts()[0].get_text().startswith(f"state 0: {0.1 * mean:.3g} (")
+    assert ax.get_xlabel() == "time (s)"
 
 
 def test_states_are_drawn_where_they_are_probable(fit: bu.Fit) -> None:

@@ -5,23 +5,16 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
-import xarray as xr
 
 import bayesunmix as bu
 from bayesunmix.report.facts import gather
 from bayesunmix.report.words import doubts
 
 
-@pytest.fixture(scope="module")
-def fit() -> bu.Fit:
-    rng = np.random.default_rng(0)
-    y = 3.0 * (np.cumsum(rng.random((2, 40)) < 0.15, axis=1) % 2) + 0.5 * rng.normal(size=(2, 40))
-    y[1, 30:] = np.nan
-    time = ("time", 0.1 * np.arange(40), {"units": "s"})
-    data = xr.DataArray(y, {"time": time, "length": ("sequence", [40, 30])}, ("sequence", "time"), name="extension")
-    return bu.fit(bu.models.HiddenMarkovModel(2), data, bu.Gibbs(draws=60, warmup=20, chains=2), progress=False)
+@pytest.fixture
+def fit(hidden_chain) -> bu.Fit:
+    return hidden_chain[0]
 
 
 def test_a_page_about_hidden_states(fit: bu.Fit, tmp_path: Path) -> None:
