@@ -36,13 +36,16 @@ def test_the_textbook_program_summed_over_paths_is_the_marginal(kind: str) -> No
         sites = handlers.trace(handlers.seed(model, 3)).get_trace(y, n_units=1)
         drawn = {n: s["value"] for n, s in sites.items() if s["type"] == "sample" and n != "y"}
         keywords = {"n_units": 1}
-        marginal = log_density(model, (jnp.asarray(y),), keywords, drawn)[0]
-        path = {f"state_{t}": jnp.zeros(1, int) for t in range(4)}
-        terms = [
-            log_density(model.joint, (jnp.asarray(y),), keywords, {**drawn, **dict(zip(path, states, strict=True))})[0]
-            for states in (jnp.array(p)[:, None] for p in itertools.product(range(2), repeat=4))
-        ]
-        assert float(jax.nn.logsumexp(jnp.stack(terms))) == pytest.approx(float(marginal), abs=1e-9)
+        marginal = jax.jit(lambda v: log_density(model, (jnp.asarray(y),), keywords, v)[0])(drawn)
+
+        @jax.jit
+        @jax.vmap
+        def along(states):
+            path = {f"state_{t}": states[t, None] for t in range(4)}
+            return log_density(model.joint, (jnp.asarray(y),), keywords, {**drawn, **path})[0]
+
+        terms = along(jnp.array(list(itertools.product(range(2), repeat=4))))
+        assert float(jax.nn.logsumexp(terms)) == pytest.approx(float(marginal), abs=1e-9)
 
 
 def drive(real_data, event: int):
