@@ -133,10 +133,11 @@ def _one(
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key_ties)))
     ranks, names, elements = [], [], []
     for name, (found, true) in pairs.items():
-        # A truth that equals draws, as whole numbers do, stands at random among them.
-        ranks.append(((found < true).sum(0) + rng.integers(0, (found == true).sum(0) + 1)).ravel())
-        names.append(np.full(true.size, name))
-        elements.append(np.arange(true.size))
+        # A truth that equals draws, as whole numbers do, stands at random among them. A known global is no question.
+        unknown = np.flatnonzero((found != found[0]).any(0) | (name == latent))
+        ranks.append(((found < true).sum(0) + rng.integers(0, (found == true).sum(0) + 1)).ravel()[unknown])
+        names.append(np.full(unknown.size, name))
+        elements.append(unknown)
     return np.concatenate(ranks), (np.concatenate(names), np.concatenate(elements)), fitted.converged
 
 

@@ -10,14 +10,23 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from bayesunmix.data.counts import factorised_counts, smoothed_counts
-from bayesunmix.data.purest import principal_plane, purest_pixels
+from bayesunmix.data.counts import factorised_counts
+from bayesunmix.data.purest import purest_pixels
 from bayesunmix.distributions.channel_laws import LAWS
 from bayesunmix.distributions.detected import DetectedUnmixing
-from bayesunmix.distributions.priors import HalfNormal
+from bayesunmix.distributions.spectra import Spectra
 from bayesunmix.distributions.unmixing import NormalUnmixing
+from bayesunmix.models._data_scales import SCALES
+from bayesunmix.models._endmember_knowledge import (
+    channels_of,
+    compare_with_data,
+    in_words,
+    knowledge,
+    parsed,
+    placed,
+    warn_of_twins,
+)
 from bayesunmix.models._hyperparameters import hyperparameters
-from bayesunmix.models._known_endmembers import checked, compare_with_data, warn_of_twins
 
 
 @hyperparameters
@@ -29,6 +38,8 @@ class LinearUnmixing:
 
         W_kp      ~ HalfNormal(scale_p)          endmember_support="nonnegative"
                     Normal(0, scale_p)           endmember_support="real"
+                    Normal(library_kp, sd_kp)    endmembers=[(library, sd), ...], never negative if "nonnegative"
+        l         ~ LogNormal(log 5, 1)          smoothness="learned": length over which W_k. hangs together
         a_n       ~ Dirichlet(alpha_1, ..., alpha_K)   abundances: non-negative, sum to one
         log alpha_k ~ Normal(0, 0.7)             concentration="learned"; otherwise a given number, 1 if not given
         s_n       ~ Gamma(c, c), of mean 1       brightness=True; otherwise 1
@@ -53,9 +64,11 @@ class LinearUnmixing:
     ----------
     n_endmembers : int
         At least 1.
-    endmembers : array (n_endmembers, channel), optional
-        Known endmembers, in the units of the data: multiple linear regression with abundances on the
-        simplex. Their order is kept.
+    endmembers : array (n_endmembers, channel), or a list with an entry for each, optional
+        What is known of them, in the units of the data: an array is known exactly (all of them known: multiple linear
+        regression with abundances on the simplex); in a list an entry may also be a pair ``(spectrum, sd)``, a
+        library spectrum with its standard deviation (a number, or one per channel), or ``None``, free. Their order is
+        kept.
     likelihood : "normal", "poisson" or "scaled-poisson"
         "poisson" for counts as they were counted; "scaled-poisson" for cameras, whose variance is
         ``gain * mean + read_noise**2``.
@@ -64,6 +77,10 @@ class LinearUnmixing:
         scale of the endmembers is then known only through that independence; their shapes are not affected.
     concentration : float, "learned" or None
         Dirichlet concentration of the abundances, 1 (uniform on the simplex) when not given.
+    smoothness : float, "learned" or None
+        Number of channels over which the entries of an endmember hang together; independent channels when not given.
+        Of an endmember known up to a standard deviation it is the deviations that are smooth. Every channel keeps its
+        own prior (:class:`~bayesunmix.distributions.spectra.Spectra`).
     endmember_support : "nonnegative" or "real"
         "real" for signed data, such as I-V curves or background-subtracted spectra.
     noise : "isotropic" or "diagonal"
@@ -90,6 +107,7 @@ class LinearUnmixing:
     likelihood: Literal["normal", "poisson", "scaled-poisson"] = field(default="normal", metadata={"static": True})
     brightness: bool = field(default=False, metadata={"static": True})
     concentration: float | Literal["learned"] | None = field(default=None, metadata={"static": True})
+    smoothness: float | Literal["learned"] | None = field(default=None, metadata={"static": True})
     endmember_support: Literal["nonnegative", "real"] = field(default="nonnegative", metadata={"static": True})
     noise: Literal["isotropic", "diagonal"] = field(default="isotropic", metadata={"static": True})
     endmember_scale: Any = None
@@ -116,9 +134,13 @@ class LinearUnmixing:
             )
         if self.likelihood != "normal" and self.noise == "diagonal":
             raise ValueError(f'noise="diagonal" belongs to likelihood="normal", got likelihood={self.likelihood!r}')
-        if self.endmembers is not None:
-            known = checked(self.endmembers, self.n_endmembers, self.endmember_support)
-            object.__setattr__(self, "endmembers", known)
+        object.__setattr__(self, "endmembers", parsed(self.endmembers, size, self.endmember_support))
+        length = self.smoothness
+        number = isinstance(length, int | float | np.number) and np.isfinite(length) and length > 0
+        if not number and not (length is None or (isinstance(length, str) and length == "learned")):
+            raise ValueError(f'smoothness: expected a positive number of channels or "learned", got {length!r}')
+        if length is not None and self._all_known:
+            raise ValueError("smoothness: all endmembers are known exactly, so there is nothing to smooth")
 
     # ------------------------------------------------------------------ the program
 
@@ -146,18 +168,7 @@ class LinearUnmixing:
     def _globals(self):
         if not self.bound:
             raise ValueError("the priors have no scale yet: call model.bind(data) first (bu.fit does it for you)")
-        scale = jnp.asarray(self.endmember_scale)
-        if self.endmembers is not None:
-            endmembers = jnp.asarray(self.endmembers)
-        else:
-            shape = (self.n_endmembers, scale.shape[0])
-            full = jnp.broadcast_to(scale, shape)
-            if self.endmember_support == "nonnegative":
-                width = jnp.broadcast_to(jnp.asarray(self.endmember_resolution), shape)
-                prior = HalfNormal(full, width, counted=self.likelihood == "poisson")
-            else:
-                prior = dist.Normal(jnp.zeros_like(full), full)
-            endmembers = numpyro.sample("endmembers", prior.to_event(2))
+        endmembers = jnp.asarray(self.endmembers) if self._all_known else self._unknown_endmembers()
         alpha = None
         if self.concentration == "learned":
             alpha = numpyro.sample("concentration", dist.LogNormal(jnp.zeros(self.n_endmembers), 0.7).to_event(1))
@@ -170,6 +181,27 @@ class LinearUnmixing:
             prior = dist.LogNormal(jnp.log(level[i] if self.likelihood == "scaled-poisson" else level), 0.5)
             noise[name] = numpyro.sample(name, prior.to_event(1) if self.noise == "diagonal" else prior)
         return endmembers, alpha, shape, noise
+
+    def _unknown_endmembers(self):
+        scale = jnp.asarray(self.endmember_scale)
+        known = knowledge(self.endmembers, self.n_endmembers, scale.shape[0], jnp)
+        length = self.smoothness
+        if length == "learned":
+            length = numpyro.sample("smoothness", dist.LogNormal(np.log(_TYPICAL_LENGTH), 1.0))
+        prior = Spectra(
+            known.location,
+            jnp.where(jnp.asarray(known.free)[:, None], scale, known.spread),
+            self.endmember_resolution,
+            length,
+            fixed=known.fixed,
+            signed=self.endmember_support == "real",
+            counted=self.likelihood == "poisson",
+        )
+        return numpyro.sample("endmembers", prior)
+
+    @property
+    def _all_known(self) -> bool:
+        return self.endmembers is not None and not isinstance(self.endmembers, tuple)
 
     # ------------------------------------------------------------------ what the engine asks of a model
 
@@ -184,6 +216,7 @@ class LinearUnmixing:
         noise = ("channel",) if self.noise == "diagonal" else ()
         scalars = dict.fromkeys(("brightness", "brightness_shape", "gain", "read_noise"), ())
         own = {"endmembers": ("endmember", "channel"), "noise_scale": noise, "concentration": ("endmember",)}
+        scalars["smoothness"] = ()
         return {**own, "abundance": ("endmember",), **scalars}
 
     @property
@@ -220,10 +253,9 @@ class LinearUnmixing:
         """
         values = np.asarray(data, dtype=np.float64).reshape(-1, np.shape(data)[-1])
         n_units, n_channels = values.shape
-        if self.endmembers is not None and self.endmembers.shape[1] != n_channels:
-            raise ValueError(
-                f"endmembers have {self.endmembers.shape[1]} channels, the data {n_channels}: give both the same axis"
-            )
+        given = channels_of(self.endmembers)
+        if given not in (None, n_channels):
+            raise ValueError(f"endmembers have {given} channels, the data {n_channels}: give both the same axis")
         if self.n_endmembers > n_channels:
             raise ValueError(
                 f"n_endmembers={self.n_endmembers} exceeds the {n_channels} channels: no more spectra than channels "
@@ -235,11 +267,11 @@ class LinearUnmixing:
                 f"n_endmembers={self.n_endmembers} exceeds the {n_units} pixels: no more spectra than pixels can be "
                 "found; give the endmembers if they are known"
             )
-        if varied and self.endmembers is not None:
+        if varied and self._all_known:
             warn_of_twins(self.endmembers)
             compare_with_data(self.endmembers, values, any_scale=self.brightness)
         rank = min(self.n_endmembers - (not self.brightness), n_channels - 1, n_units - 1)
-        return replace(self, **_SCALES[self.likelihood](values, self.n_endmembers, rank, self.noise))
+        return replace(self, **SCALES[self.likelihood](values, self.n_endmembers, rank, self.noise))
 
     def initial(self, data) -> dict[str, np.ndarray]:
         """Where to start: the purest pixels and the noise left by their plane."""
@@ -253,17 +285,20 @@ class LinearUnmixing:
             start["concentration"] = np.ones(self.n_endmembers)
         if self.brightness:
             start["brightness_shape"] = np.asarray(10.0)
-        if self.endmembers is not None:
+        if self._all_known:
             return start
-        least = 0.5 * np.asarray(self.endmember_resolution)
+        nonnegative = self.endmember_support == "nonnegative"
+        least = 0.5 * float(self.endmember_resolution)
         if self.likelihood == "poisson" or self.brightness:
-            kept = np.maximum(values, 0.0) if self.endmember_support == "nonnegative" else values
-            start["endmembers"] = factorised_counts(
-                kept, self.n_endmembers, brightness=self.brightness, least=float(least)
-            )
-            return start
-        vertices = purest_pixels(values, self.n_endmembers)
-        start["endmembers"] = np.maximum(vertices, least) if self.endmember_support == "nonnegative" else vertices
+            kept = np.maximum(values, 0.0) if nonnegative else values
+            found = factorised_counts(kept, self.n_endmembers, brightness=self.brightness, least=least)
+        else:
+            found = purest_pixels(values, self.n_endmembers)
+        if self.endmembers is not None:
+            found = placed(found, knowledge(self.endmembers, self.n_endmembers, values.shape[1]))
+        start["endmembers"] = np.maximum(found, least) if nonnegative else found
+        if self.smoothness == "learned":
+            start["smoothness"] = np.asarray(_TYPICAL_LENGTH)
         return start
 
     def order(self, draws) -> np.ndarray:
@@ -288,7 +323,7 @@ class LinearUnmixing:
                 "Brightness: a factor of mean 1 for every pixel, independent of its composition. The relative scale of "
                 "the endmembers is known only through that independence; their shapes are not affected."
             )
-        if self.endmembers is not None:
+        if self._all_known:
             lines.append("Endmembers: known, taken as exact.")
         elif not self.bound:
             lines.append(f"Endmembers: {self.endmember_support}, scale taken from the data when the model is fitted.")
@@ -299,6 +334,11 @@ class LinearUnmixing:
                 f"Endmembers: every channel on its own, {kind}, with the spread of the data in that channel "
                 f"({low:.3g} to {high:.3g})."
             )
+        if isinstance(self.endmembers, tuple):
+            lines.append(f"Of the endmembers {in_words(self.endmembers)}.")
+        if self.smoothness is not None:
+            how = f"{self.smoothness:g} channels" if self.smoothness != "learned" else "a learned number of channels"
+            lines.append(f"Endmembers are smooth: entries of a spectrum hang together over {how}.")
         if self.likelihood == "poisson":
             lines.append("Noise: Poisson counts, no level of its own.")
         elif self.bound and self.likelihood == "scaled-poisson":
@@ -315,51 +355,7 @@ class LinearUnmixing:
         return "\n".join(lines)
 
 
-def _normal_scales(values: np.ndarray, n_endmembers: int, rank: int, noise: str) -> dict[str, Any]:
-    n_units, n_channels = values.shape
-    if np.ptp(values) == 0:
-        scale, level = np.ones(n_channels), np.full(n_channels, 0.05)
-    else:
-        scale = np.quantile(np.abs(values), 0.999, axis=0)
-        scale = np.maximum(scale, 1e-3 * scale.max())
-        _, _, left = principal_plane(values, rank)
-        level = np.maximum(np.sqrt(left), 1e-4 * scale.max())
-    isotropic = float(np.sqrt(np.mean(level**2)))
-    # A posterior's width: noise over the square root of what Dirichlet-spread abundances of all pixels tell.
-    resolution = 0.6 * isotropic * np.sqrt(n_endmembers * (n_endmembers + 1) / n_units)
-    return {
-        "endmember_scale": scale,
-        "noise_level": level if noise == "diagonal" else isotropic,
-        "endmember_resolution": float(resolution),
-    }
-
-
-def _poisson_scales(values: np.ndarray, n_endmembers: int, rank: int, noise: str) -> dict[str, Any]:
-    scale = np.ones(values.shape[1])
-    if np.ptp(values) > 0:
-        scale = np.maximum(np.quantile(smoothed_counts(values, rank), 0.999, axis=0), 1.5 * values.mean(0))
-        scale = np.maximum(scale, 1e-3 * scale.max())
-    # The value of an endmember that gives about one count in the whole image.
-    return {"endmember_scale": scale, "endmember_resolution": n_endmembers / len(values)}
-
-
-def _camera_scales(values: np.ndarray, n_endmembers: int, rank: int, noise: str) -> dict[str, Any]:
-    from scipy.optimize import nnls
-
-    found = _normal_scales(values, n_endmembers, rank, "isotropic")
-    level = found["noise_level"]
-    gain, read = level**2 / max(float(np.mean(found["endmember_scale"])), 1e-300), level
-    if np.ptp(values) > 0:
-        _, _, left = principal_plane(values, rank)
-        design = np.stack([np.maximum(values.mean(0), 0.0), np.ones(values.shape[1])], axis=1)
-        weight = 1.0 / np.maximum(left, 1e-12 * left.max() + 1e-300)
-        (gain_fit, square), _ = nnls(design * weight[:, None], left * weight)
-        gain = max(gain_fit, 0.02 * gain)
-        read = max(float(np.sqrt(square)), 0.05 * read)
-    return {**found, "noise_level": np.array([gain, read])}
-
-
-_SCALES = {"normal": _normal_scales, "poisson": _poisson_scales, "scaled-poisson": _camera_scales}
+_TYPICAL_LENGTH = 5.0  # channels
 _CHOICES = {
     "likelihood": ("normal", "poisson", "scaled-poisson"),
     "endmember_support": ("nonnegative", "real"),

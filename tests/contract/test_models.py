@@ -44,6 +44,10 @@ MODELS: dict[str, tuple[Any, bool]] = {
     "GaussianMixture, one": (models.GaussianMixture(1, covariance="tied-spherical"), False),
     "VonMisesMixture": (models.VonMisesMixture(2), True),
     "VonMisesMixture, k-means": (models.VonMisesMixture(2, weights="equal", dispersion="tied"), False),
+    "LinearUnmixing, partly known": (
+        models.LinearUnmixing(3, endmembers=[SPECTRA[0], (SPECTRA[1], 0.1), None], smoothness="learned"),
+        False,
+    ),
     "LinearUnmixing, known": (models.LinearUnmixing(2, endmembers=SPECTRA), False),
 }
 EVERY = pytest.mark.parametrize("name", list(MODELS))

@@ -29,7 +29,7 @@ def levels(y=None, *, n_units):
 @pytest.fixture
 def posterior(monkeypatch, make_fit):
     """Fits are not made: their draws come from the exact posterior, with its sd and mean changed on request."""
-    change = {"sd": 1.0, "shift": 0.0, "stop_after": 10**6, "made": 0}
+    change = {"sd": 1.0, "shift": 0.0, "stop_after": 10**6, "made": 0, "known": 0}
 
     def fit(model, data, method, *, mask, seed, progress):
         if change["made"] >= change["stop_after"]:
@@ -40,6 +40,7 @@ def posterior(monkeypatch, make_fit):
         sd = (1 + len(values)) ** -0.5
         mean = values.sum(0) * sd**2 + change["shift"] * sd
         level = mean + change["sd"] * sd * rng.normal(size=(1, 200, N_CHANNELS))
+        level[..., : change["known"]] = 1.0
         return make_fit(model, data, level=(("level_dim_0",), level), offset=((), rng.normal(size=(1, 200))))
 
     monkeypatch.setattr(sys.modules["bayesunmix.calibrate"], "fit", fit)
@@ -77,6 +78,13 @@ def test_a_wrong_posterior_is_found(posterior, change: dict, size: str) -> None:
         assert value < -0.03
     else:
         assert (value > 1) == (change["sd"] < 1)
+
+
+def test_what_is_known_is_not_ranked(posterior) -> None:
+    posterior.update(known=3)
+    found = run(4)
+    assert found.sizes["quantity"] == N_CHANNELS - 3 + 1
+    assert int(found["element"].min()) == 0 and 0 not in found["element"][found["parameter"] == "level"]
 
 
 def test_a_run_goes_on_where_it_stopped(posterior, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,15 @@ def data(n_units: int = 50, n_channels: int = 6) -> np.ndarray:
         ({"n_endmembers": 2, "concentration": np.inf}, "concentration: expected a positive number or .learned."),
         ({"n_endmembers": 2, "endmembers": np.ones((3, 4))}, r"endmembers: expected .* \(2, channel\), got \(3, 4\)"),
         ({"n_endmembers": 2, "endmembers": np.full((2, 4), np.nan)}, "endmembers: expected finite numbers"),
+        ({"n_endmembers": 2, "endmembers": [None]}, "endmembers: expected 2 entries, one for each, got 1"),
+        ({"n_endmembers": 2, "endmembers": [None, [np.nan, 1.0]]}, r"endmembers\[1\]: expected finite numbers"),
+        ({"n_endmembers": 2, "endmembers": [None, ([1.0, 1.0], 0.0)]}, r"endmembers\[1\]: expected positive standard"),
+        ({"n_endmembers": 2, "endmembers": [None, ([1.0, 1.0], [1.0] * 3)]}, r"one number or \(2,\), got shape \(3,\)"),
+        ({"n_endmembers": 2, "endmembers": [([1.0, 1.0], 0.1), [1.0] * 3]}, r"of one length, got \[2, 3\] channels"),
+        ({"n_endmembers": 2, "endmembers": [None, [-1.0, 1.0]]}, "endmembers: expected no negative values"),
+        ({"n_endmembers": 2, "smoothness": 0.0}, "smoothness: expected a positive number of channels"),
+        ({"n_endmembers": 2, "smoothness": "yes"}, "smoothness: expected a positive number of channels"),
+        ({"n_endmembers": 2, "smoothness": 3, "endmembers": np.ones((2, 4))}, "smoothness: all endmembers are known"),
     ],
 )
 def test_a_wrong_option_is_refused(options: dict[str, Any], message: str) -> None:
@@ -174,3 +184,49 @@ def test_description_says_the_numbers() -> None:
     for piece in ("2 endmembers", "Dirichlet(0.5)", "half-normal", "Noise: normal", level):
         assert piece in words
     assert "known, taken as exact" in LinearUnmixing(2, endmembers=np.ones((2, 6))).describe()
+
+
+# ---------------------------------------------------------------------- knowledge of each endmember
+
+
+def mixed(kind: str = "nonnegative") -> LinearUnmixing:
+    one, two = known_spectra()
+    return LinearUnmixing(3, endmembers=[one, (two, 0.05), None], endmember_support=kind).bind(data())
+
+
+def test_entries_that_say_the_same_make_the_same_model() -> None:
+    one, two = known_spectra()
+    np.testing.assert_array_equal(LinearUnmixing(2, endmembers=[one, two]).endmembers, np.stack([one, two]))
+    assert LinearUnmixing(2, endmembers=[None, None]).endmembers is None
+    again = dataclasses.replace(mixed(), concentration=2.0)
+    assert again.endmembers[2] is None
+    np.testing.assert_array_equal(again.endmembers[1][1], np.full(6, 0.05))
+
+
+@pytest.mark.parametrize("kind", ["nonnegative", "real"])
+def test_prior_draws_keep_what_is_known(kind: str) -> None:
+    model = mixed(kind)
+    with handlers.seed(rng_seed=0):
+        trace = handlers.trace(model).get_trace(n_units=5)
+    drawn = np.asarray(trace["endmembers"]["value"])
+    one, two = known_spectra()
+    np.testing.assert_array_equal(drawn[0], one.astype(drawn.dtype))
+    assert 0 < np.abs(drawn[1] - two).max() < 0.05 * 5
+    assert model.label is None
+
+
+def test_the_start_puts_spectra_where_they_are_known() -> None:
+    rng = np.random.default_rng(1)
+    spectra = rng.gamma(2.0, 1.0, (3, 6))
+    values = rng.dirichlet(np.full(3, 0.5), 200) @ spectra + 0.01 * rng.normal(size=(200, 6))
+    model = LinearUnmixing(3, endmembers=[None, spectra[2], (spectra[0], 0.1)]).bind(values)
+    start = model.initial(values)["endmembers"]
+    np.testing.assert_array_equal(start[1:], spectra[[2, 0]])
+    # The free one is what is left: nearer to the second spectrum than to the others.
+    assert np.argmin(np.linalg.norm(start[0] - spectra, axis=1)) == 1
+
+
+def test_description_says_what_is_known() -> None:
+    said = mixed().describe()
+    assert "Of the endmembers 0 known exactly; 1 known up to a standard deviation; 2 free." in said
+    assert "over a learned number of channels" in LinearUnmixing(2, smoothness="learned").bind(data()).describe()

@@ -1,0 +1,212 @@
+"""The prior of endmember spectra, whose unconstrained coordinate suits a Gaussian guide."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax.scipy.special import log_ndtr, ndtr, ndtri
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import (
+    AffineTransform,
+    ComposeTransform,
+    IdentityTransform,
+    PowerTransform,
+    SoftplusTransform,
+    Transform,
+    biject_to,
+)
+
+from bayesunmix.distributions import truncated
+
+_LOG_ROOT_2PI = 0.9189385332046727
+_FAR = 40.0  # standard deviations that no draw exceeds
+
+
+class _Spectra(constraints.Constraint):
+    """Rows of spectra: fixed ones equal to ``location``; the others real, or positive and resolved to ``width``."""
+
+    event_dim = 2
+
+    def __init__(self, location, width, fixed: tuple[bool, ...], signed: bool, counted: bool):
+        self.location, self.width = location, width
+        self.fixed, self.signed, self.counted = fixed, signed, counted
+
+    def __call__(self, x):
+        inside = jnp.ones(x.shape, bool) if self.signed else x > 0
+        at_fixed = jnp.asarray(self.fixed)[:, None]
+        return jnp.where(at_fixed, x == self.location, inside).all((-1, -2))
+
+    def feasible_like(self, prototype):
+        rest = jnp.ones_like(prototype) * self.width
+        return jnp.where(jnp.asarray(self.fixed)[:, None], self.location, rest)
+
+    def tree_flatten(self):
+        aux = {"fixed": self.fixed, "signed": self.signed, "counted": self.counted}
+        return (self.location, self.width), (("location", "width"), aux)
+
+
+class _Coordinates(Transform):
+    """From the unconstrained rows (unknown, channel) to all rows (endmember, channel), the fixed ones put in."""
+
+    domain = constraints.independent(constraints.real, 2)
+    codomain = constraints.independent(constraints.real, 2)
+
+    def __init__(self, constraint: _Spectra):
+        self._all = constraint.location
+        self._rows = np.flatnonzero(~np.asarray(constraint.fixed))
+        width = jnp.broadcast_to(constraint.width, self._all.shape)[self._rows]
+        scaled = AffineTransform(0.0, width, domain=constraints.positive)
+        if constraint.signed:
+            self._inner = IdentityTransform()
+        elif constraint.counted:
+            # The cube root of a gamma variable is nearly normal (Wilson and Hilferty), whatever its shape: dark
+            # channels, whose posterior is an exponential, and bright ones alike.
+            self._inner = ComposeTransform([SoftplusTransform(), PowerTransform(3.0), scaled])
+        else:
+            # Linear well above `width`, logarithmic well below: a posterior of that width is near-Gaussian in it, at
+            # the boundary too.
+            self._inner = ComposeTransform([SoftplusTransform(), scaled])
+
+    def __call__(self, x):
+        rows = self._inner(x)
+        whole = jnp.broadcast_to(self._all, (*rows.shape[:-2], *self._all.shape)).astype(rows.dtype)
+        return whole.at[..., self._rows, :].set(rows)
+
+    def _inverse(self, y):
+        return self._inner.inv(y[..., self._rows, :])
+
+    def log_abs_det_jacobian(self, x, y, intermediates=None):
+        return jnp.broadcast_to(
+            self._inner.log_abs_det_jacobian(x, y[..., self._rows, :]), (*x.shape[:-2], *x.shape[-2:])
+        ).sum((-1, -2))
+
+    def forward_shape(self, shape):
+        return (*shape[:-2], len(self._all), shape[-1])
+
+    def inverse_shape(self, shape):
+        return (*shape[:-2], len(self._rows), shape[-1])
+
+    def tree_flatten(self):
+        raise NotImplementedError("made anew from its constraint wherever it is needed")
+
+
+biject_to.register(_Spectra)(_Coordinates)
+
+
+class Spectra(dist.Distribution):
+    """Spectra (endmember, channel), each entry normal around ``location`` and, unless ``signed``, non-negative.
+
+    Parameters
+    ----------
+    location : (endmember, channel)
+        0 for spectra of which nothing is known, which are then half-normal unless ``signed``.
+    spread : (endmember, channel)
+        Standard deviation of the normal before it is cut at zero.
+    width : float or broadcastable
+        Resolution at which values are told from zero. It changes the coordinate that inference uses, a softplus, and
+        not the distribution; where ``counted`` (the data are counts, of which a value of ``width`` gives about one)
+        the coordinate is the cube root of one.
+    length : float, optional
+        Entries of a spectrum hang together over so many channels: their normal scores follow a stationary
+        autoregressive process of second order with correlation ``(1 + d (1 - r^2) / (1 + r^2)) r^d`` at distance d,
+        ``r = exp(-sqrt(3) / length)``, the discrete kin of a Matern-3/2 process. Every entry keeps its own
+        distribution (a Gaussian copula).
+    fixed : tuple of bool
+        Which rows equal ``location``.
+    """
+
+    support_event_dim = 2
+    pytree_data_fields = ("location", "spread", "width", "length")
+    pytree_aux_fields = ("fixed", "signed", "counted")
+
+    def __init__(
+        self,
+        location,
+        spread,
+        width=1.0,
+        length=None,
+        *,
+        fixed: tuple[bool, ...] | None = None,
+        signed: bool = False,
+        counted: bool = False,
+        validate_args=None,
+    ):
+        self.location, self.spread = jnp.broadcast_arrays(jnp.asarray(location), jnp.asarray(spread))
+        self.width, self.length = jnp.asarray(width), length
+        self.fixed = fixed or (False,) * len(self.location)
+        self.signed, self.counted = signed, counted
+        super().__init__((), self.location.shape, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=2)
+    def support(self):
+        return _Spectra(self.location, self.width, self.fixed, self.signed, self.counted)
+
+    def sample(self, key, sample_shape=()):
+        score = jax.random.normal(key, (*sample_shape, *self.location.shape), jnp.result_type(float))
+        if self.length is not None:
+            score = _correlated(score, self.length)
+        if self.signed:
+            drawn = self.location + self.spread * score
+        else:
+            low = jnp.broadcast_to(-self.location / self.spread, score.shape)
+            drawn = self.spread * truncated.quantile(ndtr(score), low, _FAR - low)
+        return jnp.where(jnp.asarray(self.fixed)[:, None], self.location, drawn)
+
+    def log_prob(self, value):
+        rows = np.flatnonzero(~np.asarray(self.fixed))
+        x, location, spread = value[..., rows, :], self.location[rows], self.spread[rows]
+        z = (x - location) / spread
+        log_density = -0.5 * z**2 - jnp.log(spread) - _LOG_ROOT_2PI
+        if not self.signed:
+            log_density = log_density - log_ndtr(location / spread)
+        if self.length is not None:
+            score = z if self.signed else _score(x / spread, location / spread)
+            log_density = log_density + _log_correlated(score, self.length)
+        return log_density.sum((-1, -2))
+
+
+def _score(x, location):
+    """Normal score of a value x > 0 of a unit normal around ``location`` cut at zero."""
+    z = x - location
+    above = ndtr(-z) / ndtr(location)
+    nearest = jnp.minimum(z, 0.0)
+    log_mass = truncated.log_mass(-location, x) - 0.5 * nearest**2 - _LOG_ROOT_2PI
+    tiny = jnp.finfo(x.dtype).tiny
+    below = jnp.maximum(jnp.exp(log_mass - log_ndtr(location)), tiny)
+    in_low_half = below < 0.5
+    low = ndtri(jnp.where(in_low_half, below, 0.5))
+    return jnp.where(in_low_half, low, -ndtri(jnp.where(in_low_half, 0.5, jnp.maximum(above, tiny))))
+
+
+def _steps(length):
+    """Coefficients of the two values before, standard deviation of the step, and correlation of neighbours."""
+    ratio = jnp.exp(-jnp.sqrt(3.0) / length)
+    square = ratio**2
+    step = (1.0 - square) * jnp.sqrt((1.0 - square) / (1.0 + square))
+    return 2.0 * ratio, -square, step, 2.0 * ratio / (1.0 + square)
+
+
+def _log_correlated(score, length):
+    """Log density of the process over that of independent normal scores, per entry."""
+    first, second, step, near = _steps(length)
+    log_alone = -0.5 * score**2
+    root = jnp.sqrt(1.0 - near**2)
+    starts = -0.5 * ((score[..., 1:2] - near * score[..., :1]) / root) ** 2 - jnp.log(root)
+    expected = first * score[..., 1:-1] + second * score[..., :-2]
+    rest = -0.5 * ((score[..., 2:] - expected) / step) ** 2 - jnp.log(step)
+    return jnp.concatenate([log_alone[..., :1], starts, rest], axis=-1) - log_alone
+
+
+def _correlated(white, length):
+    """The process made from independent normal scores (..., channel)."""
+    first, second, step, near = _steps(length)
+    start = (white[..., 0], near * white[..., 0] + jnp.sqrt(1.0 - near**2) * white[..., 1])
+
+    def move(last, noise):
+        new = first * last[1] + second * last[0] + step * noise
+        return (last[1], new), new
+
+    rest = jax.lax.scan(move, start, jnp.moveaxis(white[..., 2:], -1, 0))[1]
+    return jnp.concatenate([jnp.stack(start, axis=-1), jnp.moveaxis(rest, 0, -1)], axis=-1)
