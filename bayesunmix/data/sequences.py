@@ -68,7 +68,7 @@ def as_sequences(data: Any, *, mask: Any = None) -> Units:
 
 def pad(sequences: list[Any]) -> xr.DataArray:
     """Arrays (frames[, feature]) as one (sequence, time[, feature]) with their ``length``."""
-    parts = [np.asarray(one) for one in sequences]
+    parts = [_unmasked(one) for one in sequences]
     shapes = {part.shape[1:] for part in parts}
     if not parts or len(shapes) > 1 or any(part.ndim not in (1, 2) or not len(part) for part in parts):
         raise ValueError(
@@ -103,14 +103,17 @@ def _as_array(data: Any) -> xr.DataArray:
     if isinstance(data, xr.Dataset):
         raise TypeError(f"expected one DataArray, got an xarray.Dataset; choose one of {list(data.data_vars)}")
     if isinstance(data, tuple) and len(data) == 2:
-        frames, lengths = np.asarray(data[0]), np.asarray(data[1])
-        if lengths.ndim != 1 or lengths.sum() != len(frames):
-            raise ValueError(f"lengths: expected numbers that add to the {len(frames)} frames, got {lengths.tolist()}")
-        data = np.split(frames, np.cumsum(lengths)[:-1])
+        frames, lengths = _unmasked(data[0]), np.asarray(data[1])
+        whole = lengths.ndim == 1 and lengths.dtype.kind in "iuf" and (lengths >= 1).all() and not (lengths % 1).any()
+        if not whole or lengths.sum() != len(frames):
+            raise ValueError(
+                f"lengths: expected whole numbers from 1 that add to the {len(frames)} frames, got {lengths.tolist()}"
+            )
+        data = np.split(frames, np.cumsum(lengths.astype(np.int64))[:-1])
     if isinstance(data, list | tuple):
         return pad(list(data))
     if not isinstance(data, xr.DataArray):
-        values = np.asarray(data)
+        values = _unmasked(data)
         values = values[None] if values.ndim == 1 else values
         data = xr.DataArray(values, dims=_DIMS[: values.ndim] if values.ndim < 4 else None)
     if data.ndim == 1:
@@ -118,3 +121,10 @@ def _as_array(data: Any) -> xr.DataArray:
     if data.ndim not in (2, 3) or 0 in data.shape:
         raise ValueError(f"data: expected dims (sequence, time) or (sequence, time, feature), got {dict(data.sizes)}")
     return data
+
+
+def _unmasked(values: Any) -> np.ndarray:
+    """A masked array with NaN where it is masked; anything else as NumPy takes it."""
+    if np.ma.isMaskedArray(values) and np.ma.getmaskarray(values).any():
+        return values.astype(np.float64).filled(np.nan)
+    return np.asarray(values)

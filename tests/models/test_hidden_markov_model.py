@@ -243,6 +243,14 @@ def test_sequences_come_in_the_forms_of_the_peers() -> None:
     np.testing.assert_array_equal(alone.values, padded[1:])
     with pytest.raises(ValueError, match="lengths"):
         as_sequences((np.arange(5.0), [4, 2]))
+    for lengths in ([2.5, 2.5], [5, 0], [6, -1]):
+        with pytest.raises(ValueError, match="lengths: expected whole numbers from 1"):
+            as_sequences((np.arange(5.0), lengths))
+    hidden = np.ma.masked_equal(np.arange(5), 3)
+    for form in (hidden, [hidden], (hidden, [2, 3])):
+        assert (
+            np.isnan(as_sequences(form).values.reshape(-1)[[3, 4]]).any() and np.nanmax(as_sequences(form).values) == 4
+        )
 
 
 def test_one_sequence_is_compared_by_blocks_given_their_past() -> None:
