@@ -97,11 +97,16 @@ def main() -> None:
     for seed in range(args.first, args.first + args.cubes):
         rows.append(one_image(model, template, method, seed))
         print(seed, "  ".join(f"{name} {value:.3f}" for name, value in rows[-1].items()), flush=True)
+        lines = write(rows, args)
+    print("\n".join(lines))
+
+
+def write(rows: list[dict[str, float]], args: argparse.Namespace) -> list[str]:
+    """The table of the images so far, written so that a run that is stopped leaves one."""
     table = np.array([list(row.values()) for row in rows])
     error = table.std(0, ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.full(table.shape[1], np.nan)
-    lines = ["| quantity | mean | standard error |", "|---|---|---|"]
+    lines = [f"{len(rows)} images", "", "| quantity | mean | standard error |", "|---|---|---|"]
     lines += [f"| {n} | {m:.4f} | {e:.4f} |" for n, m, e in zip(rows[0], table.mean(0), error, strict=True)]
-    print("\n".join(lines))
     args.out.mkdir(exist_ok=True)
     kind = f"{args.likelihood}{args.counts:g}" if args.likelihood == "poisson" else args.likelihood
     name = f"counts_{args.method}_{kind}_concentration_{args.concentration}" + "_brightness" * args.brightness
@@ -109,6 +114,7 @@ def main() -> None:
     found = {"settings": settings, "version": bu.__version__, "rows": rows}
     (args.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
     (args.out / f"{name}.md").write_text("\n".join([f"`{settings}`", "", *lines]) + "\n")
+    return lines
 
 
 if __name__ == "__main__":
