@@ -1,0 +1,45 @@
+"""Run the notebooks and write their .ipynb files: `python notebooks/run.py`, from the root of a checkout.
+
+The .py files are what is edited. With names only those are run (`python notebooks/run.py 1_unmixing_an_eds_map`), with
+`--text` none: their cells are copied. Outputs are kept where the file stays below 300 kB.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).resolve().parent
+LARGEST = 300_000  # bytes of an .ipynb in the repository
+
+
+def paired(script: Path) -> nbformat.NotebookNode:
+    """The notebook of a script, without outputs; cells are named by their place, so that the file is reproducible."""
+    notebook = jupytext.read(script)
+    for place, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{place}"
+    return notebook
+
+
+def main(arguments: list[str]) -> None:
+    text_only = "--text" in arguments
+    names = [a for a in arguments if not a.startswith("--")]
+    scripts = [FOLDER / f"{name}.py" for name in names] or sorted(FOLDER.glob("[0-9]*.py"))
+    for script in scripts:
+        notebook, started = paired(script), time.perf_counter()
+        if not text_only:
+            NotebookClient(notebook, timeout=3600, resources={"metadata": {"path": str(FOLDER)}}).execute()
+        if len(nbformat.writes(notebook)) > LARGEST:
+            notebook = paired(script)
+        nbformat.write(notebook, script.with_suffix(".ipynb"))
+        size = script.with_suffix(".ipynb").stat().st_size
+        print(f"{script.stem}: {time.perf_counter() - started:.0f} s, {size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
