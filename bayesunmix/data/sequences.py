@@ -125,6 +125,6 @@ def _as_array(data: Any) -> xr.DataArray:
 
 def _unmasked(values: Any) -> np.ndarray:
     """A masked array with NaN where it is masked; anything else as NumPy takes it."""
-    if np.ma.isMaskedArray(values) and np.ma.getmaskarray(values).any():
-        return values.astype(np.float64).filled(np.nan)
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        return np.where(np.ma.getmaskarray(values), np.nan, values.data)
     return np.asarray(values)

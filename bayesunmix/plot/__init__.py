@@ -2,6 +2,7 @@
 
 from .abundance import maps
 from .atom_maps import atoms, classes, displacements, membership_entropy
+from .brightness_maps import brightness
 from .calibrating import calibration
 from .comparing import comparison
 from .convergence import trace
@@ -13,6 +14,7 @@ from .transitions import dwell, memory, states, transition
 
 __all__ = [
     "atoms",
+    "brightness",
     "calibration",
     "classes",
     "comparison",

@@ -76,6 +76,24 @@ class Facts:
         return "endmembers" in self.fit.posterior
 
     @property
+    def scales(self) -> list[dict[str, float]]:
+        """For each endmember its scale (mean over channels) with an interval, and the relative sd of its shape.
+
+        Only where a brightness leaves the scale to be told from the shape.
+        """
+        if not (self.endmembers_inferred and "brightness" in self.latent):
+            return []
+        draws = self.fit.posterior["endmembers"].stack(sample=("chain", "draw")).transpose("endmember", ..., "sample")
+        found = []
+        for spectrum in draws.values:
+            scale = spectrum.mean(axis=0)
+            shape = spectrum / scale
+            low, high = np.quantile(scale, [(1 - PROB) / 2, (1 + PROB) / 2])
+            of_shape = float(np.sqrt((shape.var(axis=1)).mean() / (shape.mean(axis=1) ** 2).mean()))
+            found.append({"mean": float(scale.mean()), "lower": float(low), "upper": float(high), "shape": of_shape})
+        return found
+
+    @property
     def accounts_for_data(self) -> bool:
         """Whether none of the tests of ``bu.check`` failed."""
         return bool(self.checked.attrs["passed"])

@@ -54,6 +54,8 @@ def render(facts: Facts, table: pd.DataFrame | None = None) -> str:
         members=_members(facts) if facts.mixes else None,
         maps=_maps(facts) if facts.mixes else None,
         endmembers=_endmembers(facts) if facts.mixes else None,
+        brightness=_brightness(facts) if "brightness" in facts.latent else None,
+        scales=_scale_rows(facts),
         scree=_scree(facts) if facts.components else None,
         components=_component_rows(facts),
         scores=_scores(facts) if facts.components else None,
@@ -103,6 +105,23 @@ def _maps(facts: Facts) -> Picture:
         if len(facts.pixel_dims) > 1
         else f"Abundances along the scan with {words.percent(PROB)} intervals.",
     )
+
+
+def _brightness(facts: Facts) -> Picture:
+    text = "Brightness of the pixels, mean and standard deviation."
+    return _picture(
+        lambda: plot.brightness(facts.fit, latent=facts.latent), text, f"{text} Its mean over pixels is one."
+    )
+
+
+def _scale_rows(facts: Facts) -> list[tuple[str, ...]]:
+    """Name, scale with its interval, and relative standard deviation of the shape."""
+    names = member_names(facts.abundance.coords["endmember"].values, facts.truth) if facts.scales else []
+    return [
+        (name.replace("\\$", "$"), words.size(one["mean"]), f"{words.size(one['lower'])} to {words.size(one['upper'])}",
+         words.percent(one["shape"]))
+        for name, one in zip(names, facts.scales, strict=True)
+    ]  # fmt: skip
 
 
 def _scree(facts: Facts) -> Picture:

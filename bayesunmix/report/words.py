@@ -118,7 +118,9 @@ def _seen(facts: Facts) -> list[str]:
                 "spectrum would settle it."
             )
     pure, expected = facts.pure_share if facts.mixes else (0.0, 1.0)
-    if facts.endmembers_inferred and pure > expected + 0.1 and getattr(facts.fit.model, "alpha", 1.0) >= 1:
+    concentration = getattr(facts.fit.model, "concentration", None) or 1.0
+    even = not isinstance(concentration, str) and concentration >= 1
+    if facts.endmembers_inferred and pure > expected + 0.1 and even:
         found.append(
             f"{percent(pure)} of the pixels are almost one phase, where the prior on abundances expects "
             f"{percent(expected)}. Endmembers are then pulled outward by about the noise, and their bands "

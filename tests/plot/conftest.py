@@ -53,7 +53,10 @@ def _make_fit(*, select: dict[str, int] | None = None, frames: int = 0, inferred
     pixel_coords = {d: image.coords[d] for d in pixel_dims}
     names = ["mean", "sd", "lower", "upper", "sd_noise", "sd_model"]
     latent = xr.Dataset(
-        {"abundance": ((*pixel_dims, "endmember", "statistic"), statistics)},
+        {
+            "abundance": ((*pixel_dims, "endmember", "statistic"), statistics),
+            "brightness": ((*pixel_dims, "statistic"), 0.5 + statistics[..., 0, :]),
+        },
         pixel_coords | {"endmember": np.arange(3), "statistic": names},
     )
     draws = np.where(keep[..., None], mean > 0.5, np.nan) * np.ones((4,) + (1,) * mean.ndim)

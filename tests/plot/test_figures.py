@@ -23,6 +23,7 @@ plot: Any = bayesunmix.plot  # tests look inside figures, where matplotlib's typ
 
 ALL = {
     "maps": lambda fit, **more: plot.maps(fit, **more),
+    "brightness": lambda fit, **more: plot.brightness(fit, **more),
     "endmembers": lambda fit, **more: plot.endmembers(fit, **more),
     "residuals": lambda fit, **more: plot.residuals(fit, checked=fit.checked, **more),
     "uncertainty": lambda fit, **more: plot.uncertainty(fit, split=fit.split, **more),
@@ -61,6 +62,17 @@ def test_an_axes_given_is_the_one_drawn_on(name: str, handmade: Any) -> None:
     returned = ALL[name](handmade, ax=ax, **ONE_PANEL.get(name, {}))
     assert returned is ax
     assert ax.has_data()
+
+
+def test_brightness_is_drawn_beside_its_sd(handmade: Any) -> None:
+    found = handmade.latent()["brightness"]
+    mean, sd = (panel.images[0].get_array() for panel in _maps_of(plot.brightness(handmade)))
+    for shown, statistic in ((mean, "mean"), (sd, "sd")):
+        np.testing.assert_array_equal(
+            np.sort(shown.compressed()), np.sort(found.sel(statistic=statistic).values.ravel())[:-1]
+        )
+    with pytest.raises(ValueError, match="brightness=True"):
+        plot.brightness(handmade, latent=handmade.latent().drop_vars("brightness"))
 
 
 @pytest.mark.parametrize("name", ONE_PANEL)

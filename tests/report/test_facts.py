@@ -28,7 +28,7 @@ def make_facts(**change: Any) -> Facts:
         "residual": residual,
         "p_value": rng.permutation(400).reshape(20, 20) / 400,
         "passed": 1,
-        "alpha": 1.0,
+        "concentration": None,
         "converged": True,
         "finished": True,
         "inferred": True,
@@ -52,7 +52,7 @@ def make_facts(**change: Any) -> Facts:
         diagnostics=xr.Dataset(attrs={"verdict": "Usable.", "converged": int(parts["converged"])}),
         posterior=xr.Dataset({"endmembers": 0} if parts["inferred"] else {}),
         model=SimpleNamespace(
-            brightness=parts["brightness"], likelihood="normal", alpha=parts["alpha"], noise="isotropic"
+            brightness=parts["brightness"], likelihood="normal", concentration=parts["concentration"], noise="isotropic"
         ),
         data=xr.zeros_like(residual) + residual["energy"],
     )
@@ -80,8 +80,8 @@ def test_large_areas_of_one_phase_are_a_doubt_about_the_prior() -> None:
     abundance = make_facts().latent["abundance"].values.copy()
     assert not any("almost one phase" in doubt for doubt in words.doubts(make_facts()))
     abundance[:12, :, 0, 0], abundance[:12, :, 1, 0] = 1, 0
-    for alpha, seen in ((1.0, True), (0.3, False)):
-        doubts = words.doubts(make_facts(abundance=abundance, alpha=alpha))
+    for concentration, seen in ((None, True), (1.0, True), (0.3, False), ("learned", False)):
+        doubts = words.doubts(make_facts(abundance=abundance, concentration=concentration))
         assert any("almost one phase" in doubt for doubt in doubts) is seen
 
 
@@ -148,3 +148,24 @@ def test_percent(share: float, text: str) -> None:
 def test_provenance_is_flat() -> None:
     rows = words.provenance_rows({"data_hash": "ab", "versions": {"jax": "1"}, "wall_s": 1.23456})
     assert rows == [("data hash", "ab"), ("versions jax", "1"), ("seconds", "1.235")]
+
+
+def test_scale_and_shape_of_spectra_under_a_brightness() -> None:
+    """Two spectra of known scale, the first with an uncertain scale and an exact shape, the second the other way."""
+    rng = np.random.default_rng(0)
+    shape = np.array([0.5, 1.0, 1.5])
+    one = 4.0 * shape * rng.uniform(0.9, 1.1, (2, 500, 1))
+    two = 2.0 * (shape + 0.1 * rng.choice([-1.0, 1.0], (2, 500, 1)) * np.array([1.0, -2.0, 1.0]))
+    posterior = xr.Dataset({"endmembers": (("chain", "draw", "endmember", "energy"), np.stack([one, two], axis=2))})
+    facts: Any = SimpleNamespace(
+        endmembers_inferred=True, latent={"brightness": 0}, fit=SimpleNamespace(posterior=posterior)
+    )
+    first, second = Facts.scales.fget(facts)  # type: ignore[attr-defined]
+    assert first["shape"] == pytest.approx(0.0, abs=1e-12) and second["mean"] == pytest.approx(2.0)
+    # A uniform scale between 3.6 and 4.4, of 1000 draws: quantiles at .05 and .95 to 4.5 standard errors of .0055.
+    assert first["lower"] == pytest.approx(3.64, abs=0.025) and first["upper"] == pytest.approx(4.36, abs=0.025)
+    # Standard deviations .1, .2, .1 on a shape of rms 1.08.
+    assert second["shape"] == pytest.approx(np.sqrt(0.06 / 3.5), rel=0.01)
+    assert second["upper"] - second["lower"] == pytest.approx(0.0, abs=1e-12)
+    facts.latent = {}
+    assert Facts.scales.fget(facts) == []  # type: ignore[attr-defined]
