@@ -132,6 +132,8 @@ def posterior_predictive(
     unit : "same" or "new"
         "same": every pixel measured again, its latent as inferred. "new": other pixels, their latents from
         the fitted population.
+    max_bytes : int
+        Most memory for the images.
 
     Returns
     -------
@@ -188,6 +190,8 @@ def log_likelihood(
         Pixels of ``data`` to keep, as in :func:`bayesunmix.fit`.
     seed : int or JAX key
         Picks the integration points where the likelihood is sampled.
+    max_bytes : int
+        Most memory for the answer.
 
     Returns
     -------

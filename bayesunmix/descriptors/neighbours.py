@@ -318,6 +318,11 @@ def lengths_and_angles(vectors: xr.Dataset) -> xr.Dataset:
 def bond_angles(vectors: xr.Dataset) -> xr.Dataset:
     """Direction of every bond, in radians from the axis of y towards x: what the angular mixture classifies.
 
+    Parameters
+    ----------
+    vectors : xarray.Dataset
+        From :func:`neighbour_vectors`.
+
     Returns
     -------
     xarray.Dataset

@@ -90,7 +90,10 @@ class Estimator:
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fit, and the posterior mean of every sample's abundances, scores or memberships (sample, component)."""
+        """Fit to ``X`` (sample, feature), and return the posterior mean of abundances, scores or memberships.
+
+        Their dims are (sample, component); ``y`` is ignored.
+        """
         return self._learn(X).loadings
 
     def transform(self, X: Any) -> np.ndarray:
@@ -107,13 +110,16 @@ class Estimator:
         return decomposition(dataclasses.replace(fitted, units=units), self.seed, append_mean=self.append_mean).loadings
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Log predictive density of every sample (sample,), its latent integrated out, in nats."""
+        """Log predictive density (sample,) of every row of ``X``, its latent integrated out, in nats."""
         draws = log_likelihood(self._fitted(), _samples(X)).values
         flat = draws.reshape(-1, draws.shape[-1])
         return logsumexp(flat, axis=0) - np.log(len(flat))
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Mean log predictive density per sample, so that cross-validation chooses what predicts best."""
+        """Mean log predictive density per row of ``X``, in nats, so that cross-validation chooses what predicts best.
+
+        ``y`` is ignored.
+        """
         return float(self.score_samples(X).mean())
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -127,7 +133,13 @@ class Estimator:
         return own | nested
 
     def set_params(self, **params: Any) -> Estimator:
-        """Change parameters by the names that :meth:`get_params` gives; model and method are replaced, not changed."""
+        """Change ``params`` by the names that :meth:`get_params` gives; model and method are replaced, not changed.
+
+        Raises
+        ------
+        ValueError
+            For a name that is not known.
+        """
         known = self.get_params()
         unknown = [name for name in params if name not in known]
         if unknown:
