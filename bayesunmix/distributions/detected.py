@@ -22,6 +22,7 @@ from numpyro.distributions import constraints
 from bayesunmix.distributions import simplex
 from bayesunmix.distributions.channel_laws import LAWS
 from bayesunmix.distributions.mixed_spectra import MixedSpectra
+from bayesunmix.distributions.nodes import missed_covariance, nodes
 from bayesunmix.distributions.score_curvature import Scores, curvature
 from bayesunmix.distributions.weighted import WeightedPoints
 
@@ -219,7 +220,7 @@ class DetectedUnmixing(MixedSpectra):
     def conditional_on(self, rule: Rule) -> WeightedPoints:
         """Distribution of the latent given the data, on the points of a rule made at nearby parameters."""
         _, pull, gram, beyond = self._expanded(rule)
-        points, weights, *_ = simplex.nodes(rule.frame, pull, gram, self.concentration, beyond)
+        points, weights, *_ = nodes(rule.frame, pull, gram, self.concentration, beyond)
         if self.closed:
             return WeightedPoints(points, weights)
         size = jnp.maximum(points.sum(0), jnp.finfo(points.dtype).tiny)
@@ -254,9 +255,9 @@ class DetectedUnmixing(MixedSpectra):
         """Gradient and Hessian of ``log_prob_on(rule).sum()`` in all parameters, each a dict by their names."""
         _, pull, gram, beyond = self._expanded(rule)
         least = _CURVATURE_POINTS if self.closed else _OPEN_CURVATURE_POINTS
-        found = simplex.nodes(rule.frame, pull, gram, self.concentration, beyond, least=least)
+        found = nodes(rule.frame, pull, gram, self.concentration, beyond, least=least)
         scores = Scores(self.law, self.endmembers, self._noise(), self.concentration, self.brightness_shape)
-        missed = simplex.missed_covariance(rule.frame, pull, gram, self.concentration, least)
+        missed = missed_covariance(rule.frame, pull, gram, self.concentration, least)
         return curvature(scores, rule.value, found, missed)
 
 

@@ -16,7 +16,7 @@ from jax.scipy.special import digamma, polygamma
 
 from bayesunmix.distributions import lanes
 from bayesunmix.distributions.channel_laws import LAWS
-from bayesunmix.distributions.simplex import Nodes
+from bayesunmix.distributions.nodes import Nodes
 
 _CELLS = 2**22  # points times units times channels that are worked on together
 

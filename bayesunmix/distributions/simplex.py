@@ -24,7 +24,7 @@ import numpy as np
 from jax.scipy.special import gammaln
 
 from bayesunmix.distributions import lanes
-from bayesunmix.distributions.walk import Walk, n_natural, normal_moments, walk
+from bayesunmix.distributions.walk import Walk, n_natural, walk
 
 _NEWTON_STEPS = 80
 _BARRIER = 0.1  # smallest exponent that keeps the reference point off the faces
@@ -186,7 +186,7 @@ def log_integral(own: Frame, pull, gram, concentration=None, beyond: Beyond | No
     def one(e, h, base, shift, order, own_data):
         return _log_mean(walk(e, h, base, shift, every=True), e.dtype, order, beyond, own_data)
 
-    return _over_chunks(one, (eta, held, own.base, own.shift, own.order), beyond.own, beyond.channels)
+    return over_chunks(one, (eta, held, own.base, own.shift, own.order), beyond.own, beyond.channels)
 
 
 @jax.custom_jvp
@@ -230,7 +230,7 @@ def in_chunks(fn: Callable, eta, held, base, shift, least: int = 1):
     return _map_units(lambda e, h, s, _: fn(e, h, base, s), (eta, held, shift), (), count)
 
 
-def _over_chunks(fn: Callable, arrays, own, channels: int):
+def over_chunks(fn: Callable, arrays, own, channels: int):
     """The same for what works on every channel at every point; ``own`` has a leading unit axis."""
     eta, held, base, shift, order = arrays
     count = max(1, -(-eta.shape[1] * base.shape[1] * channels // _CELLS))
@@ -255,68 +255,7 @@ def _map_units(fn: Callable, lanes_last, units_first, count: int):
     return jax.tree_util.tree_map(join, found)
 
 
-# ---------------------------------------------------------------------- points with their weights
-
-
-class Nodes(NamedTuple):
-    """The parts of every unit on weighted points."""
-
-    points: jax.Array  # (K, points, units)
-    weights: jax.Array  # (points, units), which sum to one
-    logs: jax.Array | None  # of the parts, where there are exponents: those below rounding too
-
-
-def nodes(own: Frame, pull, gram, concentration=None, beyond: Beyond | None = None, least: int = 32) -> Nodes:
-    """Weighted points of the parts given the data, on at least so many points."""
-    if not len(own.base):
-        whole = jnp.ones((1, 1, pull.shape[1]), pull.dtype)
-        return Nodes(whole, whole[0], None if concentration is None else jnp.zeros_like(whole))
-    eta, held, base = natural(own, pull, gram, concentration), sorted_hold(own), more_points(own, least)
-
-    def one(e, h, base, shift, order, data):
-        found = walk(e, h, base, shift, every=True)
-        away, log_weight = as_given(found.away, order), found.log_weight
-        if beyond is not None:
-            log_weight = log_weight + beyond.log(away, beyond.shared, data)
-        spread = lambda x: jnp.stack([jnp.broadcast_to(v, log_weight.shape) for v in x])  # noqa: E731
-        logs = spread(unsorted(found.logs, order)) if found.logs else None
-        return spread(away), log_weight, logs
-
-    if beyond is None:
-        away, log_weight, logs = one(eta, held, base, own.shift, own.order, ())
-    else:
-        arrays = (eta, held, base, own.shift, own.order)
-        away, log_weight, logs = _over_chunks(one, arrays, beyond.own, beyond.channels)
-    points = jnp.maximum(own.centre[:, None] + away.astype(pull.dtype), 0.0)
-    return Nodes(points, jax.nn.softmax(log_weight.astype(pull.dtype), axis=0), logs)
-
-
-def missed_covariance(own: Frame, pull, gram, concentration=None, least: int = 32) -> jax.Array:
-    """What the points of :func:`nodes` miss of the covariance of the first free parts, (free, free, units).
-
-    Without bounds the parts follow normal distributions, whose covariance is known: what the points miss of it, in
-    proportion to the share of those inside the bounds (a control variate).
-    """
-    if not len(own.base):
-        return jnp.zeros((0, 0, pull.shape[1]), pull.dtype)
-    eta, base = natural(own, pull, gram, concentration), more_points(own, least)
-    arrays = (eta, sorted_hold(own), base, own.shift, own.order)
-    return _over_chunks(lambda e, h, b, s, o, _: _missed(e, h, b, s, o), arrays, (), 1)
-
-
-def _missed(eta, held, base, shift, order):
-    log_inside = walk(eta, held, base, shift, every=True).log_inside
-    n_free = len(base)
-    free = walk(eta, held, base, shift, every=True, bounded=False)
-    even = free.even / free.even.sum()
-    x = as_given(free.away, order)[:n_free]
-    x = [v - (even * v).sum(0) for v in x]
-    _, root = normal_moments(eta, held, n_free)
-    columns = [as_given([root[i][m] for i in range(n_free)], order)[:n_free] for m in range(n_free)]
-    known = lambda i, j: total([c[i] * c[j] for c in columns])  # noqa: E731
-    seen = lambda i, j: (even * x[i] * x[j]).sum(0)  # noqa: E731
-    share = (even * jnp.exp(log_inside)).sum(0)
-    return jnp.stack([jnp.stack([share * (known(i, j) - seen(i, j)) for j in range(n_free)]) for i in range(n_free)])
+# ---------------------------------------------------------------------- parts and their parameters
 
 
 def as_given(away: list[jax.Array], order) -> list[jax.Array]:

@@ -20,6 +20,7 @@ from bayesunmix.distributions import simplex
 from bayesunmix.distributions.curvature import curvature
 from bayesunmix.distributions.mixed_spectra import MixedSpectra
 from bayesunmix.distributions.moments import moments
+from bayesunmix.distributions.nodes import nodes
 from bayesunmix.distributions.weighted import WeightedPoints
 
 _LOG_2PI = 1.8378770664093453
@@ -130,7 +131,7 @@ class NormalUnmixing(MixedSpectra):
     def conditional_on(self, rule: Rule) -> WeightedPoints:
         """Distribution of the abundances given the data, on the points of a rule made at nearby parameters."""
         pull, gram, _ = self._about(rule)
-        found = simplex.nodes(rule.frame, pull, gram, self.concentration)
+        found = nodes(rule.frame, pull, gram, self.concentration)
         return WeightedPoints(found.points, found.weights)
 
     def emission(self, latent):

@@ -1,0 +1,78 @@
+"""Weighted points of the parts of every unit given its data."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bayesunmix.distributions import simplex
+from bayesunmix.distributions.walk import normal_moments, walk
+
+
+class Nodes(NamedTuple):
+    """The parts of every unit on weighted points."""
+
+    points: jax.Array  # (K, points, units)
+    weights: jax.Array  # (points, units), which sum to one
+    logs: jax.Array | None  # of the parts, where there are exponents: those below rounding too
+
+
+def nodes(
+    own: simplex.Frame, pull, gram, concentration=None, beyond: simplex.Beyond | None = None, least: int = 32
+) -> Nodes:
+    """Weighted points of the parts given the data, on at least so many points."""
+    if not len(own.base):
+        whole = jnp.ones((1, 1, pull.shape[1]), pull.dtype)
+        return Nodes(whole, whole[0], None if concentration is None else jnp.zeros_like(whole))
+    eta, held, base = (
+        simplex.natural(own, pull, gram, concentration),
+        simplex.sorted_hold(own),
+        simplex.more_points(own, least),
+    )
+
+    def one(e, h, base, shift, order, data):
+        found = walk(e, h, base, shift, every=True)
+        away, log_weight = simplex.as_given(found.away, order), found.log_weight
+        if beyond is not None:
+            log_weight = log_weight + beyond.log(away, beyond.shared, data)
+        spread = lambda x: jnp.stack([jnp.broadcast_to(v, log_weight.shape) for v in x])  # noqa: E731
+        logs = spread(simplex.unsorted(found.logs, order)) if found.logs else None
+        return spread(away), log_weight, logs
+
+    if beyond is None:
+        away, log_weight, logs = one(eta, held, base, own.shift, own.order, ())
+    else:
+        arrays = (eta, held, base, own.shift, own.order)
+        away, log_weight, logs = simplex.over_chunks(one, arrays, beyond.own, beyond.channels)
+    points = jnp.maximum(own.centre[:, None] + away.astype(pull.dtype), 0.0)
+    return Nodes(points, jax.nn.softmax(log_weight.astype(pull.dtype), axis=0), logs)
+
+
+def missed_covariance(own: simplex.Frame, pull, gram, concentration=None, least: int = 32) -> jax.Array:
+    """What the points of :func:`nodes` miss of the covariance of the first free parts, (free, free, units).
+
+    Without bounds the parts follow normal distributions, whose covariance is known: what the points miss of it, in
+    proportion to the share of those inside the bounds (a control variate).
+    """
+    if not len(own.base):
+        return jnp.zeros((0, 0, pull.shape[1]), pull.dtype)
+    eta, base = simplex.natural(own, pull, gram, concentration), simplex.more_points(own, least)
+    arrays = (eta, simplex.sorted_hold(own), base, own.shift, own.order)
+    return simplex.over_chunks(lambda e, h, b, s, o, _: _missed(e, h, b, s, o), arrays, (), 1)
+
+
+def _missed(eta, held, base, shift, order):
+    log_inside = walk(eta, held, base, shift, every=True).log_inside
+    n_free = len(base)
+    free = walk(eta, held, base, shift, every=True, bounded=False)
+    even = free.even / free.even.sum()
+    x = simplex.as_given(free.away, order)[:n_free]
+    x = [v - (even * v).sum(0) for v in x]
+    _, root = normal_moments(eta, held, n_free)
+    columns = [simplex.as_given([root[i][m] for i in range(n_free)], order)[:n_free] for m in range(n_free)]
+    known = lambda i, j: simplex.total([c[i] * c[j] for c in columns])  # noqa: E731
+    seen = lambda i, j: (even * x[i] * x[j]).sum(0)  # noqa: E731
+    share = (even * jnp.exp(log_inside)).sum(0)
+    return jnp.stack([jnp.stack([share * (known(i, j) - seen(i, j)) for j in range(n_free)]) for i in range(n_free)])
