@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path)
     parser.add_argument("--noise", choices=("isotropic", "diagonal"), default="isotropic")
-    parser.add_argument("--concentration", nargs="+", default=["1", "0.5", "0.3", "0.1", "learned"])
+    parser.add_argument("--concentration", nargs="+", default=["1", "0.5", "0.3", "0.1"])
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
@@ -89,11 +89,11 @@ def main() -> None:
             f"| {r['error_percent']:+.1f} | {'yes' if r['covered'] else 'no'} |"
             for r in rows
         ]
-        print("\n".join(lines[-1:]), flush=True)
-    args.out.mkdir(exist_ok=True)
-    stem = f"dlr_areas_{args.noise}"
-    (args.out / f"{stem}.md").write_text("\n".join(lines + tables) + "\n")
-    (args.out / f"{stem}.json").write_text(json.dumps(kept, indent=1) + "\n")
+        print(lines[-1], flush=True)
+        args.out.mkdir(exist_ok=True)
+        stem = f"dlr_areas_{args.noise}"
+        (args.out / f"{stem}.md").write_text("\n".join(lines + tables) + "\n")
+        (args.out / f"{stem}.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":

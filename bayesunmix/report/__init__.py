@@ -36,10 +36,17 @@ def report(
     -------
     Path
         The file: figures and styles inside with one small script, no network.
+
+    Raises
+    ------
+    TypeError
+        When ``fit`` is no fit.
     """
     from .facts import gather
     from .page import render
 
+    if not hasattr(fit, "posterior") or not hasattr(fit, "diagnostics"):
+        raise TypeError(f"fit: expected what bu.fit returned, got {fit!r}")
     facts = gather(fit, fit.truth if truth is None else truth)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
