@@ -264,7 +264,7 @@ def trap(every: int = 50, frames: int = 4000) -> None:
     data = xr.DataArray(y[None], {"time": ("time", step * np.arange(len(y)), {"units": "ms"})}, ("sequence", "time"))
     lines = [f"{len(y)} frames of {step:g} ms, each the mean of {every} samples.", ""]
     fits = {}
-    for n_states in (1, 2, 3, 4):
+    for n_states in (1, 2, 3, 4, 5):
         start = time.perf_counter()
         method = bu.Gibbs(draws=500, warmup=500, most_thin=64)
         fit = bu.fit(bu.models.HiddenMarkovModel(n_states), data, method, progress=False)
