@@ -87,7 +87,8 @@ def demo(out: Path, quick: bool) -> None:
         click.echo(_table(table))
         _say("compare", table.attrs["verdict"])
     fit = dataclasses.replace(fits["n_endmembers=3"], truth=truth)
-    _finish(fit, out, {"path": str(path.absolute())}, table=table)
+    with _errors():
+        _finish(fit, out, {"path": str(path.absolute())}, table=table)
 
 
 @main.command()
@@ -149,13 +150,14 @@ def fit_command(
         chosen = _model(model, size, settings | recipes.parse_settings(others))
         image, keep = _load(data)
         how = recipes.build({"name": method}, _methods()) if method else None
+        _writable(out)
         fit = _fit(chosen, image, how, seed, keep)
-    _finish(fit, out, data)
+        _finish(fit, out, data)
 
 
 @main.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--criterion", type=click.Choice(["waic"]), default="waic", show_default=True)
+@click.option("--criterion", type=click.Choice(["waic", "loo"]), default="waic", show_default=True)
 def compare(folders: tuple[Path, ...], criterion: str) -> None:
     """Compare the fits in FOLDERS by how well they predict."""
     with _errors():
@@ -178,9 +180,10 @@ def report(folder: Path) -> None:
         from bayesunmix import folder as folders
 
         fit = folders.read(folder)
-    facts = folders.write_report(folder, fit)
+        facts = folders.write_report(folder, fit)
     _verdict(facts)
     _say("written", str(folder / folders.REPORT))
+    _exit_by(fit)
 
 
 @main.command()
@@ -203,6 +206,9 @@ def run(recipe: Path, out: Path | None) -> None:
                 f"{data['path']} no longer holds the data of the recipe (hash {found[:12]} now, "
                 f"{plan.data['hash'][:12]} then): restore the file, or fit anew with `bayesunmix fit`"
             )
+        original = recipe.absolute().parent
+        folder = out or original.with_name(original.name + "-again")
+        _writable(folder)
         fit = _fit(model, image, method, plan.seed, keep)
     if plan.result.get("posterior_hash") == recipes.posterior_hash(fit.posterior):
         _say("repeat", "the posterior is the recorded one, bit for bit")
@@ -211,8 +217,8 @@ def run(recipe: Path, out: Path | None) -> None:
         changed = [name for name, version in plan.versions.items() if now.get(name) != version]
         reason = f"other versions of {', '.join(changed)}" if changed else "another machine or device"
         _say("repeat", f"the posterior differs from the recorded one ({reason})")
-    original = recipe.absolute().parent
-    _finish(fit, out or original.with_name(original.name + "-again"), data)
+    with _errors():
+        _finish(fit, folder, data)
 
 
 @main.command(name="models")
@@ -282,6 +288,13 @@ def _fit(model: Any, image: xr.DataArray, method: Any, seed: int = 0, mask: Any 
     return fit
 
 
+def _writable(out: Path) -> None:
+    """Say now, and not after a long fit, that the results cannot be written."""
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise PermissionError(f"{out}: {there} is no folder that can be written to; choose another with -o")
+
+
 def _finish(fit: Any, out: Path, data: dict[str, Any], table: Any = None) -> None:
     """Write the folder, say what was found, and exit by the fit's own diagnostics."""
     from bayesunmix import folder
@@ -290,6 +303,10 @@ def _finish(fit: Any, out: Path, data: dict[str, Any], table: Any = None) -> Non
     _verdict(facts)
     _say("written", f"{out / folder.REPORT} (open it in a browser)")
     _say("", f"{folder.FIT}, {folder.SUMMARY} and {folder.RECIPE} beside it")
+    _exit_by(fit)
+
+
+def _exit_by(fit: Any) -> None:
     if not (fit.converged and fit.finished):
         click.echo(f"unusable: {fit.diagnostics.attrs['verdict']}", err=True)
         sys.exit(UNUSABLE)
@@ -325,7 +342,7 @@ def _errors() -> Iterator[None]:
     """Bad input ends with one message and status 2; Ctrl-C with nothing to save, with status 130."""
     try:
         yield
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, MemoryError) as error:
         if click.get_current_context().obj:
             raise
         click.echo(f"error: {error}", err=True)

@@ -119,7 +119,7 @@ def finite(values: np.ndarray, where: Where) -> None:
             found = where.pixels(test.any(axis=1))
             raise ValueError(
                 f"the data hold {np.count_nonzero(test)} {words} in {found}; leave these pixels out with "
-                "mask='finite', or pass a boolean mask (True = keep)"
+                "mask='finite' (--mask finite on the command line), or pass a boolean mask (True = keep)"
             )
 
 

@@ -178,7 +178,8 @@ def _choose(entries: list[Entry], path: Path, dataset: str | None) -> Entry:
             return candidates[0]
         raise LoadError(
             f"{path}: the file holds {len(entries)} data sets; choose one with "
-            f'bu.load(path, dataset="{candidates[0].name}"):\n{listing}'
+            f'bu.load(path, dataset="{candidates[0].name}"), or --dataset {candidates[0].name} on the command line:'
+            f"\n{listing}"
         )
     exact = [entry for entry in entries if entry.name == dataset]
     by_last_part = [entry for entry in entries if entry.name.rsplit("/", 1)[-1] == dataset]

@@ -139,6 +139,7 @@ def test_compare_prefers_by_prediction(call: Call, fitted: tuple[Path, Result], 
     assert result.exit_code == 0
     assert "elpd" in result.output
     assert "are indistinguishable: prefer" in result.output
+    assert call("compare", folder, tmp_path / "copy", "--criterion", "loo").exit_code == 0
     alone = call("compare", folder)
     assert alone.exit_code == 2
     assert "expected two different folders or more" in alone.stderr
@@ -205,6 +206,30 @@ def test_an_unusable_fit_is_kept_and_ends_with_status_1(
     assert verdict in result.stderr
     assert (tmp_path / "fit.nc").exists()
     assert json.loads((tmp_path / "summary.json").read_text())["finished"] is (flaw == "unconverged")
+    again = call("report", tmp_path)
+    assert again.exit_code == 1 and verdict in again.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_fit(
+    call: Call, image_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bu, "fit", lambda *args, **kwargs: pytest.fail("fitted"))
+    result = call("fit", "linear-unmixing", image_file, "-n", 2, "-o", image_file / "out")
+    assert result.exit_code == 2
+    assert "is no folder that can be written to" in result.stderr
+
+
+@pytest.mark.parametrize("error", [FloatingPointError("the curvature is not finite"), MemoryError("too large")])
+def test_numbers_and_memory_that_give_out_are_no_unusable_fit(
+    call: Call, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(bu, "fit", fails)
+    result = call("fit", "linear-unmixing", image_file, "-n", 2, "-o", tmp_path)
+    assert result.exit_code == 2
+    assert result.stderr == f"error: {error}\n"
 
 
 def test_ctrl_c_with_nothing_to_save(
