@@ -24,10 +24,24 @@ _STATISTICS = ("mean", "sd", "lower", "upper")
 
 
 def transition_matrix(fit: Fit, prob: float = 0.9) -> xr.DataArray:
-    """Transition probabilities per step, dims (state, next_state, statistic).
+    """Transition probabilities per step: one frame, or the model's ``lag``.
 
-    ``statistic`` is mean, sd, and the ends ``lower`` and ``upper`` of the equal-tailed interval of mass ``prob``.
-    A step is one frame, or the model's ``lag``.
+    Parameters
+    ----------
+    fit : Fit
+        Of a ``HiddenMarkovModel`` or ``MarkovChain``.
+    prob : float
+        Mass of the equal-tailed interval ``lower`` to ``upper``.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims (state, next_state, statistic); ``statistic`` is mean, sd, lower, upper.
+
+    Raises
+    ------
+    TypeError
+        For a model without a transition matrix (here and in the functions below).
 
     Examples
     --------
@@ -40,7 +54,19 @@ def transition_matrix(fit: Fit, prob: float = 0.9) -> xr.DataArray:
 
 
 def dwell_times(fit: Fit, prob: float = 0.9) -> xr.DataArray:
-    """Mean time from entering a state to leaving it, dims (state, statistic); infinite for a state never left.
+    """Mean time from entering a state to leaving it; infinite for a state never left.
+
+    Parameters
+    ----------
+    fit : Fit
+        Of a ``HiddenMarkovModel`` or ``MarkovChain``.
+    prob : float
+        Mass of the equal-tailed interval ``lower`` to ``upper``.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims (state, statistic), in ``attrs["units"]``: those of an even time axis, else frames.
 
     Examples
     --------
@@ -58,14 +84,43 @@ def dwell_times(fit: Fit, prob: float = 0.9) -> xr.DataArray:
 
 
 def stationary_distribution(fit: Fit, prob: float = 0.9) -> xr.DataArray:
-    """Share of time in every state in the long run, dims (state, statistic)."""
+    """Share of time in every state in the long run.
+
+    Parameters
+    ----------
+    fit : Fit
+        Of a ``HiddenMarkovModel`` or ``MarkovChain``.
+    prob : float
+        Mass of the equal-tailed interval ``lower`` to ``upper``.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims (state, statistic).
+    """
     return _summary(_stationary(_transitions(fit)), ("state",), prob, "stationary_distribution")
 
 
 def implied_timescales(fit: Fit, prob: float = 0.9) -> xr.DataArray:
-    """Relaxation times ``-step / log |eigenvalue|`` of all eigenvalues but the first, slowest first, (mode, statistic).
+    """Relaxation times ``-step / log |eigenvalue|`` of all eigenvalues but the first, slowest first.
 
     A driven chain may have complex eigenvalues; their modulus is what decays.
+
+    Parameters
+    ----------
+    fit : Fit
+        Of a ``HiddenMarkovModel`` or ``MarkovChain``.
+    prob : float
+        Mass of the equal-tailed interval ``lower`` to ``upper``.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims (mode, statistic), in ``attrs["units"]``.
+
+    References
+    ----------
+    Swope, Pitera and Suits, J. Phys. Chem. B 108, 6571 (2004).
     """
     step, unit = time_step(fit)
     values = np.sort(np.abs(np.linalg.eigvals(_transitions(fit))), axis=-1)[..., ::-1][..., 1:]
@@ -75,9 +130,19 @@ def implied_timescales(fit: Fit, prob: float = 0.9) -> xr.DataArray:
 
 
 def mean_first_passage_times(fit: Fit, prob: float = 0.9) -> xr.DataArray:
-    """Mean time from a state until another is first reached, dims (state, target, statistic); 0 on the diagonal.
+    """Mean time from a state until another is first reached; 0 on the diagonal, infinite where it may never be.
 
-    Infinite where the target may never be reached.
+    Parameters
+    ----------
+    fit : Fit
+        Of a ``HiddenMarkovModel`` or ``MarkovChain``.
+    prob : float
+        Mass of the equal-tailed interval ``lower`` to ``upper``.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims (state, target, statistic), in ``attrs["units"]``.
     """
     step, unit = time_step(fit)
     matrix = _transitions(fit)
@@ -95,10 +160,20 @@ def mean_first_passage_times(fit: Fit, prob: float = 0.9) -> xr.DataArray:
 
 
 def viterbi(fit: Fit) -> xr.DataArray:
-    """The single most probable path of states at the posterior mean of the parameters, dims (sequence, time).
+    """The single most probable path of states at the posterior mean of the parameters.
 
     A path says nothing about its uncertainty: ``fit.latent()`` has the probability of every state in every frame, and
-    ``fit.sample_latent()`` whole paths. NaN beyond the end of a sequence.
+    ``fit.sample_latent()`` whole paths.
+
+    Parameters
+    ----------
+    fit : Fit
+        Of a ``HiddenMarkovModel``.
+
+    Returns
+    -------
+    xarray.DataArray
+        Number of the state, dims (sequence, time); NaN beyond the end of a sequence.
 
     Raises
     ------
@@ -125,6 +200,18 @@ def chapman_kolmogorov(
     two have one distribution, whatever the lag. Paths of hidden states are drawn with the model's own transitions, so
     the check sees what the data force on them.
 
+    Parameters
+    ----------
+    fit : Fit
+        Of a ``HiddenMarkovModel`` or ``MarkovChain``.
+    lags : sequence of int
+        In steps of the chain.
+    prob : float
+        Mass of the band of the simulated paths.
+    draws : int
+        Of the posterior, a pair of paths each.
+    seed : int or JAX key
+
     Returns
     -------
     xarray.Dataset
@@ -132,6 +219,11 @@ def chapman_kolmogorov(
         and the band of mass ``prob`` of the simulated paths; ``p_value``, two-sided, of the difference over draws;
         attribute ``outside``, the share of entries of ``observed`` beyond the band. Paths that are never in a state, or
         too short for the lag, are left out of its entries; NaN where that is half of them or more.
+
+    Raises
+    ------
+    ValueError
+        For lags that are not whole numbers from 1 on.
     """
     lags = tuple(int(lag) for lag in lags)
     if not lags or min(lags) < 1:

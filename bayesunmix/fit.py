@@ -73,6 +73,8 @@ def fit(
     ------
     TypeError, ValueError
         For data that cannot be fitted (NaN, complex, constant, ...) and models without an observed site.
+    FloatingPointError
+        When the curvature of the log posterior is not finite, as for extreme values.
 
     Examples
     --------
@@ -156,6 +158,10 @@ class Fit:
         Ran to its end.
     provenance : dict
         Seed, versions, hash of the data, method, time.
+    covariates : dict
+        What was handed to the model beside the data.
+    truth : xarray.Dataset or None
+        Of simulated data, for the report.
     """
 
     model: Any
@@ -233,6 +239,13 @@ class Fit:
     def sample_latent(self, draws: int = 100, seed: int | jax.Array = 0, *, max_bytes: int = 2**31) -> xr.Dataset:
         """Draws of the local latents from the posterior, globals and latents drawn together.
 
+        Parameters
+        ----------
+        draws : int
+        seed : int or JAX key
+        max_bytes : int
+            Of the result.
+
         Returns
         -------
         xarray.Dataset
@@ -268,7 +281,20 @@ class Fit:
         return to_arviz(self, log_likelihood=log_likelihood, predictive=predictive)
 
     def save(self, path: Any) -> None:
-        """Write everything to one netCDF file, which :func:`load_fit` reads back."""
+        """Write everything to one netCDF file, which :func:`load_fit` reads back.
+
+        Parameters
+        ----------
+        path : str or Path
+            A file in a folder that exists; a file of that name is replaced.
+
+        Raises
+        ------
+        TypeError
+            When a model of one's own or a covariate holds what is neither number, text nor array.
+        FileNotFoundError, IsADirectoryError
+            When ``path`` lies in no folder, or is one.
+        """
         from bayesunmix.storage import save_fit
 
         save_fit(self, path)
@@ -340,7 +366,27 @@ _STATISTICS = ("mean", "sd", "lower", "upper", "sd_noise", "sd_model")
 
 
 def load_fit(path: Any, model: Any = None) -> Fit:
-    """Read what :meth:`Fit.save` wrote; ``model`` is needed only for a model that is not part of the package."""
+    """Read what :meth:`Fit.save` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+    model : optional
+        Needed only for a model that is not part of the package: a file holds numbers and never code.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        When there is no file.
+    TypeError
+        When ``path`` is no path, or ``model`` no model.
+    ValueError
+        When the file is no fit, is damaged or of a later version, or when ``model`` is needed or does not fit.
+    """
     from bayesunmix.storage import read_fit
 
     return read_fit(path, model)

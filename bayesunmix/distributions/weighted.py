@@ -25,11 +25,6 @@ class WeightedPoints(NamedTuple):
         away = self.points - self.mean.T[:, None]
         return (away**2 * self.weights).sum(1).T
 
-    @property
-    def effective_points(self):
-        """Kish effective number of points, (units,)."""
-        return 1.0 / (self.weights**2).sum(0)
-
     def sample(self, key, sample_shape=()):
         """Draws by resampling, ``sample_shape + (units, latent)``."""
         uniform = jax.random.uniform(key, (*sample_shape, self.weights.shape[1]), self.weights.dtype)

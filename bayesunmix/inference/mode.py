@@ -30,7 +30,6 @@ class Mode(NamedTuple):
     data: Data  # rules frozen at the mode, tilt measured
     mc_shift: np.ndarray  # (size,) numerical shift of the posterior, in posterior sds; empty without sampling
     found: bool  # Newton's decrement fell below its tolerance, up to integration error
-    evaluations: int
     more: int = 1  # times the default number of integration points
 
 
@@ -50,16 +49,15 @@ def find_mode(
     fresh points, batch after batch, until two halves of the batches agree; what the frozen points missed is kept
     as a linear correction. ``relabel`` puts exchangeable labels in order before that.
     """
-    z, count, more = np.asarray(start), 0, 1
+    z, more = np.asarray(start), 1
     while True:
-        z, evaluations = ascend(program, z, data, index, key, more, tell)
-        count += evaluations
+        z = ascend(program, z, data, index, key, more, tell)
         if relabel is not None:
             z = relabel(z, with_rules(program, jnp.asarray(z), data, key, index, more))
         mode = recentred(program, z, data, index, key, more, tell)
         settled = mode.found and np.abs(mode.mc_shift).max(initial=0.0) <= MC_SHIFT_LIMIT
         if settled or not mode.data.rules or more == _MOST_POINTS:
-            return mode._replace(evaluations=count)
+            return mode
         more = _MOST_POINTS
 
 
@@ -69,18 +67,16 @@ def recentred(program, z: np.ndarray, data: Data, index, key, more: int, tell=la
     matrix = _curvature(program, z, frozen)[1]
     factor, definite = _inverse_root(-matrix)
     if not frozen.rules:
-        return Mode(z, factor, frozen, np.zeros(0), definite, 0)
+        return Mode(z, factor, frozen, np.zeros(0), definite)
     frozen, shift = _tilted(program, frozen, index, key, factor, tell)
     step = factor.T @ _slope(program, z, frozen)
     close = float(np.mean(step**2)) < _CLOSE**2
-    return Mode(z + factor @ step if close else z, factor, frozen, shift, definite and close, 0, more)
+    return Mode(z + factor @ step if close else z, factor, frozen, shift, definite and close, more)
 
 
-def ascend(
-    program, z: np.ndarray, data: Data, index, key, more: int = 1, tell=lambda _: None
-) -> tuple[np.ndarray, int]:
+def ascend(program, z: np.ndarray, data: Data, index, key, more: int = 1, tell=lambda _: None) -> np.ndarray:
     """Newton steps with a line search, until they are short or only integration error is left."""
-    count, decrements = 0, []
+    decrements: list[float] = []
     for taken in range(_STEPS):
         frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
         gradient, matrix = _curvature(program, z, frozen)
@@ -92,26 +88,25 @@ def ascend(
         stalled = len(decrements) > _STALLED and decrement > 0.5 * min(decrements[:-_STALLED])
         if definite and (decrement < _DECREMENT or stalled):
             break
-        length, evaluations = _line_search(program, z, factor @ white, decrement, frozen)
-        count += evaluations
+        length = _line_search(program, z, factor @ white, decrement, frozen)
         if length == 0.0:
             break
         z = z + length * (factor @ white)
-    return z, count
+    return z
 
 
-def _line_search(program, z: np.ndarray, step: np.ndarray, slope: float, data: Data) -> tuple[float, int]:
+def _line_search(program, z: np.ndarray, step: np.ndarray, slope: float, data: Data) -> float:
     """Length of the step that rises enough; 0 when none does. A longer one is not tried: Newton's is long enough."""
     start = float(value_and_grad(program, jnp.asarray(z), data)[0])
     length = 1.0
-    for count in range(2, 14):
+    for _ in range(12):
         rise = float(value_and_grad(program, jnp.asarray(z + length * step), data)[0]) - start
         if rise > 0.2 * length * slope:
-            return length, count
+            return length
         # Top of the parabola through value and slope at the start and this value, kept within bounds.
         top = 0.5 * slope * length**2 / max(slope * length - rise, 1e-300) if np.isfinite(rise) else 0.0
         length = float(np.clip(top, 0.1 * length, 0.6 * length))
-    return 0.0, count
+    return 0.0
 
 
 def _slope(program: Program, z: np.ndarray, data: Data) -> np.ndarray:

@@ -101,6 +101,7 @@ class Program:
         return trace["y"]["fn"]
 
 
+_PRIOR_DRAWS = 101  # behind a median; odd
 _NUMBER = _Identity("a number of the model")
 
 
@@ -150,7 +151,7 @@ def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> t
 
 @partial(jax.jit, static_argnames="program")
 def unconstrain(program: Program, numbers: tuple[Any, ...], values: dict[str, Any], y: jax.Array, covariates: dict):
-    """Flat unconstrained vector of given site values; a site that is not given sits at 0."""
+    """Flat unconstrained vector of given site values; a site that is not given sits at the median of its prior."""
     found: dict[str, jax.Array] = {}
 
     def fill(site):
@@ -161,8 +162,8 @@ def unconstrain(program: Program, numbers: tuple[Any, ...], values: dict[str, An
             x = jnp.asarray(values[site["name"]], y.dtype)
             found[site["name"]] = transform.inv(x)
             return x
-        shape = dict(program.shapes)[site["name"]]
-        found[site["name"]] = jnp.zeros(shape, y.dtype)
+        draws = site["fn"].sample(jax.random.key(0), (_PRIOR_DRAWS,))
+        found[site["name"]] = jnp.median(transform.inv(draws), axis=0).astype(y.dtype)
         return transform(found[site["name"]])
 
     with handlers.trace(), handlers.substitute(substitute_fn=fill):

@@ -7,9 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 
 from bayesunmix.inference.diagnostics import MC_SHIFT_LIMIT
 from bayesunmix.inference.guide import RATIO_LIMITS
+from bayesunmix.inference.program import compile_model, unconstrain
 from bayesunmix.inference.target import log_density, value_and_grad, with_rules
 
 
@@ -93,3 +96,24 @@ def test_float32_sees_the_differences_that_float64_sees(problem: Any) -> None:
         single = differences(jnp.float32)
     assert np.abs(double).max() > 1.0
     assert np.abs(single - double).max() < 0.01
+
+
+def test_a_model_without_a_start_begins_at_the_medians_of_its_priors() -> None:
+    """A scale within its prior, and what hangs on it; away from 0, which would be 18 prior sds off."""
+
+    def program(y=None, *, n_units: int) -> None:
+        scale = numpyro.sample("scale", dist.LogNormal(1.0, 0.1))
+        numpyro.sample("place", dist.Normal(18.0 * scale, 1.0))
+        numpyro.sample("share", dist.Dirichlet(jnp.ones(3)))
+        with numpyro.plate("unit", n_units):
+            numpyro.sample("y", dist.Normal(jnp.zeros(4), 1.0).to_event(1), obs=y)
+
+    y = jnp.zeros((2, 4))
+    compiled, numbers = compile_model(program, y)
+    start = compiled.split(unconstrain(compiled, numbers, {}, y, {}))
+    # The median of 101 draws has a standard error of 1.25 / sqrt(101) sds: 4.5 of them.
+    error = 4.5 * 1.25 / np.sqrt(101)
+    assert abs(float(start["scale"]) - 1.0) < 0.1 * error
+    assert abs(float(start["place"]) - 18.0 * float(jnp.exp(start["scale"]))) < error
+    assert start["share"].shape == (2,)
+    assert float(compiled.split(unconstrain(compiled, numbers, {"place": 3.0}, y, {}))["place"]) == 3.0

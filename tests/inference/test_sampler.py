@@ -65,7 +65,7 @@ def test_chains_go_on_where_they_stopped() -> None:
     assert abs(added.mean() - (2.0 + y.size) / (1.0 + y.sum())) < 4.5 * error
 
 
-NOWHERE = Mode(np.zeros(1), np.eye(1), None, np.zeros(0), True, 0)  # type: ignore[arg-type]
+NOWHERE = Mode(np.zeros(1), np.eye(1), None, np.zeros(0), True)  # type: ignore[arg-type]
 
 
 def judged(draws: np.ndarray, diverging: float = 0.0, mode: Mode = NOWHERE) -> Any:
