@@ -3,15 +3,17 @@
     python benchmarks/fit_time.py --side 64 --channels 256 --n-endmembers 4
 
 Smooth endmembers, uniform abundances, noise at ``--snr`` decibels. Prints a line per fit with its verdict and the
-integration error, and the peak memory of the process. Cold means without compiled programs, unless
-``JAX_COMPILATION_CACHE_DIR`` is set.
+integration error, and the peak memory of the process; written to ``benchmarks/results/`` with the load of the machine,
+without which wall times say little. Cold means without compiled programs, unless ``JAX_COMPILATION_CACHE_DIR`` is set.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import time
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -38,9 +40,12 @@ def main() -> None:
     parser.add_argument("--n-endmembers", type=int, default=4)
     parser.add_argument("--snr", type=float, default=25.0)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
     image = cube(args.side, args.channels, args.n_endmembers, args.snr, seed=0)
     model = bu.models.LinearUnmixing(args.n_endmembers)
+    size = f"{args.side} x {args.side} x {args.channels}, n={args.n_endmembers}"
+    lines = [f"{size}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start", ""]
     for repeat in range(args.repeats):
         start, work = time.perf_counter(), time.process_time()
         fit = bu.fit(model, image, seed=repeat, progress=False)
@@ -49,12 +54,16 @@ def main() -> None:
         fit.latent()
         maps = time.perf_counter() - start
         shift = float(fit.diagnostics["mc_shift"].max())
-        print(
-            f"{'cold' if repeat == 0 else 'warm'}: fit {wall:.1f} s wall, {cpu:.1f} s CPU; maps {maps:.1f} s; "
-            f"mc_shift {shift:.4f}; {fit.diagnostics.attrs['verdict']}",
-            flush=True,
+        lines.append(
+            f"- {'cold' if repeat == 0 else 'warm'}: fit {wall:.1f} s wall, {cpu:.1f} s CPU; maps {maps:.1f} s; "
+            f"mc_shift {shift:.4f}; {fit.diagnostics.attrs['verdict']}"
         )
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+        print(lines[-1], flush=True)
+    lines.append(f"- peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    print(lines[-1])
+    args.out.mkdir(exist_ok=True)
+    name = f"fit_time_{args.side}x{args.side}x{args.channels}_n{args.n_endmembers}.md"
+    (args.out / name).write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
