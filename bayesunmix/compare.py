@@ -218,6 +218,8 @@ def _same_data(fits: Mapping[str, Fit]) -> None:
             raise ValueError(f"{first} and {name} were fitted with other masks: fit both to the same pixels")
         if fit.provenance["data_hash"] != reference.provenance["data_hash"]:
             raise ValueError(f"{first} and {name} were fitted to other data: fit both to the same")
+        if getattr(fit.model, "lag", 1) != getattr(reference.model, "lag", 1):
+            raise ValueError(f"{first} and {name} have other lags, so they score other frames of the same data")
 
 
 def _same_unit(found: Mapping[str, Elpd]) -> None:

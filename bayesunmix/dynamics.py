@@ -56,6 +56,9 @@ def transition_matrix(fit: Fit, prob: float = 0.9) -> xr.DataArray:
 def dwell_times(fit: Fit, prob: float = 0.9) -> xr.DataArray:
     """Mean time from entering a state to leaving it; infinite for a state never left.
 
+    A chain of ``lag`` frames a step does not see excursions that are over within a step. Where few hops out of a state
+    were seen, the posterior has a long tail: read the interval rather than the mean.
+
     Parameters
     ----------
     fit : Fit
@@ -84,7 +87,7 @@ def dwell_times(fit: Fit, prob: float = 0.9) -> xr.DataArray:
 
 
 def stationary_distribution(fit: Fit, prob: float = 0.9) -> xr.DataArray:
-    """Share of time in every state in the long run.
+    """Share of time in every state in the long run; NaN where that depends on the start (two absorbing states).
 
     Parameters
     ----------
@@ -98,7 +101,12 @@ def stationary_distribution(fit: Fit, prob: float = 0.9) -> xr.DataArray:
     xarray.DataArray
         Dims (state, statistic).
     """
-    return _summary(_stationary(_transitions(fit)), ("state",), prob, "stationary_distribution")
+    matrix = _transitions(fit)
+    reach = _reach(_possible(matrix))
+    # One class that all states lead to, or the share depends on the start.
+    unique = bool(reach.all(0).any())
+    shares = _stationary(matrix) if unique else np.full(matrix.shape[:-1], np.nan)
+    return _summary(shares, ("state",), prob, "stationary_distribution")
 
 
 def implied_timescales(fit: Fit, prob: float = 0.9) -> xr.DataArray:
@@ -125,7 +133,7 @@ def implied_timescales(fit: Fit, prob: float = 0.9) -> xr.DataArray:
     step, unit = time_step(fit)
     values = np.sort(np.abs(np.linalg.eigvals(_transitions(fit))), axis=-1)[..., ::-1][..., 1:]
     with np.errstate(divide="ignore"):
-        times = -step / np.log(np.clip(values, 0.0, 1.0))
+        times = step / np.abs(np.log(np.clip(values, 0.0, 1.0)))
     return _summary(times, ("mode",), prob, "implied_timescale", unit)
 
 
@@ -148,14 +156,23 @@ def mean_first_passage_times(fit: Fit, prob: float = 0.9) -> xr.DataArray:
     matrix = _transitions(fit)
     states = matrix.shape[-1]
     found = np.zeros_like(matrix)
+    possible = _possible(matrix)
     for target in range(states):
-        rest = [k for k in range(states) if k != target]
-        inner = np.eye(states - 1) - matrix[..., rest, :][..., rest]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            singular = np.abs(np.linalg.det(inner)) < 1e-14
-            safe = np.where(singular[..., None, None], np.eye(states - 1), inner)
-            time = np.linalg.solve(safe, np.ones((*inner.shape[:-1], 1)))[..., 0]
-        found[..., rest, target] = np.where(singular[..., None], np.inf, time) * step
+        ways = possible.copy()
+        ways[target] = np.arange(states) == target  # a path ends there
+        reach = _reach(ways)
+        sure = [k for k in range(states) if k != target and reach[reach[k], target].all()]
+        never = [k for k in range(states) if k != target and k not in sure]
+        found[..., never, target] = np.inf
+        if not sure:
+            continue
+        inner = -matrix[..., sure, :][..., sure]
+        # What leaves a state, without the cancellation in one minus what stays.
+        own = np.arange(len(sure))
+        away = matrix[..., sure, :].copy()
+        away[..., own, sure] = 0.0
+        inner[..., own, own] = np.maximum(away.sum(-1), np.finfo(np.float64).tiny)
+        found[..., sure, target] = step * np.linalg.solve(inner, np.ones((*inner.shape[:-1], 1)))[..., 0]
     return _summary(found, ("state", "target"), prob, "mean_first_passage_time", unit)
 
 
@@ -269,16 +286,32 @@ def _transitions(fit: Fit) -> np.ndarray:
     return np.asarray(known, dtype=np.float64)[None, None]
 
 
+def _possible(matrix: np.ndarray) -> np.ndarray:
+    """Which hops have a probability in any draw, (state, next_state)."""
+    return np.asarray((matrix > 0).any(axis=(0, 1)))
+
+
+def _reach(ways: np.ndarray) -> np.ndarray:
+    """Which states lead to which in any number of steps, none included."""
+    found = ways | np.eye(len(ways), dtype=bool)
+    for _ in range(len(ways)):
+        found = (found.astype(int) @ found.astype(int)) > 0
+    return found
+
+
 def time_step(fit: Fit) -> tuple[float, str]:
-    """Duration of one step of a fitted chain, and its unit: "frame" where the data have no even time axis."""
+    """Duration of one step of a fitted chain, and its unit: "frame" where the data have no even time axis.
+
+    A time axis without units gives "unit of time", the name of the dim last.
+    """
     lag = float(getattr(fit.model, "lag", 1))
     time = fit.units.coords.get(fit.units.channel_dim)
     if time is None or time.size < 2 or time.dtype.kind not in "fiu":
         return lag, "frame"
     gaps = np.diff(time.values.astype(np.float64))
-    if gaps[0] <= 0 or not np.allclose(gaps, gaps[0], rtol=1e-3):
+    if gaps[0] <= 0 or not np.allclose(gaps, gaps[0], rtol=1e-3, atol=0.0):
         return lag, "frame"
-    return lag * float(gaps.mean()), str(time.attrs.get("units", "frame"))
+    return lag * float(gaps.mean()), str(time.attrs.get("units") or f"unit of {time.name}")
 
 
 def _stationary(matrix: np.ndarray) -> np.ndarray:

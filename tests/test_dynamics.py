@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -158,3 +160,50 @@ def test_states_never_left_and_gaps_are_handled(path: xr.DataArray) -> None:
         bu.fit(MarkovChain(2), path, progress=False)
     with pytest.raises(ValueError, match="no hop"):
         bu.fit(MarkovChain(3, lag=300), path, progress=False)
+
+
+# ---------------------------------------------------------------------- chains of which everything is known
+
+
+def known_chain(transition: list[list[float]], **coords: Any) -> bu.Fit:
+    """A fit whose transition matrix is exact: only the emission means are inferred."""
+    matrix = np.array(transition)
+    states = len(matrix)
+    means = np.arange(states) * 5.0
+    data = xr.DataArray(np.repeat(means, 3)[None] + 0.1, dims=("sequence", "time"), coords=coords)
+    model = bu.models.HiddenMarkovModel(states, fixed={"transition": matrix, "scales": 1.0})
+    return bu.fit(model, data, bu.Gibbs(draws=10, warmup=5, chains=2), progress=False)
+
+
+def test_first_passages_of_slow_hops_and_beside_an_absorbing_state() -> None:
+    rate = 1e-4
+    slow = known_chain((np.full((5, 5), rate / 4) + (1 - 5 * rate / 4) * np.eye(5)).tolist())
+    times = bu.mean_first_passage_times(slow).sel(statistic="mean").values
+    # From any state the target is one of four equally likely ways out.
+    np.testing.assert_allclose(times, 4 / rate * (1 - np.eye(5)), rtol=1e-9)
+    trap = known_chain([[0.8, 0.1, 0.1], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    times = bu.mean_first_passage_times(trap).sel(statistic="mean").values
+    # 1 to 0 cannot end elsewhere; 0 to 1 can; every state ends in 2.
+    assert times[1, 0] == pytest.approx(2.0) and np.isinf(times[0, 1]) and np.isinf(times[2, :2]).all()
+    to_trap = np.linalg.solve(np.eye(2) - np.array([[0.8, 0.1], [0.5, 0.5]]), np.ones(2))
+    np.testing.assert_allclose(times[:2, 2], to_trap)
+
+
+def test_a_chain_with_two_traps_has_no_long_run_of_its_own() -> None:
+    one = known_chain([[0.8, 0.1, 0.1], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    np.testing.assert_allclose(bu.stationary_distribution(one).sel(statistic="mean"), [0, 0, 1], atol=1e-12)
+    two = known_chain([[0.8, 0.1, 0.1], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    assert bu.stationary_distribution(two).isnull().all()
+    assert float(bu.implied_timescales(two).sel(statistic="mean")[0]) == np.inf
+
+
+def test_units_of_time_are_those_of_the_axis() -> None:
+    fair = [[0.5, 0.5], [0.5, 0.5]]
+    steps = np.arange(6.0)
+    named = bu.dwell_times(known_chain(fair, time=("time", 0.5 * steps)))
+    assert named.attrs["units"] == "unit of time"
+    np.testing.assert_allclose(named.sel(statistic="mean"), 1.0)
+    uneven = ("time", np.cumsum([1e-9, 3e-9, 1e-9, 3e-9, 1e-9, 3e-9]), {"units": "s"})
+    counted = bu.dwell_times(known_chain(fair, time=uneven))
+    assert counted.attrs["units"] == "frame"
+    np.testing.assert_allclose(counted.sel(statistic="mean"), 2.0)

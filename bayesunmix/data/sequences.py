@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,13 @@ def _as_array(data: Any) -> xr.DataArray:
         return pad(list(data))
     if not isinstance(data, xr.DataArray):
         values = _unmasked(data)
+        if values.ndim == 2 and 1 < values.shape[1] <= 4 and len(values) >= 10 * values.shape[1]:
+            warnings.warn(
+                f"read as {len(values)} sequences of {values.shape[1]} frames; one sequence of {len(values)} frames "
+                f"with {values.shape[1]} features goes in as (X, [len(X)])",
+                UserWarning,
+                stacklevel=2,
+            )
         values = values[None] if values.ndim == 1 else values
         data = xr.DataArray(values, dims=_DIMS[: values.ndim] if values.ndim < 4 else None)
     if data.ndim == 1:

@@ -50,6 +50,11 @@ def check(values: np.ndarray, model: HiddenMarkovModel) -> None:
         For the wrong number of features, what is not a count, symbol or probability, and negative waiting times.
     """
     families, width = model.families, values.shape[2] if values.ndim == 3 else 1
+    if values.shape[1] == 1 and model.n_states > 1:
+        raise ValueError(
+            f"expected sequences of several frames, got {len(values)} of one frame each, in which nothing hops; one "
+            "sequence of many frames goes in as (X, [len(X)]) or X[None]"
+        )
     if families != ("normal",) and not model.soft and width != len(families):
         raise ValueError(f"expected {len(families)} features (one for each emission), got data of shape {values.shape}")
     for i, (part, family) in enumerate(zip(parts_of(values, model), families, strict=True)):
@@ -65,10 +70,12 @@ def check(values: np.ndarray, model: HiddenMarkovModel) -> None:
             raise ValueError(f"feature {i}: exponential emissions need positive numbers, got {seen.min():g}")
 
 
-def check_noise(noise: Any, shape: tuple[int, ...]) -> None:
-    """Refuse a measurement covariance that does not belong to data of ``shape``, or is not a covariance."""
+def check_noise(noise: Any, shape: tuple[int, ...], model: HiddenMarkovModel) -> None:
+    """Refuse what is no covariance, or does not belong to data of ``shape`` or to the model's emissions."""
     if noise is None:
         return
+    if "normal" not in model.families:
+        raise ValueError(f"measurement_cov: belongs to normal emissions, got {', '.join(model.families)}")
     features = shape[2] if len(shape) == 3 else 1
     wanted = [(*shape[:2], features, features)] + [shape[:2]] * (features == 1)
     if tuple(np.shape(noise)) not in wanted:
@@ -78,6 +85,12 @@ def check_noise(noise: Any, shape: tuple[int, ...]) -> None:
     matrix = np.asarray(noise).reshape(wanted[0])
     if not np.isfinite(matrix).all() or (np.linalg.eigvalsh(matrix) < -1e-9 * np.abs(matrix).max()).any():
         raise ValueError("measurement_cov: expected covariances, finite and without negative variances")
+    between = matrix * ~np.eye(features, dtype=bool)
+    if not model.wide and between.any():
+        raise ValueError(
+            "measurement_cov: emissions of a list are independent given the state, so expected no covariance between "
+            'features; describe them by one emission="normal"'
+        )
 
 
 def parts_of(values: np.ndarray, model: HiddenMarkovModel) -> list[np.ndarray]:

@@ -43,7 +43,7 @@ class PathSampler:
         self._model, self._sorted_by = _without_order(model)
         self._y = jnp.asarray(y, jnp.result_type(float))
         noise = covariates.get("measurement_cov")
-        check_noise(noise, self._y.shape)
+        check_noise(noise, self._y.shape, model)
         self._noise = None if noise is None else jnp.asarray(noise, self._y.dtype)
 
     def start(self, rng: np.random.Generator, chains: int) -> Values:
@@ -104,9 +104,9 @@ def _sweep(model: HiddenMarkovModel, key, values: Values, y, noise) -> Values:
     full = {**{n: jnp.asarray(v, y.dtype) for n, v in model.fixed.items()}, **values}
     full = {n: jnp.broadcast_to(v, model.shape_of(n)) for n, v in full.items()}
     families = emissions_at(model, full, noise)
-    chain = HiddenMarkov(full["initial"], full["transition"], families, y.shape[1:], log_form=model.restricted)
+    chain = HiddenMarkov(full["initial"], full["transition"], families, y.shape[1:], log_form=model.log_form)
     frames = chain.frames(y)
-    filter_ = paths.filtered(full["initial"], full["transition"], frames, log_form=model.restricted)
+    filter_ = paths.filtered(full["initial"], full["transition"], frames, log_form=model.log_form)
     path = paths.sample_path(key_path, full["transition"], filter_).T  # (sequence, time)
     columns = y.reshape(*y.shape[:2], -1)
     # Frames after the last that was seen hold no data: their states are summed out, not sampled.

@@ -72,6 +72,15 @@ def checked_numbers(model: HiddenMarkovModel) -> dict[str, Any]:
     }
 
 
+def needs_log_form(model: HiddenMarkovModel) -> bool:
+    """Whether some hop or first state is impossible, which only logarithms keep exact.
+
+    A model under compilation, whose fixed values are no numbers, keeps what it was made with.
+    """
+    known = [v for n, v in model.fixed.items() if n in ("initial", "transition") and isinstance(v, np.ndarray)]
+    return model.log_form or model.restricted or any((v == 0).any() for v in known)
+
+
 def check_values(model: HiddenMarkovModel) -> None:
     """Refuse fixed values and priors that a model of this size cannot have.
 
@@ -83,6 +92,10 @@ def check_values(model: HiddenMarkovModel) -> None:
     for name, given in model.fixed.items():
         if name in model.parameters or name in ("initial", "transition"):
             _check_fixed(name, model.parameters.get(name, name), np.asarray(given), model.shape_of(name))
+    if "transition" in model.fixed and model.n_states > 1:
+        hops = np.broadcast_to(np.asarray(model.fixed["transition"]), model.shape_of("transition"))
+        if hops[~np.asarray(model.allowed)].any():
+            raise ValueError("fixed: transition: gives a probability to a hop that absorbing or forbidden rule out")
     for name in model.priors:
         shape = model.shape_of(name)
         try:

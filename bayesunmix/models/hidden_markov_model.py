@@ -71,6 +71,8 @@ class HiddenMarkovModel:
         Categorical data are the probabilities that a classifier gave, a column for every symbol, also in a list.
     n_symbols, n_steps, n_features
         Sizes that :meth:`bind` reads from the data.
+    log_form : bool
+        Sum over paths in logarithms; set where some hop or first state is impossible.
 
     Raises
     ------
@@ -99,6 +101,7 @@ class HiddenMarkovModel:
     n_symbols: Any = field(default=None, metadata={"static": True})
     n_steps: Any = field(default=None, metadata={"static": True})
     n_features: Any = field(default=None, metadata={"static": True})
+    log_form: bool = field(default=False, metadata={"static": True})
 
     unit = "sequence"
     latent = "state"
@@ -107,6 +110,7 @@ class HiddenMarkovModel:
         self._put(settings.checked_sizes(self))
         settings.check_ways(self)
         self._put(settings.checked_numbers(self))
+        self._put({"log_form": settings.needs_log_form(self)})
 
     def _put(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
@@ -186,10 +190,10 @@ class HiddenMarkovModel:
     def __call__(self, y=None, *, n_units: int, measurement_cov=None) -> None:
         """The program of inference: paths summed out. ``y`` is (sequence, time[, feature])."""
         if y is not None:
-            frames.check_noise(measurement_cov, y.shape)
+            frames.check_noise(measurement_cov, y.shape, self)
         initial, transition, families = self._globals(measurement_cov)
         shape = self._event_shape if y is None else y.shape[1:]
-        likelihood = HiddenMarkov(initial, transition, families, shape, log_form=self.restricted)
+        likelihood = HiddenMarkov(initial, transition, families, shape, log_form=self.log_form)
         with numpyro.plate("unit", n_units):
             numpyro.sample("y", likelihood, obs=y)
 
@@ -264,6 +268,8 @@ class HiddenMarkovModel:
         wanted = {
             name: sized.priors.get(name) or defaults[name] for name in sized.parameters if name not in sized.fixed
         }
+        if not wanted and {"initial", "transition"} <= set(sized.fixed):
+            raise ValueError("fixed: everything is known, so there is nothing to infer; leave one parameter free")
         bound = replace(sized, priors=wanted)
         settings.check_values(bound)
         return bound

@@ -41,10 +41,14 @@ def test_none_is_shown_when_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_interrupt_that_was_swallowed_comes_again() -> None:
-    with Progress(False) as bar:
-        with contextlib.suppress(KeyboardInterrupt):  # as a callback of JAX does
-            os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            bar.note("looking for the mode")
-        bar.note("and only once")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # workers of a test run ignore it
+    try:
+        with Progress(False) as bar:
+            with contextlib.suppress(KeyboardInterrupt):  # as a callback of JAX does
+                os.kill(os.getpid(), signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                bar.note("looking for the mode")
+            bar.note("and only once")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

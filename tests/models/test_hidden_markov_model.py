@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import zipfile
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -322,3 +323,66 @@ def test_gibbs_and_nuts_agree(kind: str) -> None:
         moved = (ours.mean(("chain", "draw")) - theirs.mean(("chain", "draw"))).values / sd
         assert np.all(np.abs(moved) < 4.0 * np.sqrt(share[0] + share[1])), (name, moved)
         np.testing.assert_allclose(ours.std(("chain", "draw")).values / sd, 1.0, atol=0.2)
+
+
+# ---------------------------------------------------------------------- what would be wrong without a word
+
+
+def test_an_impossible_hop_stays_impossible_whatever_the_data() -> None:
+    """Zeros in a fixed matrix: an outlier does not open a way, and the density is that of the one path there is."""
+    means = {"kind": "Normal", "loc": [0.0, 20.0], "scale": 1e-4}
+    fixed = {"initial": [1.0, 0.0], "transition": [[1.0, 0.0], [0.5, 0.5]], "scales": 1.0}
+    y = np.array([[0.0, 0.0, 20.0, 0.0]])
+    model = bu.models.HiddenMarkovModel(2, fixed=fixed, priors={"means": means})
+    assert model.log_form and not bu.models.HiddenMarkovModel(2).log_form
+    fit = bu.fit(model, y, bu.Gibbs(draws=20, chains=2), progress=False)
+    states = fit.latent()["state"].sel(statistic="mean").values.reshape(4, 2)
+    np.testing.assert_array_equal(states, [[1.0, 0.0]] * 4)
+    expected = stats.norm.logpdf(y[0]).sum()
+    # Means known to 1e-4 move 20 deviations by 2e-3.
+    np.testing.assert_allclose(bu.log_likelihood(fit), expected, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "covariates", "message"),
+    [
+        ({}, np.zeros((20, 1)) + np.arange(20)[:, None], {}, r"20 of one frame each.*\(X, \[len\(X\)\]\)"),
+        ({"absorbing": (1,), "fixed": {"transition": np.full((2, 2), 0.5)}}, None, {}, "that absorbing or forbidden"),
+        (
+            {"emission": "poisson"},
+            None,
+            {"measurement_cov": np.ones((1, 8))},
+            "belongs to normal emissions, got p",
+        ),
+        (
+            {"emission": ["normal", "normal"]},
+            np.arange(16.0).reshape(1, 8, 2),
+            {"measurement_cov": np.broadcast_to([[1.0, 0.5], [0.5, 1.0]], (1, 8, 2, 2))},
+            "no covariance between features",
+        ),
+        (
+            {"fixed": {"initial": [0.5, 0.5], "transition": np.full((2, 2), 0.5), "means": [0.0, 5.0], "scales": 1.0}},
+            None,
+            {},
+            "everything is known",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(options: Any, data: Any, covariates: Any, message: str) -> None:
+    y = np.arange(8.0)[None] if data is None else data
+    with pytest.raises(ValueError, match=message):
+        bu.fit(bu.models.HiddenMarkovModel(2, **options), y, bu.Gibbs(draws=5, chains=2), progress=False, **covariates)
+
+
+def test_features_taken_for_frames_are_warned_of() -> None:
+    from bayesunmix.data.sequences import as_sequences
+
+    with pytest.warns(UserWarning, match="read as 40 sequences of 2 frames"):
+        as_sequences(np.zeros((40, 2)) + np.arange(2))
+
+
+def test_chains_of_other_lags_are_not_compared() -> None:
+    states = np.random.default_rng(0).integers(0, 2, (6, 30)).astype(float)
+    fits = {f"lag {k}": bu.fit(bu.models.MarkovChain(2, lag=k), states, progress=False) for k in (1, 3)}
+    with pytest.raises(ValueError, match="other lags"):
+        bu.compare(fits)
