@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -68,8 +68,10 @@ def calibrate(
         ``coverage_se`` (parameter, level). ``location`` and ``spread`` (parameter): mean of the ranks above one half,
         and mean square about it over its expectation, so that above 1 intervals are too narrow.
         ``attrs["uniform_p"]``: for every parameter the probability of location and spread this far from uniform
-        (Hotelling's test of means over its elements, which are not independent, across images, which are). After
-        Ctrl-C it holds the images that are complete, and ``attrs["finished"]`` is 0.
+        (Hotelling's test of means over its elements, which are not independent, across images, which are).
+        ``converged`` and ``mc_shift`` (simulation): verdict of every fit, and the largest of its integration errors in
+        posterior sd (NaN where the likelihood is exact). After Ctrl-C it holds the images that are complete, and
+        ``attrs["finished"]`` is 0.
 
     Raises
     ------
@@ -85,33 +87,36 @@ def calibrate(
         raise ValueError(f"expected n >= 1, draws >= 9 and levels inside (0, 1), got {n}, {draws} and {list(levels)}")
     bound = bound_to(model, like)
     identity = _identity(bound, like, seed, method, draws)
-    rows, quantities, unconverged = _read(path, identity)
+    images = _read(path, identity)
     finished = True
     with Progress(progress) as bar:
-        for number in range(len(rows), n):
+        for number in range(len(images), n):
             bar.step(number, n, "simulate and fit")
             try:
-                ranked = _one(bound, like, jax.random.fold_in(as_key(seed), number), method, draws, covariates)
+                image = _one(bound, like, jax.random.fold_in(as_key(seed), number), method, draws, covariates)
             except KeyboardInterrupt:
-                ranked = None
-            if ranked is None:
+                image = None
+            if image is None:
                 finished = False
                 break
-            row, quantities, converged = ranked
-            rows.append(row)
-            unconverged += not converged
-            _write(path, identity, rows, quantities, unconverged)
-    if not rows:
+            images.append(image)
+            _write(path, identity, images)
+    if not images:
         raise KeyboardInterrupt
-    return _summary(np.stack(rows[:n]), quantities, draws, tuple(levels), finished, unconverged)
+    return _summary(images[:n], draws, tuple(levels), finished)
 
 
-_Quantities = tuple[np.ndarray, np.ndarray]  # parameter and element of every ranked number
+class _Image(NamedTuple):
+    """What one simulated image has shown; every image of a calibration has the same quantities."""
+
+    ranks: np.ndarray  # (quantity,)
+    names: np.ndarray  # (quantity,) its parameter
+    elements: np.ndarray  # (quantity,) its place in the parameter
+    converged: bool
+    mc_shift: float  # largest of its parameters; NaN where the likelihood is exact
 
 
-def _one(
-    model: Any, like: Any, key: jax.Array, method: Any, draws: int, covariates: dict[str, Any]
-) -> tuple[np.ndarray, _Quantities, bool] | None:
+def _one(model: Any, like: Any, key: jax.Array, method: Any, draws: int, covariates: dict[str, Any]) -> _Image | None:
     """Ranks of one image's truth; None when its fit was interrupted."""
     key_image, key_fit, key_latent, key_ties = jax.random.split(key, 4)
     image, truth = simulate(model, like, key_image, **covariates)
@@ -133,12 +138,15 @@ def _one(
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key_ties)))
     ranks, names, elements = [], [], []
     for name, (found, true) in pairs.items():
-        # A truth that equals draws, as whole numbers do, stands at random among them. A known global is no question.
-        unknown = np.flatnonzero((found != found[0]).any(0) | (name == latent))
+        # A truth that equals draws, as whole numbers do, stands at random among them. What draws and truth agree on
+        # exactly, such as a known global or the abundance of a single endmember, is no question.
+        known = (found == found[0]).all(0) & np.isclose(true, found[0], rtol=1e-5, atol=0)
+        unknown = np.flatnonzero(~known)
         ranks.append(((found < true).sum(0) + rng.integers(0, (found == true).sum(0) + 1)).ravel()[unknown])
         names.append(np.full(unknown.size, name))
         elements.append(unknown)
-    return np.concatenate(ranks), (np.concatenate(names), np.concatenate(elements)), fitted.converged
+    shift = float(fitted.diagnostics["mc_shift"].max()) if "mc_shift" in fitted.diagnostics else float("nan")
+    return _Image(np.concatenate(ranks), np.concatenate(names), np.concatenate(elements), fitted.converged, shift)
 
 
 def _like(truth: xr.Dataset, draws: xr.DataArray) -> np.ndarray:
@@ -175,10 +183,8 @@ def matched(fitted: Fit, draws: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
     return truth.isel({axis: moved for axis in here}).assign_coords({axis: truth[axis] for axis in here})
 
 
-def _summary(
-    ranks: np.ndarray, quantities: _Quantities, draws: int, levels: tuple[float, ...], finished: bool, unconverged: int
-) -> xr.Dataset:
-    names, elements = quantities
+def _summary(images: list[_Image], draws: int, levels: tuple[float, ...], finished: bool) -> xr.Dataset:
+    ranks, names, elements = np.stack([image.ranks for image in images]), images[0].names, images[0].elements
     parameters = list(dict.fromkeys(names.tolist()))
     # The step between ranks is filled at random, so that a level between two ranks is exact.
     fraction = (ranks + np.random.default_rng(0).uniform(size=ranks.shape)) / (draws + 1.0)
@@ -207,9 +213,11 @@ def _summary(
             "coverage_se": (("name", "level"), error),
             "location": ("name", np.array(location)),
             "spread": ("name", np.array(spread)),
+            "converged": ("simulation", np.array([image.converged for image in images])),
+            "mc_shift": ("simulation", np.array([image.mc_shift for image in images])),
         },
         coords,
-        {"uniform_p": uniform_p, "draws": draws, "finished": int(finished), "n_unconverged": unconverged},
+        {"uniform_p": uniform_p, "draws": draws, "finished": int(finished)},
     )
 
 
@@ -233,20 +241,23 @@ def _identity(model: Any, like: Any, seed: Any, method: Any, draws: int) -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 
-def _read(path: Any, identity: str) -> tuple[list[np.ndarray], _Quantities, int]:
-    nothing = (np.array([], dtype=str), np.array([], dtype=int))
+def _read(path: Any, identity: str) -> list[_Image]:
     if path is None or not Path(path).exists():
-        return [], nothing, 0
+        return []
     with np.load(path) as held:
         if str(held["identity"]) != identity:
             raise ValueError(f"{path} holds another calibration (model, data, seed, method or draws differ): remove it")
-        return list(held["ranks"]), (held["names"], held["elements"]), int(held["unconverged"])
+        names, elements = held["names"], held["elements"]
+        by_image = zip(held["ranks"], held["converged"], held["mc_shift"], strict=True)
+        return [_Image(ranks, names, elements, bool(good), float(shift)) for ranks, good, shift in by_image]
 
 
-def _write(path: Any, identity: str, rows: list[np.ndarray], quantities: _Quantities, unconverged: int) -> None:
+def _write(path: Any, identity: str, images: list[_Image]) -> None:
     if path is None:
         return
     part = Path(f"{path}.part.npz")
-    names, elements = quantities
-    np.savez(part, identity=identity, ranks=np.stack(rows), names=names, elements=elements, unconverged=unconverged)
+    by_image = {
+        name: np.stack([getattr(image, name) for image in images]) for name in ("ranks", "converged", "mc_shift")
+    }
+    np.savez(part, identity=identity, names=images[0].names, elements=images[0].elements, **by_image)
     os.replace(part, path)
