@@ -256,8 +256,7 @@ def _write(path: Any, identity: str, images: list[_Image]) -> None:
     if path is None:
         return
     part = Path(f"{path}.part.npz")
-    by_image = {
-        name: np.stack([getattr(image, name) for image in images]) for name in ("ranks", "converged", "mc_shift")
-    }
-    np.savez(part, identity=identity, names=images[0].names, elements=images[0].elements, **by_image)
+    ranks, names, elements, converged, shift = zip(*images, strict=True)
+    by_image: dict[str, Any] = {"ranks": np.stack(ranks), "converged": converged, "mc_shift": shift}
+    np.savez(part, identity=identity, names=names[0], elements=elements[0], **by_image)
     os.replace(part, path)
