@@ -9,22 +9,50 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 _ROUNDS = 20
+Groups = Sequence[Sequence[int]]  # labels that may change places with each other, every label in one group
 
 
 def match_labels(model: Any, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Draws (chain, draw, ...) of a model with ``label_dims``: labels matched, then in the order of ``model.order``."""
+    """Draws (chain, draw, ...) of a model with ``label_dims``: labels matched, then in the order of ``model.order``.
+
+    Labels only change places within the model's ``label_groups``.
+    """
     axes = getattr(model, "label_dims", ())
     if not axes:
         return values
+    groups = model.label_groups
     flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in values.items()}
     count = len(next(iter(flat.values())))
-    start = np.stack([model.order({name: value[i] for name, value in flat.items()}) for i in range(count)])
-    values = aligned(values, model.dims, axes, start)
-    return permuted(values, model.dims, axes, model.order({n: v.mean((0, 1)) for n, v in values.items()}))
+    ordered = (model.order({name: value[i] for name, value in flat.items()}) for i in range(count))
+    start = np.stack([within(order, groups) for order in ordered])
+    values = aligned(values, model.dims, axes, start, groups)
+    last = within(model.order({n: v.mean((0, 1)) for n, v in values.items()}), groups)
+    return permuted(values, model.dims, axes, last)
+
+
+def within(order: np.ndarray, groups: Groups) -> np.ndarray:
+    """The order of labels (label,) that is nearest to ``order`` and keeps every group on its own places."""
+    found = np.array(order)
+    for group in groups:
+        found[list(group)] = [label for label in order if label in group]
+    return found
+
+
+def assigned(cost: np.ndarray, groups: Groups) -> np.ndarray:
+    """The column of every row at the least total cost (label, label), rows and columns of the same group paired."""
+    found = np.arange(len(cost))
+    for group in groups:
+        own = np.array(group)
+        found[own] = own[linear_sum_assignment(cost[np.ix_(own, own)])[1]]
+    return found
 
 
 def aligned(
-    values: Mapping[str, np.ndarray], dims: Mapping[str, Sequence[str]], axes: Sequence[str], start: np.ndarray
+    values: Mapping[str, np.ndarray],
+    dims: Mapping[str, Sequence[str]],
+    axes: Sequence[str],
+    start: np.ndarray,
+    groups: Groups,
 ) -> dict[str, np.ndarray]:
     """Draws with their labels permuted so that every label means the same in all of them.
 
@@ -37,6 +65,8 @@ def aligned(
     dims : mapping of name to the names of the axes after chain and draw
     axes : names of the dims that carry the label, such as ("state", "next_state")
     start : (chain * draw, label), a first guess of every draw's order
+    groups : sequence of sequences of int
+        Labels that may change places with each other; every label is in one of them.
 
     Returns
     -------
@@ -53,7 +83,7 @@ def aligned(
         reference = matched.mean(0)
         spread = np.sqrt(((matched - reference) ** 2).mean((0, 1))) + 1e-12
         away = (table[:, :, None, :] - reference[None, None]) / spread
-        new = np.stack([np.argsort(linear_sum_assignment(one)[1]) for one in (away**2).sum(-1)])
+        new = np.stack([np.argsort(assigned(one, groups)) for one in (away**2).sum(-1)])
         if (new == order).all():
             break
         order = new

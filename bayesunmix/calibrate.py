@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from bayesunmix._keys import as_key
+from bayesunmix.align import assigned
 from bayesunmix.fit import Fit, fit
 from bayesunmix.inference import NUTS, SVI, Gibbs
 from bayesunmix.inference.progress import Progress
@@ -158,13 +159,11 @@ def matched(fitted: Fit, draws: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
 
     ``draws`` has the dim "sample" and every global.
     """
-    from scipy.optimize import linear_sum_assignment
-
     label = getattr(fitted.model, "label", None)
     axes = tuple(getattr(fitted.model, "label_dims", ())) or ((label,) if label else ())
     if not axes:
         return truth
-    cost = 0.0
+    cost = np.zeros(())
     for name, values in draws.data_vars.items():
         own = [axis for axis in axes if axis in values.dims]
         if len(own) != 1 or name not in truth:
@@ -176,9 +175,9 @@ def matched(fitted: Fit, draws: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
         sd = np.sqrt(found.var(0).mean(0)) + 1e-12
         away = (found.mean(0)[:, None] - true.reshape(len(true), -1)[None]) / sd
         cost = cost + (away**2).sum(-1)
-    if np.ndim(cost) == 0:
+    if cost.ndim == 0:
         return truth
-    moved = linear_sum_assignment(cost)[1]
+    moved = assigned(cost, getattr(fitted.model, "label_groups", [range(len(cost))]))
     here = [axis for axis in axes if axis in truth.dims]
     return truth.isel({axis: moved for axis in here}).assign_coords({axis: truth[axis] for axis in here})
 

@@ -81,7 +81,7 @@ def _without_order(model: HiddenMarkovModel) -> tuple[HiddenMarkovModel, str]:
     """
     ordered = [name for name in model.parameters if model.orders(name)]
     free = replace(model, ordered=False)
-    return (free, ordered[0]) if len(ordered) == 1 and free.exchangeable else (model, "")
+    return (free, ordered[0]) if len(ordered) == len(free.label_groups) == 1 else (model, "")
 
 
 @partial(jax.jit, static_argnames="draws")

@@ -74,25 +74,43 @@ def emissions_at(model: HiddenMarkovModel, found: Mapping[str, Any], measurement
     return tuple(made)
 
 
-def alike(model: HiddenMarkovModel) -> bool:
-    """Whether priors and fixed values are the same for every state."""
+def label_groups(model: HiddenMarkovModel) -> tuple[tuple[int, ...], ...]:
+    """States that change nothing but names when two of them are exchanged, each state in one group.
+
+    Symmetries that need more than one exchange at once, such as a line of four states read from its other end, are not
+    among them.
+    """
+    if model.ordered:
+        return tuple((state,) for state in range(model.n_states))
+    columns, squares = _told_of_states(model)
+    groups: list[list[int]] = []
+    for state in range(model.n_states):
+        for group in groups:
+            if _swappable(group[0], state, columns, squares):
+                group.append(state)
+                break
+        else:
+            groups.append([state])
+    return tuple(map(tuple, groups))
+
+
+def _told_of_states(model: HiddenMarkovModel) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Everything known before the data that has an axis of states, (state, ...), and of hops, (state, state)."""
     per_state = [(len(model.dims[n]), v) for n, v in model.fixed.items() if n != "transition"]
     for name, spec in model.priors.items():
         own = [value for key, value in spec.parameters.items() if key != "degrees"]
         per_state += [(len(model.dims[name]), value) for value in own]
     per_state.append((1, model.initial_concentration))
-    square = [np.asarray(m) for m in (model.transition_concentration, model.fixed.get("transition", 1.0))]
-    if any((m.ndim == 1 and np.ptp(m) > 0) or (m.ndim == 2 and not _symmetric(m)) for m in square):
-        return False
-    return not any(_differ(np.asarray(value), ndim) for ndim, value in per_state)
+    with_states = [np.asarray(value) for ndim, value in per_state if np.ndim(value) >= max(ndim, 1)]
+    count = model.n_states
+    hops = (model.transition_concentration, model.fixed.get("transition", 1.0), model.allowed)
+    return (
+        [np.broadcast_to(value, (count, *value.shape[1:])) for value in with_states],
+        [np.broadcast_to(np.asarray(value), (count, count)) for value in hops],
+    )
 
 
-def _differ(value: np.ndarray, ndim: int) -> bool:
-    """Whether an array with a leading axis of states tells them apart."""
-    return value.ndim >= ndim and value.ndim > 0 and bool((value != value[:1]).any())
-
-
-def _symmetric(matrix: np.ndarray) -> bool:
-    """Whether a matrix is the same for every order of the states: one value on the diagonal, one off it."""
-    rest = matrix[~np.eye(len(matrix), dtype=bool)]
-    return bool(np.ptp(np.diag(matrix)) == 0 and (rest.size == 0 or np.ptp(rest) == 0))
+def _swappable(one: int, other: int, columns: list[np.ndarray], squares: list[np.ndarray]) -> bool:
+    swap = np.arange(len(squares[0]))
+    swap[[one, other]] = other, one
+    return all((v[one] == v[other]).all() for v in columns) and all((m[swap][:, swap] == m).all() for m in squares)

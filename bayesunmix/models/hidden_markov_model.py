@@ -12,11 +12,13 @@ import numpyro
 import numpyro.distributions as dist
 import xarray as xr
 
+from bayesunmix.align import within
 from bayesunmix.distributions.hidden_markov import HiddenMarkov
 from bayesunmix.models import _hidden_markov_data as frames
 from bayesunmix.models import _hidden_markov_settings as settings
 from bayesunmix.models._hidden_markov_gibbs import PathSampler
-from bayesunmix.models._hidden_markov_priors import alike, emissions_at, prior_of
+from bayesunmix.models._hidden_markov_priors import emissions_at, label_groups, prior_of
+from bayesunmix.models._hidden_markov_start import emission_means, start
 from bayesunmix.models._hyperparameters import hyperparameters
 
 
@@ -40,9 +42,11 @@ class HiddenMarkovModel:
     far as being missing says nothing about the state.
 
     *Identifiable*: the states up to their order, when emissions or dwell times differ. States are put in the order of
-    their emission mean (the first feature that has one); draws are matched to each other before that. With priors,
-    fixed values or forbidden transitions that tell states apart, their order is kept as given. *Not identifiable*: a
-    state that is never visited (its emission keeps the prior), and ``initial`` beyond what one frame a sequence tells.
+    their emission mean (the first feature that has one); draws are matched to each other before that. States that
+    priors, fixed values or forbidden transitions tell apart keep the place they were given, and the others are put in
+    order among those they can change places with: two live states before an absorbing one, for example.
+    *Not identifiable*: a state that is never visited (its emission keeps the prior), and ``initial`` beyond what one
+    frame a sequence tells.
 
     Parameters
     ----------
@@ -179,11 +183,9 @@ class HiddenMarkovModel:
         return self.n_steps is not None
 
     @property
-    def exchangeable(self) -> bool:
-        """Whether nothing but the data tells states apart, so that their order is arbitrary."""
-        if self.n_states == 1 or self.ordered or self.restricted:
-            return False
-        return alike(self)
+    def label_groups(self) -> tuple[tuple[int, ...], ...]:
+        """States that nothing but the data tells apart, so that their order is arbitrary; every state in one group."""
+        return label_groups(self)
 
     # ------------------------------------------------------------------ the program
 
@@ -276,23 +278,24 @@ class HiddenMarkovModel:
 
     def initial(self, data) -> dict[str, np.ndarray]:
         """Where to start: frames clustered, and counts of the clusters' hops."""
-        return frames.start(np.asarray(data, dtype=np.float64), self)
+        return start(np.asarray(data, dtype=np.float64), self)
 
     def order(self, draws) -> np.ndarray:
         """States by increasing emission mean, from parameters without sample axes."""
-        return np.argsort(frames.emission_means(draws, self), kind="stable")
+        return np.argsort(emission_means(draws, self), kind="stable")
 
     @property
     def label_dims(self) -> tuple[str, ...]:
         """Dims that carry an exchangeable label, to be matched across draws and put in the order of :meth:`order`."""
-        return _AXES if self.exchangeable else ()
+        return _AXES if len(self.label_groups) < self.n_states else ()
 
     def relabelled(self, truth: xr.Dataset) -> xr.Dataset:
         """A simulated truth with its states in canonical order."""
-        if not self.exchangeable:
+        if not self.label_dims:
             return truth
         fixed = {name: np.broadcast_to(v, (self.n_states, *np.shape(v)[1:])) for name, v in self.fixed.items()}
-        order = self.order({**fixed, **{str(n): v.values for n, v in truth.data_vars.items()}})
+        known = {**fixed, **{str(n): v.values for n, v in truth.data_vars.items()}}
+        order = within(self.order(known), self.label_groups)
         moved = truth.isel({dim: order for dim in _AXES if dim in truth.dims})
         return moved.assign_coords({d: truth[d] for d in _AXES if d in truth.coords and truth[d].ndim == 1})
 

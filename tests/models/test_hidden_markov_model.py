@@ -19,7 +19,6 @@ from numpyro.infer.util import log_density
 from scipy import stats
 
 import bayesunmix as bu
-from bayesunmix.align import match_labels
 from bayesunmix.models import HiddenMarkovModel
 
 
@@ -101,37 +100,6 @@ def test_the_other_methods_agree_with_stan_too(event: int, method, real_data) ->
         share, width = (0.25, 0.25) if isinstance(method, bu.SVI) else (0.1, 0.1)
         assert abs(ours.mean() - theirs.mean()) < (share + 0.1) * theirs.std(), (name, where)
         assert ours.std() / theirs.std() == pytest.approx(1.0, abs=width), (name, where)
-
-
-def test_draws_with_switched_labels_are_put_in_one_order() -> None:
-    rng = np.random.default_rng(1)
-    y = rng.normal(size=(2, 30))
-    model = HiddenMarkovModel(3).bind(y)
-    means = np.array([-1.0, 0.0, 2.0]) + 0.1 * rng.normal(size=(2, 50, 3))
-    transition = np.eye(3) * 0.6 + 0.1 + 0.05 * rng.dirichlet(np.ones(3), (2, 50, 3))
-    scales = np.full((2, 50, 3), 0.5) + 0.05 * rng.random((2, 50, 3))
-    true = {"means": means, "transition": transition, "scales": scales}
-    order = np.argsort(rng.random((2, 50, 3)), axis=-1)
-    mixed = {n: np.take_along_axis(v, order.reshape(2, 50, 3, *[1] * (v.ndim - 3)), axis=2) for n, v in true.items()}
-    mixed["transition"] = np.take_along_axis(mixed["transition"], order[:, :, None], axis=3)
-    found = match_labels(model, mixed)
-    for name, value in true.items():
-        np.testing.assert_array_equal(found[name], value)
-
-
-def test_what_tells_states_apart_keeps_their_order() -> None:
-    y = np.random.default_rng(2).normal(size=(2, 30))
-    symmetric = {"priors": {"means": dist.Normal(0.0, 2.0)}, "fixed": {"scales": 0.3}, "stickiness": 3.0}
-    assert HiddenMarkovModel(2, **symmetric).bind(y).exchangeable
-    for different in (
-        {"priors": {"means": dist.Normal(np.array([0.0, 1.0]), 1.0)}},
-        {"fixed": {"scales": [0.3, 0.4]}},
-        {"absorbing": [1]},
-        {"ordered": True},
-        {"transition_concentration": [[2.0, 1.0], [1.0, 1.0]]},
-        {"initial_concentration": [1.0, 2.0]},
-    ):
-        assert not HiddenMarkovModel(2, **different).bind(y).exchangeable, different
 
 
 @pytest.mark.parametrize(
