@@ -65,6 +65,7 @@ def render(facts: Facts, table: pd.DataFrame | None = None) -> str:
         residuals=_residuals(facts),
         fitted=None if found is None else _fitted(facts),
         explorer=found,
+        nothing_to_click=None if found else words.nothing_to_click(facts),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         palette=_palette(),

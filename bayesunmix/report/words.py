@@ -34,6 +34,13 @@ class Finding:
     text: str
 
 
+def nothing_to_click(facts: Facts) -> str:
+    """Why a page has no unit by unit: its data are names."""
+    why = f"There is no {facts.parts[0]} to click here: every {facts.parts[1]} is the name of a state, and names have "
+    why += "no predictive mean and no band."
+    return f"{why} The longest {facts.parts[0]} is drawn under States." if "state" in facts.latent else why
+
+
 def verdict(facts: Facts) -> list[Finding]:
     """The first things to know, the gravest doubt first where there is one."""
     fit = facts.fit

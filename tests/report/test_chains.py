@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import bayesunmix as bu
@@ -33,3 +34,11 @@ def test_memory_beyond_one_step_is_said_to_be_a_doubt(fit: bu.Fit) -> None:
     assert not any("one step of memory" in line for line in doubts(facts))
     doubtful = dataclasses.replace(facts, memory=facts.memory.assign_attrs(outside=0.5))
     assert "50" in doubts(doubtful)[0] and "one step of memory" in doubts(doubtful)[0]
+
+
+def test_a_page_without_anything_to_click_says_why(tmp_path: Path) -> None:
+    states = np.random.default_rng(0).integers(0, 2, (2, 60)).astype(float)
+    fit = bu.fit(bu.models.MarkovChain(2), states, bu.Gibbs(draws=100, warmup=1), progress=False)
+    page = bu.report(fit, tmp_path / "report.html").read_text()
+    assert "There is no sequence to click here: every frame is the name of a state" in page
+    assert "<script" not in page
