@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ def maps(
 ) -> Figure | Axes:
     """Abundance maps: a row per endmember, a column per quantity: a map stands beside its uncertainty.
 
+    A single quantity of several endmembers is drawn three in a row.
     A line scan is drawn as profiles with their 90 % intervals instead, whatever `show` says.
 
     Parameters
@@ -82,8 +84,13 @@ def maps(
         columns = {} if true is None else {"truth": true}
         columns |= {name: _quantity(fit, abundance, name, threshold) for name in show}
         one_axes(ax, len(members) * len(columns), "maps")
+        across = min(3, len(members)) if len(columns) == 1 else 1
         if ax is None:
-            figure, panels, _ = map_canvas(abundance.isel(statistic=0), len(members), len(columns))
+            rows = math.ceil(len(members) / across)
+            figure, panels, _ = map_canvas(abundance.isel(statistic=0), rows, across * len(columns), titled=across > 1)
+            panels = panels.reshape(-1, len(columns))
+            for spare in panels[len(members) :].flat:
+                spare.remove()
         else:
             panels = np.array([[dress(ax)]])
         note = ""
@@ -94,18 +101,23 @@ def maps(
                 image, note = flatten(values.isel(endmember=member, drop=True).transpose(*pixel_dims), at)
                 panel = panels[row, column]
                 mappable = draw(panel, image, bar=row == column == 0, outer=row == len(members) - 1, **looks)
-                if row == 0 or ax is not None:
-                    panel.set_title(title if ax is None else f"{names[member]}, {title}")
-                if column == 0 and ax is None:
+                if ax is not None:
+                    panel.set_title(f"{names[member]}, {title}")
+                elif across > 1:
+                    panel.set_title(names[member].replace(" (", "\n("))
+                elif row == 0:
+                    panel.set_title(title)
+                if column == 0 and across == 1 and ax is None:
                     panel.annotate(
                         names[member].replace(" (", "\n("), (0, 0.5), (-4, 0), "axes fraction", "offset points",
                         rotation=90, ha="right", va="center", multialignment="center",
                     )  # fmt: skip
-            colour_bar(mappable, panels[:, column], _bar_label(name))
+            colour_bar(mappable, panels[: len(members), column], _bar_label(name), across)
         if ax is not None:
             return ax
-        if note:
-            figure.suptitle(plain(note))
+        heading = [title] * (across > 1) + [plain(note)] * bool(note)
+        if heading:
+            figure.suptitle(", ".join(heading))
         return figure
 
 

@@ -101,7 +101,7 @@ def classes(fit: Fit, vectors: xr.Dataset, *, image: xr.DataArray | None = None,
             faint = 0.15 + 0.85 * (sure[here] - least) / max(1.0 - least, 1e-9)
             shade = np.column_stack([np.tile(to_rgb(colour(k)), (here.sum(), 1)), faint])
             ax.scatter(position[here, 1], position[here, 0], s=7, c=shade, linewidths=0)
-            ax.scatter([], [], s=12, color=colour(k), label=f"class {k} ({np.nanmean(share[:, k]):.0%})")
+            ax.scatter([], [], s=12, color=colour(k), label=f"class {k} ({100 * np.nanmean(share[:, k]):.0f} %)")
         missing = ~np.isfinite(sure)
         if missing.any():
             ax.scatter(position[missing, 1], position[missing, 0], s=3, color=GREY, linewidths=0, label="incomplete")
@@ -128,7 +128,10 @@ def membership_entropy(
     values, position = found[part].values, vectors["position"].values
     with _rc():
         ax = _frame(vectors, image, ax)
-        drawn = ax.scatter(position[:, 1], position[:, 0], c=values, s=7, cmap="viridis", vmin=0.0, linewidths=0)
+        # At least a tenth of complete ignorance: what is next to nothing shall not look like something.
+        most = max(float(np.nanmax(values, initial=0.0)), 0.1 * float(np.log(found.sizes["component"])), 1e-3)
+        x, y = position[:, 1], position[:, 0]
+        drawn = ax.scatter(x, y, c=values, s=7, cmap="viridis", vmin=0.0, vmax=most, linewidths=0)
         ax.figure.colorbar(drawn, ax=ax, label=f"{part.replace('_', ' ')} (nats)", shrink=0.8)
     return ax
 

@@ -79,7 +79,9 @@ def _ranks(ax: Axes, found: xr.Dataset, name: str) -> None:
     edges = np.linspace(0, 1, _BINS + 1)
     own = fraction[:, found["parameter"].values == name]
     by_image = np.stack([np.histogram(row, edges)[0] for row in own]) / own.shape[1] * _BINS
-    share, error = by_image.mean(0), 2 * by_image.std(0) / np.sqrt(max(len(ranks) - 1, 1))
+    # Few ranks may all miss a bin: their error is not below that of independent ones.
+    least = np.sqrt((_BINS - 1) / own.size)
+    share, error = by_image.mean(0), 2 * np.maximum(by_image.std(0) / np.sqrt(max(len(ranks) - 1, 1)), least)
     ax.axhline(1, color=GREY, linewidth=0.6)
     ax.fill_between(edges, 1 - _closed(error), 1 + _closed(error), step="post", color=MASKED, linewidth=0)
     ax.stairs(share, edges, baseline=None, color=COLOURS[0], linewidth=1.0)
@@ -94,9 +96,11 @@ def _coverage(ax: Axes, found: xr.Dataset, name: str) -> None:
     level = found["level"].values
     beyond = found["coverage"].sel(name=name).values - level
     ax.axhline(0, color=GREY, linewidth=0.6)
-    error = 2 * found["coverage_se"].sel(name=name).values
+    elements = int((found["parameter"].values == name).sum())
+    least = np.sqrt(level * (1 - level) / (len(found["ranks"]) * elements))  # where all or none are covered
+    error = 2 * np.fmax(found["coverage_se"].sel(name=name).values, least)
     ax.errorbar(level, beyond, yerr=error, fmt="o", markersize=3, color=COLOURS[0], elinewidth=0.9)
-    reach = max(0.05, 1.2 * float((np.abs(beyond) + np.nan_to_num(error)).max()))
+    reach = max(0.05, 1.2 * float((np.abs(beyond) + error).max()))
     ax.set(ylim=(-reach, reach), ylabel="coverage − level")
     ax.set_xlabel(f"level of the interval\n({len(found['ranks'])} images)")
     # A label that would touch the one before is left out, its tick stays.

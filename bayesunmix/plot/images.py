@@ -52,9 +52,12 @@ def flatten(values: xr.DataArray, at: dict[str, int] | None = None) -> tuple[xr.
 
 
 def map_canvas(
-    values: xr.DataArray, rows: int, columns: int, below: Sequence[str] = ()
+    values: xr.DataArray, rows: int, columns: int, below: Sequence[str] = (), *, titled: bool = False
 ) -> tuple[Figure, np.ndarray, dict[str, Axes]]:
-    """A figure with a grid of map panels shaped like the last two pixel dims, and named axes below, a row each."""
+    """A figure with a grid of map panels shaped like the last two pixel dims, and named axes below, a row each.
+
+    Titled: above every row of maps there is place for titles of two lines.
+    """
     import matplotlib.pyplot as plt
 
     aspect = 0.7
@@ -65,7 +68,9 @@ def map_canvas(
             aspect = float(np.clip(height / width, 0.3, 2.0))
     width = COLUMN if columns <= 3 else min(PAGE, 40.0 * columns)
     panel = (width - 5) / columns - 1.5
-    heights = [min((panel * aspect + 1.5) * rows + (18 if columns > 2 else 13), 120.0 if below else 225.0)]
+    heights = [
+        min((panel * aspect + (8 if titled else 1.5)) * rows + (18 if columns > 2 else 13), 120.0 if below else 225.0)
+    ]
     heights += [36.0] * len(below)
     figure = plt.figure(figsize=(width / 25.4, sum(heights) / 25.4), layout="constrained")
     grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
@@ -108,14 +113,14 @@ def profile(ax: Axes, values: xr.DataArray) -> None:
     ax.margins(x=0.01)
 
 
-def colour_bar(mappable: ScalarMappable, panels: np.ndarray, label: str) -> None:
-    """A thin horizontal colour bar below `panels`."""
+def colour_bar(mappable: ScalarMappable, panels: np.ndarray, label: str, across: int = 1) -> None:
+    """A thin horizontal colour bar below `panels`, which stand in `across` columns."""
     from matplotlib.ticker import MaxNLocator
 
     figure = panels.flat[0].figure
-    bar = figure.colorbar(mappable, ax=panels, location="bottom", aspect=20, shrink=0.9, pad=0.02)
+    bar = figure.colorbar(mappable, ax=panels, location="bottom", aspect=20 * across, shrink=0.9, pad=0.02)
     bar.outline.set_visible(False)
-    bar.locator = MaxNLocator(4 if panels.size and _width(panels.flat[0]) > 35 else 2)
+    bar.locator = MaxNLocator(4 if across * _width(panels.flat[0]) > 35 else 2)
     bar.update_ticks()
     bar.set_label(label, labelpad=2)
 

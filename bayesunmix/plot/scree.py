@@ -63,7 +63,7 @@ def scree(fit: Any, *, prob: float = 0.9, ax: Axes | None = None) -> Figure | Ax
                 color=COLOURS[0],
                 markerfacecolor=COLOURS[0] if sure[k] else "white",
                 elinewidth=1.2,
-                label=f"explained, {100 * prob:g} % interval" if k == 0 else None,
+                label=f"{100 * prob:g} % interval" if k == 0 else None,
             )
         ax.set_yscale("log")
         bottom = min(low.min(), float(np.median(visible))) / 2
@@ -73,7 +73,11 @@ def scree(fit: Any, *, prob: float = 0.9, ax: Axes | None = None) -> Figure | Ax
         ax.set_xlabel("component")
         units = fit.units.attrs.get("units")
         ax.set_ylabel(plain(f"variance, ({units})²") if units not in (None, "", "1") else "variance")
-        ax.legend(title=_count(posterior["n_above_noise"].values), alignment="left")
+        count = _count(posterior["n_above_noise"].values)
+        ax.legend(
+            title=count, alignment="left", loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, ncols=3,
+            columnspacing=1.2,
+        )  # fmt: skip
         return ax if figure is None else figure
 
 
@@ -117,7 +121,7 @@ def components(fit: Any, *, prob: float = 0.9, most: int = 6, latent: xr.Dataset
     with matplotlib.rc_context(RC):
         figure, panels = plt.subplots(
             rows, 2, figsize=(PAGE / 25.4, (12 + 30 * rows) / 25.4), squeeze=False, layout="constrained",
-            width_ratios=(1.6, 1),
+            width_ratios=(3, 1),
         )  # fmt: skip
         for k, (spectrum, (left, right)) in enumerate(zip(loadings.values.mean(axis=1), panels, strict=True)):
             left.fill_between(x, low[k], high[k], color=colour(k), alpha=0.35, linewidth=0)

@@ -24,6 +24,7 @@ RC: dict[Any, Any] = {
     "font.size": 7.0,
     "axes.titlesize": 7.0,
     "figure.titlesize": 7.0,
+    "figure.labelsize": 7.0,
     "axes.labelsize": 7.0,
     "xtick.labelsize": 6.5,
     "ytick.labelsize": 6.5,

@@ -55,7 +55,7 @@ def transition(fit: Any, *, prob: float = 0.9, ax: Axes | None = None) -> Figure
         ax.spines[:].set_visible(False)
         ax.set(xticks=range(count), yticks=range(count), xlabel="to state", ylabel="from state")
         ax.tick_params(length=0)
-        bar = ax.figure.colorbar(drawn, ax=ax, label=f"transition probability per step\n({prob:.0%} intervals)")
+        bar = ax.figure.colorbar(drawn, ax=ax, label=f"transition probability per step\n({100 * prob:g} % intervals)")
         bar.outline.set_visible(False)
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         return ax if figure is None else figure
@@ -107,7 +107,7 @@ def dwell(fit: Any, *, prob: float = 0.9, ax: Axes | None = None) -> Figure | Ax
         ax.set(ylim=(0.01, 1.0), xlim=(0, step * steps[-1]))
         ax.set_yticks([0.01, 0.1, 1.0], ["0.01", "0.1", "1"])
         ax.set(xlabel=f"time ({unit}s)" if unit == "frame" else f"time ({unit})", ylabel="probability of a longer stay")
-        ax.legend(title=f"mean stay ({prob:.0%} interval)", alignment="left", loc="upper right")
+        ax.legend(title=f"mean stay ({100 * prob:g} % interval)", alignment="left", loc="upper right")
         return ax if figure is None else figure
 
 
@@ -190,7 +190,7 @@ def memory(check: xr.Dataset) -> Figure:
             ax.set_xticks(lag)
             ax.margins(x=0.04)
         figure.supxlabel("lag (frames)")
-        figure.supylabel(f"share of hops: in the data (dots), predicted ({check.attrs['prob']:.0%} band)")
+        figure.supylabel(f"share of hops: in the data (dots), predicted ({100 * check.attrs['prob']:g} % band)")
         return figure
 
 

@@ -21,11 +21,10 @@
   let chosen = order[Math.floor(count / 2)];
 
   const round = (value) => Number.isFinite(value) ? String(Number(value.toPrecision(3))) : "unknown";
-  const wide = () => window.devicePixelRatio || 1;
+  const wide = () => Math.max(2, window.devicePixelRatio || 1); // a printer shows more than a screen
 
   function sized(canvas, aspect) {
     const width = canvas.clientWidth, height = Math.round(width * aspect), ratio = wide();
-    canvas.style.height = height + "px";
     canvas.width = Math.round(width * ratio);
     canvas.height = Math.round(height * ratio);
     const pen = canvas.getContext("2d");

@@ -162,9 +162,11 @@ def _latents(facts: Facts, chosen: np.ndarray) -> list[dict[str, str]]:
 
 def _maps(facts: Facts, chosen: np.ndarray) -> list[dict[str, Any]]:
     maps = [(name, one.sel(statistic="mean", drop=True)) for name, one in _fields(facts)]
-    maps.append((f"chi-square per {facts.parts[1]}", facts.checked["chi2"] / max(1, facts.fit.units.values[0].size)))
+    shares = (0.0, 1.0) if facts.classes else None
+    found = [{"name": name, **_levels(_cells(facts, values, chosen), shares)} for name, values in maps]
+    maps = [(f"chi-square per {facts.parts[1]}", facts.checked["chi2"] / max(1, facts.fit.units.values[0].size))]
     maps.append(("predictive p-value", facts.checked["p_value"]))
-    return [{"name": name, **_levels(_cells(facts, values, chosen))} for name, values in maps]
+    return found + [{"name": name, **_levels(_cells(facts, values, chosen))} for name, values in maps]
 
 
 def _cells(facts: Facts, values: xr.DataArray, chosen: np.ndarray) -> np.ndarray:
@@ -179,10 +181,13 @@ def _cells(facts: Facts, values: xr.DataArray, chosen: np.ndarray) -> np.ndarray
     return cells[::step, ::step]
 
 
-def _levels(cells: np.ndarray) -> dict[str, Any]:
-    """255 levels between the extremes, a half per cent of stray cells aside; 255 where nothing was fitted."""
+def _levels(cells: np.ndarray, ends: tuple[float, float] | None = None) -> dict[str, Any]:
+    """255 levels between `ends`, or the extremes with a half per cent of stray cells aside; 255 where nothing was
+    fitted.
+    """
     finite = cells[np.isfinite(cells)]
     low, high = (float(v) for v in np.percentile(finite, [0.5, 99.5])) if finite.size else (0.0, 1.0)
+    low, high = ends or (low, high)
     level = np.clip((cells - low) / ((high - low) or 1.0), 0, 1) * 254
     codes = np.where(np.isfinite(level), np.rint(np.nan_to_num(level)), 255).astype(np.uint8)
     return {"low": low, "high": high, "rows": cells.shape[0], "columns": cells.shape[1], "codes": _text64(codes)}

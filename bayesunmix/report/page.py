@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DPI = 220  # of the pictures
+ON_PAPER = 0.85  # of the size in a journal, so that two stand on a page
 PIXELS_AN_INCH = 128  # on the page: figures of two journal columns fill it
 
 
@@ -34,7 +35,8 @@ class Picture:
     uri: str
     alt: str
     caption: str
-    width: int  # on the page, so that letters have one size in all figures
+    width: int  # on the screen, so that letters have one size in all figures
+    mm: int  # on paper
 
 
 def render(facts: Facts, table: pd.DataFrame | None = None) -> str:
@@ -247,7 +249,7 @@ def _uncertainty(facts: Facts) -> Picture:
     return _picture(
         lambda: plot.uncertainty(facts.fit, split=facts.split),
         f"Epistemic, aleatoric and total sd; the epistemic part is {words.percent(facts.epistemic_share)} of variance.",
-        f"Predictive standard deviation of a {unit} measured again: epistemic (not knowing the "
+        f"Predictive standard deviation of one {unit} measured again: epistemic (not knowing the "
         f"parameters), aleatoric (noise) and total, by {unit} above and by {inner} below.",
     )
 
@@ -272,6 +274,12 @@ def _picture(draw: Callable[[], Any], alt: str, caption: str) -> Picture:
         figure = draw()
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
-        width = round(PIXELS_AN_INCH * figure.get_figwidth())
+        inches = figure.get_figwidth()
         plt.close(figure)
-    return Picture("data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(), alt, caption, width)
+    return Picture(
+        "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(),
+        alt,
+        caption,
+        round(PIXELS_AN_INCH * inches),
+        round(25.4 * ON_PAPER * inches),
+    )

@@ -23,7 +23,7 @@ _DIAGNOSTICS = {
     "tree_steps": "Leapfrog steps a draw",
     "accept": "Acceptance probability",
 }
-_PROVENANCE = {"wall_s": "seconds", "n_units": "pixels fitted"}
+_PROVENANCE = {"wall_s": "seconds", "n_units": "units fitted"}
 
 
 @dataclass(frozen=True)

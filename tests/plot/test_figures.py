@@ -128,6 +128,13 @@ def test_masked_pixels_are_not_shown_as_zero(handmade: Any) -> None:
         assert (shown.ravel()[1:] >= 0).all()
 
 
+def test_one_quantity_stands_three_in_a_row(handmade: Any) -> None:
+    figure = plot.maps(handmade, show=["mean"])
+    assert [panel.axes.get_title(loc="left") for panel in _maps_of(figure)] == [f"endmember {k}" for k in range(3)]
+    assert len({round(panel.axes.get_position().y0, 6) for panel in _maps_of(figure)}) == 1
+    assert figure.get_suptitle() == "posterior mean"
+
+
 def test_exceedance_is_the_share_of_draws_above_the_threshold(handmade: Any) -> None:
     panel = _maps_of(plot.maps(handmade, show=["exceedance"], endmembers=[1]))[0]
     expected = handmade.latent()["abundance"].sel(statistic="mean").values[..., 1] > 0.5
