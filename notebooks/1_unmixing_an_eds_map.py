@@ -72,7 +72,7 @@ def eds_map(side: int, n_channels: int, counts: float, seed: int = 0) -> tuple[x
 if FILE:
     image, truth = bu.load(FILE), None
 else:
-    image, truth = eds_map(side=12, n_channels=40, counts=100) if TINY else eds_map(side=40, n_channels=130, counts=120)
+    image, truth = eds_map(side=12, n_channels=40, counts=100) if TINY else eds_map(side=28, n_channels=80, counts=120)
 print(dict(image.sizes), f"{float(image.sum('energy').mean()):.0f} counts a pixel")
 
 # %%
@@ -86,7 +86,7 @@ right.legend()
 plt.show()
 
 # %% [markdown]
-# One pixel's spectrum is mostly zeros and ones. What makes the maps below possible is that all pixels share the
+# One pixel's spectrum is mostly single counts. What makes the maps below possible is that all pixels share the
 # same three spectra.
 #
 # ## The fit

@@ -38,7 +38,7 @@ print(f"Runs on: {jax.devices()[0].device_kind} ({jax.default_backend()}), {'tin
 # fraction of a pixel. The two species differ in brightness.
 
 # %%
-cells = (7, 7) if TINY else (14, 14)
+cells = (7, 7) if TINY else (20, 20)
 placed, truth = off_centred_lattice(cells, "four-variant", displacement=1.5, scatter=0.25, seed=3)
 bright = (placed["species"] == "cage").values
 shape = tuple(int(16 * (n + 2)) for n in cells)
@@ -93,6 +93,9 @@ plt.show()
 
 # %% [markdown]
 # ## Are there four classes?
+#
+# Neighbouring cells share atoms, so that only a part of them counts as independent evidence: of this crystal, 14 × 14
+# cells would have been too few to tell four classes from three.
 
 # %%
 grid = (1, 4) if TINY else (1, 2, 3, 4, 5)

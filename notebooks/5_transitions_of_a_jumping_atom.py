@@ -73,7 +73,7 @@ plt.show()
 # %% [markdown]
 # ## The transition matrix, with intervals
 #
-# Per frame of 50 ms. Rare hops have wide intervals: two or three events are all there is.
+# Per frame of 50 ms. Rare hops have intervals as wide as they are: about ten events are all there is.
 
 # %%
 bu.plot.transition(fit)

@@ -6,6 +6,8 @@ The .py files are what is edited. With names only those are run (`python noteboo
 
 from __future__ import annotations
 
+import base64
+import io
 import sys
 import time
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent
 LARGEST = 300_000  # bytes of an .ipynb in the repository
@@ -26,6 +29,25 @@ def paired(script: Path) -> nbformat.NotebookNode:
     return notebook
 
 
+def smaller(png: str) -> str:
+    """A picture in 64 colours, which figures hardly exceed; both as base64."""
+    packed = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(64).save(packed, "png", optimize=True)
+    return base64.b64encode(packed.getvalue()).decode()
+
+
+def tidied(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with small pictures, and without progress bars, which show nothing once their kernel is gone."""
+    widget = "application/vnd.jupyter.widget-view+json"
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell["outputs"] = [output for output in cell["outputs"] if widget not in output.get("data", {})]
+        for data in (output.data for output in cell.get("outputs", []) if "image/png" in output.get("data", {})):
+            data["image/png"] = smaller(data["image/png"])
+    notebook.metadata.pop("widgets", None)
+    return notebook
+
+
 def main(arguments: list[str]) -> None:
     text_only = "--text" in arguments
     names = [a for a in arguments if not a.startswith("--")]
@@ -33,7 +55,9 @@ def main(arguments: list[str]) -> None:
     for script in scripts:
         notebook, started = paired(script), time.perf_counter()
         if not text_only:
-            NotebookClient(notebook, timeout=3600, resources={"metadata": {"path": str(FOLDER)}}).execute()
+            where = {"metadata": {"path": str(FOLDER)}}
+            NotebookClient(notebook, timeout=3600, resources=where, record_timing=False).execute()
+            notebook = tidied(notebook)
         if len(nbformat.writes(notebook)) > LARGEST:
             notebook = paired(script)
         nbformat.write(notebook, script.with_suffix(".ipynb"))

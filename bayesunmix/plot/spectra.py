@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from .images import centres, dim_label
-from .style import COLUMN, RC, axis_label, canvas, colour, dress, member_names
+from .style import COLUMN, RC, axis_label, canvas, colour, dress, member_names, plain
 from .truth import endmember_draws, matched
 
 if TYPE_CHECKING:
@@ -43,12 +44,14 @@ def endmembers(
     true = None if truth is None else matched(fit, truth)["endmembers"].transpose("endmember", ...)
     names = member_names(draws.coords["endmember"].values, true)
     inferred = draws.sizes["draw"] > 1
+    across = max(1, min(3, 54 // (6 + max(map(len, names)))))  # names that stand side by side above the spectra
+    rows = math.ceil((len(names) + (true is not None)) / across)
 
     with matplotlib.rc_context(RC):
         figure, lower = None, None
         if ax is None:
             heights = [3, 1.3] if inferred else [1]
-            height = 78 if inferred else 55
+            height = 78 + 3.5 * rows - 20 * (not inferred)
             figure, panels = canvas(COLUMN, height, len(heights), sharex=True, height_ratios=heights)
             ax, lower = panels[0], panels[1] if inferred else None
         dress(ax)
@@ -60,7 +63,16 @@ def endmembers(
                 ax.plot(x, spectrum, color="black", linestyle=":", linewidth=0.8, label=label)
         ax.set_ylabel(axis_label(draws, "intensity"))
         ax.margins(x=0)
-        ax.legend(title=f"mean and {100 * prob:g} % band" if inferred else "fixed", alignment="left")
+        title = f"mean and {100 * prob:g} % band" if inferred else "fixed"
+        ax.legend(
+            title=title,
+            alignment="left",
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            borderpad=0,
+            ncols=across,
+            columnspacing=1,
+        )
         if lower is not None:
             _spreads(lower, x, draws, true)
         (lower or ax).set_xlabel(dim_label(draws, channel))
@@ -82,4 +94,6 @@ def _spreads(ax: Axes, x: np.ndarray, draws: xr.DataArray, true: xr.DataArray | 
             error = np.abs(draws.values[:, k].mean(axis=0) - true.values[k])
             ax.plot(x, error, ".", color=colour(k), markersize=1.5, alpha=0.7)
     ax.set_ylim(bottom=0)
-    ax.set_ylabel("sd" if true is None else "sd (line),\n|error| (dots)")
+    units = draws.attrs.get("units")
+    name = "sd" if units in (None, "", "1") else f"sd\n({units})"
+    ax.set_ylabel(plain(name) if true is None else "sd (line),\n|error| (dots)")
