@@ -67,10 +67,10 @@ def map_canvas(
             height, width = (abs(float(np.subtract(*extent(centres(values, d))))) for d in (down, across))
             aspect = float(np.clip(height / width, 0.3, 2.0))
     width = COLUMN if columns <= 3 else min(PAGE, 40.0 * columns)
-    panel = (width - 5) / columns - 1.5
-    heights = [
-        min((panel * aspect + (8 if titled else 1.5)) * rows + (18 if columns > 2 else 13), 120.0 if below else 225.0)
-    ]
+    named = rows > 1 and not titled  # at the left of every row
+    panel = (width - (11 if named else 5)) / columns - 1.5
+    row, rest = panel * aspect + (5 if titled else 1.5), 14 if titled else 18 if columns > 2 else 13
+    heights = [min(row * rows + rest, 120.0 if below else 225.0)]
     heights += [36.0] * len(below)
     figure = plt.figure(figsize=(width / 25.4, sum(heights) / 25.4), layout="constrained")
     grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
