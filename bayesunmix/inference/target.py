@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Var
 
+from bayesunmix.inference.devices import spread
 from bayesunmix.inference.program import Program
 
 _COLUMNS = 64  # Hessian columns taken together
@@ -139,13 +140,13 @@ def constrain(program: Program, draws: jax.Array, data: Data) -> dict[str, jax.A
 
 
 def as_device_data(program: Program, numbers: tuple[Any, ...], y: np.ndarray, covariates: dict[str, Any]) -> Data:
-    """Data in the precision of the current context, without rules yet."""
+    """Data in the precision of the current context, units over all local devices, without rules yet."""
     dtype = jnp.result_type(float)
     nowhere = jnp.zeros(program.size, dtype)
     return Data(
         tuple(jnp.asarray(n, dtype) for n in numbers),
-        jnp.asarray(y, dtype),
-        {k: jnp.asarray(v) for k, v in covariates.items()},
+        spread(jnp.asarray(y, dtype), len(y)),
+        {k: spread(v, len(y)) for k, v in covariates.items()},
         {},
         nowhere,
         nowhere,

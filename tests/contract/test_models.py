@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from numpyro import handlers
+from platforms import assert_exported
 
 import bayesunmix as bu
 from bayesunmix import models
@@ -51,6 +52,10 @@ MODELS: dict[str, tuple[Any, bool]] = {
     "LinearUnmixing, known": (models.LinearUnmixing(2, endmembers=SPECTRA), False),
 }
 EVERY = pytest.mark.parametrize("name", list(MODELS))
+# Lowering takes seconds: every option only with -m slow.
+EXPORTED = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if fitted else pytest.mark.slow) for n, (_, fitted) in MODELS.items()]
+)
 FITTED = pytest.mark.parametrize("name", [name for name, (_, fitted) in MODELS.items() if fitted])
 
 
@@ -144,6 +149,11 @@ def test_density_is_finite_and_its_gradient_is_its_slope(name: str, image: xr.Da
             error = np.std(differences) / np.sqrt(max(len(differences) - 1, 1))
             assert abs(np.mean(differences)) <= 6 * error + (1e-4 if data.rules else 1e-5) * size
             assert error <= 0.05 * size
+
+
+@EXPORTED
+def test_potential_and_gradient_export_for_every_platform(name: str, image: xr.DataArray) -> None:
+    assert_exported(*bound(name, image))
 
 
 @FITTED

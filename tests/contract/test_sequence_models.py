@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from numpyro import handlers
+from platforms import assert_exported
 
 import bayesunmix as bu
 from bayesunmix import models
@@ -31,6 +32,10 @@ MODELS: dict[str, tuple[Any, str, bool]] = {
     "MarkovChain, reversible": (models.MarkovChain(2, reversible=True), "states", False),
 }
 EVERY = pytest.mark.parametrize("name", list(MODELS))
+# Lowering takes seconds: every option only with -m slow.
+EXPORTED = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if fitted else pytest.mark.slow) for n, (_, _, fitted) in MODELS.items()]
+)
 FITTED = pytest.mark.parametrize("name", [name for name, (_, _, fitted) in MODELS.items() if fitted])
 
 
@@ -115,6 +120,11 @@ def test_density_is_finite_and_its_gradient_is_its_slope(name: str, data: dict[s
             slope, size = float(gradient @ direction), float(np.abs(gradient) @ np.abs(direction))
             rounding = 8 * np.finfo(float).eps * abs(float(value)) / 1e-5
             assert float(ahead - behind) / 2e-5 == pytest.approx(slope, abs=1e-5 * size + rounding)
+
+
+@EXPORTED
+def test_potential_and_gradient_export_for_every_platform(name: str, data: dict[str, xr.DataArray]) -> None:
+    assert_exported(*bound(name, data))
 
 
 @FITTED
