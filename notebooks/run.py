@@ -30,9 +30,10 @@ def paired(script: Path) -> nbformat.NotebookNode:
 
 
 def smaller(png: str) -> str:
-    """A picture in 64 colours, which figures hardly exceed; both as base64."""
-    packed = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(64).save(packed, "png", optimize=True)
+    """A picture in 256 colours, spread over all that it has so that rare ones stay as they are; both as base64."""
+    image, packed = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"), io.BytesIO()
+    fewer = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    fewer.save(packed, "png", optimize=True)
     return base64.b64encode(packed.getvalue()).decode()
 
 
