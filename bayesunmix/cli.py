@@ -299,7 +299,12 @@ def _finish(fit: Any, out: Path, data: dict[str, Any], table: Any = None) -> Non
     """Write the folder, say what was found, and exit by the fit's own diagnostics."""
     from bayesunmix import folder
 
-    facts = folder.write(out, fit, data, table=table)
+    folder.keep(out, fit, data)
+    try:
+        facts = folder.write_report(out, fit, table)
+    except KeyboardInterrupt:
+        click.echo(f"stopped; the fit is in {out}, and `bayesunmix report {out}` writes its report", err=True)
+        sys.exit(130)
     _verdict(facts)
     _say("written", f"{out / folder.REPORT} (open it in a browser)")
     _say("", f"{folder.FIT}, {folder.SUMMARY} and {folder.RECIPE} beside it")

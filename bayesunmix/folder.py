@@ -19,14 +19,8 @@ if TYPE_CHECKING:
 FIT, REPORT, SUMMARY, RECIPE = "fit.nc", "report.html", "summary.json", "recipe.toml"
 
 
-def write(
-    folder: Path,
-    fit: Any,
-    data: dict[str, Any],
-    *,
-    table: pd.DataFrame | None = None,
-) -> Facts:
-    """Write the folder, the fit itself first so that nothing later can lose it.
+def keep(folder: Path, fit: Any, data: dict[str, Any]) -> None:
+    """Write the fit and its recipe: all that cannot be made again from the folder.
 
     `data` says where the data came from, as :class:`bayesunmix.recipe.Recipe` keeps it.
     """
@@ -41,7 +35,6 @@ def write(
         result={"posterior_hash": recipes.posterior_hash(fit.posterior), "converged": bool(fit.converged)},
     )
     recipes.write(recipe, folder / RECIPE)
-    return write_report(folder, fit, table)
 
 
 def write_report(folder: Path, fit: Any, table: pd.DataFrame | None = None) -> Facts:

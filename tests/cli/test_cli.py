@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import shutil
@@ -208,6 +209,20 @@ def test_an_unusable_fit_is_kept_and_ends_with_status_1(
     assert json.loads((tmp_path / "summary.json").read_text())["finished"] is (flaw == "unconverged")
     again = call("report", tmp_path)
     assert again.exit_code == 1 and verdict in again.stderr
+
+
+def test_a_report_that_is_stopped_leaves_the_fit(
+    call: Call, fitted: tuple[Path, Result], image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bu, "fit", lambda *args, **kwargs: bu.load_fit(fitted[0] / "fit.nc"))
+    monkeypatch.setattr(importlib.import_module("bayesunmix.report.facts"), "gather", stopped)
+    result = call("fit", "linear-unmixing", image_file, "-n", 2, "-o", tmp_path)
+    assert result.exit_code == 130
+    assert f"bayesunmix report {tmp_path}" in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"fit.nc", "recipe.toml"}
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_the_fit(
