@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+_RESTARTS = 8
+
 
 def principal_plane(values: np.ndarray, dimension: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean (channel,), axes (dimension, channel) of the best affine plane, and squared distances per channel.
@@ -20,7 +22,7 @@ def principal_plane(values: np.ndarray, dimension: int) -> tuple[np.ndarray, np.
     return mean, axes, np.maximum(left, 0.0)
 
 
-def purest_pixels(values: np.ndarray, n_endmembers: int, *, seed: int = 0, restarts: int = 8) -> np.ndarray:
+def purest_pixels(values: np.ndarray, n_endmembers: int, *, seed: int = 0) -> np.ndarray:
     """Endmember estimates (n_endmembers, channel): pixels that span the largest simplex (N-FINDR).
 
     The search runs in the principal plane of ``n_endmembers - 1`` dimensions, and the vertices come back
@@ -38,7 +40,7 @@ def purest_pixels(values: np.ndarray, n_endmembers: int, *, seed: int = 0, resta
     # Of unit size, so that the search, its random starts included, is the same in any units of the data.
     lifted = np.vstack([np.ones(len(scores)), scores.T / (np.abs(scores).max() or 1.0)])
     rng = np.random.default_rng(seed)
-    found = [_grow(lifted, rng) for _ in range(restarts)]
+    found = [_grow(lifted, rng) for _ in range(_RESTARTS)]
     best = max(found, key=lambda vertices: abs(float(np.linalg.det(lifted[:, vertices]))))
     return mean + scores[best] @ axes
 
