@@ -57,7 +57,7 @@ def comparison(table: pd.DataFrame, *, ax: Axes | None = None) -> Figure | Axes:
                 fontsize=6.5,
             )
         ax.axvline(0, color=GREY, linewidth=0.6, linestyle=":")
-        labels = [plain(f"{name} (preferred)" if name == preferred else name) for name in table.index]
+        labels = [plain(f"{name}\n(preferred)" if name == preferred else name) for name in table.index]
         ax.set_yticks(range(len(table)), labels)
         ax.set_ylim(len(table) - 0.5, -0.5)
         ax.xaxis.set_major_locator(MaxNLocator(3))

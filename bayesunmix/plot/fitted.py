@@ -88,7 +88,7 @@ def fitted(
         label = axis_label(xr.DataArray(0, attrs=units.attrs), "value")
         panels[len(panels) // 2].set_ylabel(label)
         panels[-1].set_xlabel(dim_label(channel, units.channel_dim))
-        panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0)
+        panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1.1), ncols=2, borderpad=0)
         return drawn
 
 

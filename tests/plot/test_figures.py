@@ -217,7 +217,7 @@ def test_comparison_fills_the_preferred_model() -> None:
     table.attrs["preferred"] = "n=3"
     ax = plot.comparison(table).axes[0]
     assert [c.lines[0].get_xdata()[0] for c in ax.containers] == [0, -2, -90]
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["n=4", "n=3 (preferred)", "n=2"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["n=4", "n=3\n(preferred)", "n=2"]
     filled = [c.lines[0].get_markerfacecolor() != "white" for c in ax.containers]
     assert filled == [False, True, False]
 
