@@ -46,8 +46,7 @@ def fit(
     Parameters
     ----------
     model
-        A model of :mod:`bayesunmix.models`, or any NumPyro program ``model(y=None, *, n_units)`` with an
-        observed site
+        A model of :mod:`bayesunmix.models`, or any NumPyro program ``model(y=None, *, n_units)`` with an observed site
         "y" inside ``numpyro.plate("unit", n_units)``.
     data : xarray.DataArray, array, or xarray.Dataset of neighbour vectors
         Spectral axis last; see :func:`bayesunmix.data.units.as_units` for what is accepted. Of neighbour vectors
@@ -97,15 +96,7 @@ def fit(
             "model: expected a model such as bu.models.LinearUnmixing(n_endmembers=4), or a NumPyro program, "
             f"got {model!r}"
         )
-    members = None
-    if isinstance(data, xr.Dataset):
-        vectors = as_vectors(data, mask)
-        data, mask, members = vectors.data, vectors.keep, vectors.members
-        if vectors.measurement_cov is not None and _takes(model, "measurement_cov"):
-            covariates = {"measurement_cov": vectors.measurement_cov, **covariates}
-    units = units_of(model, data, mask)
-    if members is not None:
-        units = replace(units, independent=independent(members))
+    units, covariates = _received(model, data, mask, covariates)
     bound = model.bind(units.values) if hasattr(model, "bind") and not getattr(model, "bound", False) else model
     unknown = [name for name in covariates if not _takes(model, name)]
     if unknown:
@@ -201,9 +192,8 @@ class Fit:
         Returns
         -------
         xarray.Dataset
-            On the pixel dims plus the latent's own and ``statistic``: mean, sd, lower, upper, sd_noise (what
-            noise leaves
-            open, root of E Var(latent | y, globals)), sd_model (what unknown globals leave open, root of
+            On the pixel dims plus the latent's own and ``statistic``: mean, sd, lower, upper, sd_noise (what noise
+            leaves open, root of E Var(latent | y, globals)), sd_model (what unknown globals leave open, root of
             Var E(latent | y, globals)); sd_noise**2 + sd_model**2 = sd**2.
 
         Raises
@@ -410,6 +400,19 @@ def units_of(model: Any, data: Any, mask: Any = None) -> Units:
         return as_sequences(data, mask=mask)
     entries = getattr(model, "missing_entries", False)
     return as_units(data, mask=mask, likelihood=getattr(model, "likelihood", "normal"), entries=entries)
+
+
+def _received(model: Any, data: Any, mask: Any, covariates: dict[str, Any]) -> tuple[Units, dict[str, Any]]:
+    """Units and covariates; neighbour vectors bring their covariance and say which of them share no atom."""
+    if not isinstance(data, xr.Dataset):
+        return units_of(model, data, mask), covariates
+    vectors = as_vectors(data, mask)
+    if vectors.measurement_cov is not None and _takes(model, "measurement_cov"):
+        covariates = {"measurement_cov": vectors.measurement_cov, **covariates}
+    units = units_of(model, vectors.data, vectors.keep)
+    if vectors.members is not None:
+        units = replace(units, independent=independent(vectors.members))
+    return units, covariates
 
 
 def _name(model: Any) -> str:
