@@ -118,12 +118,13 @@ def fit(
     wall = time.perf_counter() - started
     values = result.values if own is not None or not hasattr(bound, "identified") else bound.identified(result.values)
     posterior = named_posterior(bound, values, units)
+    judged = result.diagnostics if result.finished else result.diagnostics.stopped()
     return Fit(
         model=bound,
         method=method,
         units=units,
         posterior=posterior,
-        diagnostics=named_diagnostics(result.diagnostics, posterior),
+        diagnostics=named_diagnostics(judged, posterior),
         finished=result.finished,
         provenance=describe_run(units, settings_as_dict(method), seed, wall, name=_name(model)),
         covariates=covariates,

@@ -375,6 +375,7 @@ def test_ctrl_c_keeps_the_draws_that_there_are(fit: bu.Fit, monkeypatch: pytest.
     monkeypatch.setattr(_Interrupting, "after", 150)
     broken = run(fit.data, method=bu.NUTS(draws=100_000, warmup=50, chains=1))
     assert not broken.finished and not broken.converged
+    assert "stopped before its end" in broken.diagnostics.attrs["verdict"]
     assert 25 <= broken.posterior.sizes["draw"] < 100_000
     assert "interrupted" in repr(broken)
 

@@ -31,6 +31,10 @@ class Diagnostics:
         kept = {n: (dims, a[:, ::every] if dims == ("chain", "draw") else a) for n, (dims, a) in self.arrays.items()}
         return replace(self, arrays=kept)
 
+    def stopped(self) -> Diagnostics:
+        """The same of a run that did not come to its end."""
+        return replace(self, failures=("it was stopped before its end", *self.failures))
+
     @property
     def converged(self) -> bool:
         """Passed every test."""
