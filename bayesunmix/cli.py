@@ -339,7 +339,8 @@ def _axis(size: int, dim: str, units: str | None) -> str:
 
 
 def _table(table: Any) -> str:
-    return str(table.to_string(float_format=lambda value: f"{value:.4g}"))
+    shown = table[["elpd", "se", "elpd_diff", "dse", "weight"]]
+    return str(shown.to_string(float_format=lambda value: f"{value:,.2f}"))
 
 
 @contextlib.contextmanager

@@ -45,8 +45,8 @@ def compare(fits: Mapping[str, Fit], criterion: str = "waic", *, n_blocks: int |
         (``elpd_diff`` in nats per pixel) and ``moran`` (Moran's I of the map of differences: how alike neighbours
         are in what the model lacks).
         ``attrs["preferred"]`` is the smallest model whose ``elpd_diff`` is below max(4, 2 dse), or None where
-        the numerical error of a difference is too large to say; ``attrs["verdict"]`` says it in plain words, and
-        whether differences cluster in the image. Small means few globals.
+        the numerical error of a difference is too large to say; ``attrs["verdict"]`` says it in plain words,
+        whether differences cluster in the image, and what the warnings are. Small means few globals.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def compare(fits: Mapping[str, Fit], criterion: str = "waic", *, n_blocks: int |
     table = pd.DataFrame(rows, index=pd.Index(names))
     error = {name: float(np.hypot(best.mcse, found[name].mcse)) for name in names[1:]}
     preferred, verdict = _decide(table, sizes, error)
-    verdict += _on_clusters(table, sizes, clustered)
+    verdict += _on_clusters(table, sizes, clustered) + _on_warnings(fits, found, criterion)
     table.attrs.update(preferred=preferred, verdict=verdict, criterion=criterion, unit=best.unit)
     return table
 
@@ -186,6 +186,20 @@ def _on_clusters(table: pd.DataFrame, sizes: dict[str, int], clustered: dict[str
                 "another phase; map the difference of their pointwise terms."
             )
     return ""
+
+
+def _on_warnings(fits: Mapping[str, Fit], found: Mapping[str, Elpd], criterion: str) -> str:
+    """Which rows rest on a fit that failed its diagnostics, or on units whose terms cannot be trusted."""
+    said = ""
+    failed = [name for name, fit in fits.items() if not fit.converged]
+    if failed:
+        said += f" Careful: {_in_words(failed)} failed the diagnostics of the fit."
+    doubtful = {name: one.n_warn for name, one in found.items() if one.n_warn}
+    if doubtful:
+        counts = ", ".join(f"{n} for {_in_words([name])}" for name, n in doubtful.items())
+        why = 'vary too much for WAIC: confirm with criterion="loo"' if criterion == "waic" else "have a Pareto k above 0.7"
+        said += f" Terms of some {next(iter(found.values())).unit.split()[0]}s {why} ({counts})."
+    return said
 
 
 def _size(name: str) -> tuple[str, str]:

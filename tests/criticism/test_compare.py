@@ -176,7 +176,19 @@ def test_a_clear_difference_decides(make_fit, flat_data) -> None:
 def test_a_fit_that_failed_is_marked(make_fit, flat_data) -> None:
     fits = exact(make_fit, flat_data)
     fits["free"].diagnostics.attrs["converged"] = 0
-    assert bool(bu.compare(fits).loc["free", "warning"])
+    table = bu.compare(fits)
+    assert bool(table.loc["free", "warning"])
+    assert "Careful: free failed the diagnostics" in table.attrs["verdict"]
+
+
+def test_pixels_whose_terms_cannot_be_trusted_are_counted_in_the_verdict(make_fit, flat_data) -> None:
+    fits = exact(make_fit, flat_data)
+    rough = np.random.default_rng(0).normal(0.5, 0.2, (1, 40, 16))
+    fits["free"] = make_fit(free_model, flat_data, level=(("energy",), rough))
+    n_warn = bu.waic(fits["free"]).n_warn
+    table = bu.compare(fits)
+    assert n_warn > 0 and list(table["warning"]) == [False, True]
+    assert f'confirm with criterion="loo" ({n_warn} for free)' in table.attrs["verdict"]
 
 
 def test_no_verdict_while_the_numerical_error_is_large(make_fit, flat_data, monkeypatch) -> None:
