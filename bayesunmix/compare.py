@@ -197,7 +197,8 @@ def _on_warnings(fits: Mapping[str, Fit], found: Mapping[str, Elpd], criterion: 
     doubtful = {name: one.n_warn for name, one in found.items() if one.n_warn}
     if doubtful:
         counts = ", ".join(f"{n} for {_in_words([name])}" for name, n in doubtful.items())
-        why = 'vary too much for WAIC: confirm with criterion="loo"' if criterion == "waic" else "have a Pareto k above 0.7"
+        advice = 'vary too much for WAIC: confirm with criterion="loo"'
+        why = advice if criterion == "waic" else "have a Pareto k above 0.7"
         said += f" Terms of some {next(iter(found.values())).unit.split()[0]}s {why} ({counts})."
     return said
 
