@@ -73,14 +73,15 @@ if FILE:
     image, truth = bu.load(FILE), None
 else:
     image, truth = eds_map(side=12, n_channels=40, counts=100) if TINY else eds_map(side=28, n_channels=80, counts=120)
-print(dict(image.sizes), f"{float(image.sum('energy').mean()):.0f} counts a pixel")
+y, x, channel = image.dims  # a file has names of its own
+print(dict(image.sizes), f"{float(image.sum(channel).mean()):.0f} counts a pixel")
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.6), layout="constrained")
-image.sum("energy").plot.imshow(ax=left, yincrease=False, cmap="gray")
+image.sum(channel).plot.imshow(ax=left, yincrease=False, cmap="gray")
 left.set(title="all X-rays", aspect="equal")
-image.isel(y=0, x=0).plot.step(ax=right, label="one pixel")
-image.mean(("y", "x")).plot(ax=right, label="mean of all")
+image.isel({y: 0, x: 0}).plot.step(ax=right, label="one pixel")
+image.mean((y, x)).plot(ax=right, label="mean of all")
 right.set(title="")
 right.legend()
 plt.show()

@@ -5,20 +5,22 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pytest
 
+import bayesunmix as bu
+
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 SCRIPTS = sorted(FOLDER.glob("[0-9]*.py"))
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.stem)
-def test_it_runs_at_a_tiny_budget(
-    script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], tuple[dict[str, Any], int]]:
+    """Run all cells at the tiny budget: their variables, and how many figures they showed."""
     monkeypatch.setenv("BAYESUNMIX_NOTEBOOKS", "tiny")
     monkeypatch.delenv("BAYESUNMIX_FILE", raising=False)
     drawn: list[int] = []
@@ -29,11 +31,45 @@ def test_it_runs_at_a_tiny_budget(
             drawn.append(number)
         plt.close("all")
 
+    def cells(script: Path) -> tuple[dict[str, Any], int]:
+        drawn.clear()
+        found: dict[str, Any] = {"__name__": "notebook"}
+        exec(compile(script.read_text(encoding="utf-8"), script.name, "exec"), found)
+        return found, len(drawn)
+
     monkeypatch.setattr(plt, "show", show)
-    cells: dict[str, Any] = {"__name__": "notebook"}
-    exec(compile(script.read_text(encoding="utf-8"), script.name, "exec"), cells)
-    assert len(drawn) >= 3
+    return cells
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.stem)
+def test_it_runs_at_a_tiny_budget(
+    script: Path, run: Callable[[Path], tuple[dict[str, Any], int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, drawn = run(script)
+    assert drawn >= 3
     assert re.match(r"Runs on: \S+.* tiny budget\n", capsys.readouterr().out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.stem)
+def test_it_runs_on_a_file_with_names_of_its_own(
+    script: Path,
+    run: Callable[[Path], tuple[dict[str, Any], int]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    cells, _ = run(script)
+    data = cells["data"] if "data" in cells else cells["image"]
+    # What the notebook simulates, as another program would have stored it.
+    named = data.rename(dict(zip(data.dims, ["height", "width", "Energy"][-data.ndim :], strict=True)))
+    named.to_netcdf(tmp_path / "measured.nc", engine="h5netcdf")
+    monkeypatch.setenv("BAYESUNMIX_FILE", str(tmp_path / "measured.nc"))
+    loaded = []
+    load = bu.load
+    monkeypatch.setattr(bu, "load", lambda path: loaded.append(load(path)) or loaded[-1])
+    _, drawn = run(script)
+    assert drawn >= 2
+    assert [one.dims for one in loaded] == [named.dims]
 
 
 def test_there_are_seven_and_each_ends_with_its_doubts() -> None:

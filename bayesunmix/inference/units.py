@@ -20,6 +20,7 @@ from bayesunmix.inference.program import Program
 
 _CHUNK_BYTES = 2**28  # of integration points held at a time
 _SETS = 128  # of integration points, beside the rule's own, behind a marginal likelihood that is reported
+_SETS_OF_MEAN = 32  # of points, behind what points add to the variance of means
 
 
 class Draws(NamedTuple):
@@ -163,7 +164,21 @@ def latent_pass(program: Program, numbers, values, chunk: Chunk, key, per_draw: 
     keys = jax.random.split(key, n_draws)
     (count, mean, spread, noise), (draws, entropy) = jax.lax.scan(one, start, (values, keys))
     entropy = None if entropy is None else entropy.mean(0)
-    return LatentPass(mean, noise, spread / count, draws.reshape(-1, *zero.shape), entropy)
+    # Every draw has points of its own: these scatter the means, and tighten the variances, by as much.
+    error = _mean_error(program, numbers, {n: v.mean(0) for n, v in values.items()}, chunk, key)
+    model = jnp.maximum(spread / count - error, 0.0)
+    return LatentPass(mean, noise + spread / count - model, model, draws.reshape(-1, *zero.shape), entropy)
+
+
+def _mean_error(program, numbers, centre, chunk: Chunk, key):
+    """Variance of the latent's conditional mean over sets of points."""
+    if chunk.rule is None:
+        return 0.0
+
+    def mean(key):
+        return _condition(program, numbers, centre, chunk, key)[1].mean
+
+    return jax.lax.map(mean, jax.random.split(key, _SETS_OF_MEAN)).var(0, ddof=1)
 
 
 def one_mean(program, numbers, values, chunk, key):
