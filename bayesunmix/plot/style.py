@@ -90,11 +90,19 @@ def axis_label(values: xr.DataArray, name: str | None = None) -> str:
     return plain(f"{text} ({units})" if units not in (None, "", "1") else text)
 
 
+_LONGEST = 60  # letters of a label
+
+
 def plain(text: object) -> str:
-    """Text for matplotlib: formulae that it can set stay (``$A/m^2$``), a stray dollar sign is shown as one."""
+    """Text for matplotlib: formulae that it can set stay (``$A/m^2$``), a stray dollar sign is shown as one.
+
+    What is longer than a figure is wide is cut.
+    """
     from matplotlib.mathtext import MathTextParser
 
     text = str(text)
+    if len(text) > _LONGEST:
+        text = text[: _LONGEST - 1] + "…"
     if text.count("$") and text.count("$") % 2 == 0:
         with contextlib.suppress(ValueError):
             MathTextParser("path").parse(text)

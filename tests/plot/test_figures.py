@@ -240,6 +240,13 @@ def test_a_dollar_sign_in_a_unit_is_not_mathematics(handmade: Any) -> None:
     plot.endmembers(handmade).savefig(BytesIO(), format="png")
 
 
+def test_a_label_that_no_figure_holds_is_cut(handmade: Any) -> None:
+    handmade.data.coords["energy"].attrs["units"] = "eV " + 50 * "as the spectrometer says, "
+    label = plot.endmembers(handmade).axes[-1].get_xlabel()
+    assert "(eV as the spectrometer" in label
+    assert len(label) == 60 and label.endswith("…")
+
+
 def test_importing_plot_leaves_matplotlib_alone() -> None:
     code = "import sys, bayesunmix.plot; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
