@@ -8,6 +8,7 @@
 Images are drawn from the prior, whose scale for counts gives about ``--counts`` a pixel. Prints a line per image and a
 table with standard errors across images, and writes both to ``benchmarks/results/``. Bright and dark channels are
 scored apart: the faintest fifth of all true endmember values, and the rest.
+A run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -93,12 +94,29 @@ def main() -> None:
         level = args.counts / (0.8 * args.channels)
         model = dataclasses.replace(model, endmember_scale=np.full(args.channels, level))
     method = bu.SVI() if args.method == "svi" else bu.NUTS(draws=300, warmup=200, chains=2)
-    rows = []
-    for seed in range(args.first, args.first + args.cubes):
+    rows = earlier(args)
+    for seed in range(args.first + len(rows), args.first + args.cubes):
         rows.append(one_image(model, template, method, seed))
         print(seed, "  ".join(f"{name} {value:.3f}" for name, value in rows[-1].items()), flush=True)
-        lines = write(rows, args)
-    print("\n".join(lines))
+        write(rows, args)
+    print("\n".join(write(rows, args)))
+
+
+def named(args: argparse.Namespace) -> str:
+    """Stem of the files of these settings."""
+    kind = f"{args.likelihood}{args.counts:g}" if args.likelihood == "poisson" else args.likelihood
+    return f"counts_{args.method}_{kind}_concentration_{args.concentration}" + "_brightness" * args.brightness
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, object]:
+    return {key: value for key, value in vars(args).items() if key not in ("out", "cubes")}
+
+
+def earlier(args: argparse.Namespace) -> list[dict[str, float]]:
+    """What a run of the same settings that was stopped has found."""
+    path = args.out / f"{named(args)}.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found["rows"][: args.cubes] if found.get("settings") == settings_of(args) else []
 
 
 def write(rows: list[dict[str, float]], args: argparse.Namespace) -> list[str]:
@@ -108,12 +126,10 @@ def write(rows: list[dict[str, float]], args: argparse.Namespace) -> list[str]:
     lines = [f"{len(rows)} images", "", "| quantity | mean | standard error |", "|---|---|---|"]
     lines += [f"| {n} | {m:.4f} | {e:.4f} |" for n, m, e in zip(rows[0], table.mean(0), error, strict=True)]
     args.out.mkdir(exist_ok=True)
-    kind = f"{args.likelihood}{args.counts:g}" if args.likelihood == "poisson" else args.likelihood
-    name = f"counts_{args.method}_{kind}_concentration_{args.concentration}" + "_brightness" * args.brightness
-    settings = {key: value for key, value in vars(args).items() if key != "out"}
+    name, settings = named(args), settings_of(args)
     found = {"settings": settings, "version": bu.__version__, "rows": rows}
     (args.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-    (args.out / f"{name}.md").write_text("\n".join([f"`{settings}`", "", *lines]) + "\n")
+    (args.out / f"{name}.md").write_text("\n".join([f"`{settings}`, version {bu.__version__}", "", *lines]) + "\n")
     return lines
 
 
