@@ -20,6 +20,7 @@ from bayesunmix.inference.progress import Progress
 from bayesunmix.predict import bound_to, simulate
 
 _LEVELS = (0.5, 0.8, 0.9, 0.95)
+_KNOWN = -1
 _MOST_LATENTS = 512  # pixels' latents that are ranked in every image
 
 
@@ -110,7 +111,7 @@ def calibrate(
 class _Image(NamedTuple):
     """What one simulated image has shown; every image of a calibration has the same quantities."""
 
-    ranks: np.ndarray  # (quantity,)
+    ranks: np.ndarray  # (quantity,), _KNOWN where all draws are the truth
     names: np.ndarray  # (quantity,) its parameter
     elements: np.ndarray  # (quantity,) its place in the parameter
     converged: bool
@@ -139,13 +140,12 @@ def _one(model: Any, like: Any, key: jax.Array, method: Any, draws: int, covaria
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key_ties)))
     ranks, names, elements = [], [], []
     for name, (found, true) in pairs.items():
-        # A truth that equals draws, as whole numbers do, stands at random among them. What draws and truth agree on
-        # exactly, such as a known global or the abundance of a single endmember, is no question.
+        # A truth that equals draws, as whole numbers do, stands at random among them.
+        rank = (found < true).sum(0) + rng.integers(0, (found == true).sum(0) + 1)
         known = (found == found[0]).all(0) & np.isclose(true, found[0], rtol=1e-5, atol=0)
-        unknown = np.flatnonzero(~known)
-        ranks.append(((found < true).sum(0) + rng.integers(0, (found == true).sum(0) + 1)).ravel()[unknown])
-        names.append(np.full(unknown.size, name))
-        elements.append(unknown)
+        ranks.append(np.where(known, _KNOWN, rank).ravel())
+        names.append(np.full(rank.size, name))
+        elements.append(np.arange(rank.size))
     shift = float(fitted.diagnostics["mc_shift"].max()) if "mc_shift" in fitted.diagnostics else float("nan")
     return _Image(np.concatenate(ranks), np.concatenate(names), np.concatenate(elements), fitted.converged, shift)
 
@@ -183,7 +183,12 @@ def matched(fitted: Fit, draws: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
 
 
 def _summary(images: list[_Image], draws: int, levels: tuple[float, ...], finished: bool) -> xr.Dataset:
-    ranks, names, elements = np.stack([image.ranks for image in images]), images[0].names, images[0].elements
+    ranks = np.stack([image.ranks for image in images])
+    # What draws and truth agree on in every image, such as a known global, is no question. What they agree on in some,
+    # such as the class of an atom that is beyond doubt, stands at random among its equals there.
+    asked = (ranks != _KNOWN).any(0)
+    ranks, names, elements = ranks[:, asked], images[0].names[asked], images[0].elements[asked]
+    ranks = np.where(ranks == _KNOWN, np.random.default_rng(1).integers(0, draws + 1, ranks.shape), ranks)
     parameters = list(dict.fromkeys(names.tolist()))
     # The step between ranks is filled at random, so that a level between two ranks is exact.
     fraction = (ranks + np.random.default_rng(0).uniform(size=ranks.shape)) / (draws + 1.0)
