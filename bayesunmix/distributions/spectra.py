@@ -12,7 +12,6 @@ from numpyro.distributions.transforms import (
     AffineTransform,
     ComposeTransform,
     IdentityTransform,
-    PowerTransform,
     SoftplusTransform,
     Transform,
     biject_to,
@@ -21,6 +20,7 @@ from numpyro.distributions.transforms import (
 from bayesunmix.distributions import truncated
 
 _LOG_ROOT_2PI = 0.9189385332046727
+_TURN = 6.0  # softplus at which the cube turns into a line: 108 counts; 3 to 12 were tried, see docs/numerics.md
 _FAR = 40.0  # standard deviations that no draw exceeds
 
 
@@ -47,6 +47,34 @@ class _Spectra(constraints.Constraint):
         return (self.location, self.width), (("location", "width"), aux)
 
 
+class _CubeThenLine(Transform):
+    """The cube of small values, a line through large ones: ``s^3 / (1 + (s / TURN)^2)``.
+
+    The cube root of a gamma variable is nearly normal (Wilson and Hilferty), down to the exponential that a dark
+    channel leaves. Many counts are nearly normal as they are, and what ties channels of two spectra together is linear.
+    """
+
+    domain = constraints.positive
+    codomain = constraints.positive
+
+    def __call__(self, x):
+        return x**3 / (1.0 + (x / _TURN) ** 2)
+
+    def _inverse(self, y):
+        # The one positive root of s^3 - a s^2 - y by Cardano's formula, whose cube roots multiply to (a / 3)^2.
+        third = y / (3.0 * _TURN**2)
+        half = third**3 + 0.5 * y
+        first = jnp.cbrt(half + jnp.sqrt(0.25 * y**2 + third**3 * y))
+        return third + first + third**2 / jnp.maximum(first, jnp.finfo(first.dtype).tiny)
+
+    def log_abs_det_jacobian(self, x, y, intermediates=None):
+        q = (x / _TURN) ** 2
+        return 2.0 * jnp.log(x) + jnp.log(3.0 + q) - 2.0 * jnp.log1p(q)
+
+    def tree_flatten(self):
+        return (), ((), {})
+
+
 class _Coordinates(Transform):
     """From the unconstrained rows (unknown, channel) to all rows (endmember, channel), the fixed ones put in."""
 
@@ -61,9 +89,7 @@ class _Coordinates(Transform):
         if constraint.signed:
             self._inner = IdentityTransform()
         elif constraint.counted:
-            # The cube root of a gamma variable is nearly normal (Wilson and Hilferty), whatever its shape: dark
-            # channels, whose posterior is an exponential, and bright ones alike.
-            self._inner = ComposeTransform([SoftplusTransform(), PowerTransform(3.0), scaled])
+            self._inner = ComposeTransform([SoftplusTransform(), _CubeThenLine(), scaled])
         else:
             # Linear well above `width`, logarithmic well below: a posterior of that width is near-Gaussian in it, at
             # the boundary too.

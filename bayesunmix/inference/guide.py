@@ -76,7 +76,8 @@ def _step(state: _State, factor, white, values, slopes, settings: SVI):
     The path derivative only (Roeder et al. 2017): its noise vanishes as the guide becomes exact.
     """
     stretch = jnp.exp(state.parameters["log_stretch"])
-    elbo = (values + 0.5 * (white**2).sum(1)).mean() - state.parameters["log_stretch"].sum()
+    entropy = state.parameters["log_stretch"].sum() + jnp.log(jnp.abs(jnp.diag(factor)) * np.sqrt(2 * np.pi)).sum()
+    elbo = (values + 0.5 * (white**2).sum(1)).mean() + entropy
     back = jax.scipy.linalg.solve_triangular(factor, white.T, lower=False, trans=1).T
     due = slopes + back / stretch
     gradient = {"shift": -(due @ factor).mean(0), "log_stretch": -(due * stretch * (white @ factor.T)).mean(0)}
