@@ -14,7 +14,7 @@ from bayesunmix.data.clusters import clusters
 from bayesunmix.distributions.mixtures import NormalMixture
 from bayesunmix.models._hyperparameters import hyperparameters
 
-_KINDS = ("full", "diagonal", "spherical", "tied", "tied-spherical", "positions")
+_KINDS = ("full", "diagonal", "spherical", "tied", "tied-spherical", "positions", "tied-positions")
 _LEVEL = 0.4  # prior median of a class's standard deviation, in that of all the data
 _SPREAD = 1.5  # prior standard deviation of the classes' means, in that of all the data
 
@@ -42,7 +42,8 @@ class GaussianMixture:
     ``covariance="positions"`` is for neighbour vectors (dy1, dx1, dy2, dx2, ...): every atom scatters around its place
     on its own, the centre of class k with standard deviations ``s_k0`` along y and x, its neighbours with ``s_k1``,
     each LogNormal(log level - log 2 / 2, 1). The centre's scatter is in all of an atom's vectors, so the correlations
-    follow, and 4 numbers per class stand for the 36 of four neighbours.
+    follow, and 4 numbers per class stand for the 36 of four neighbours. ``"tied-positions"`` has the same 4 numbers for
+    all classes: domains and variants of one crystal, whose atoms scatter alike wherever their places are.
 
     *Identifiable*: classes that lie apart by more than their scatter, and their scatter where it is not much smaller
     than the measurement error. *Not identifiable*: the order of the classes (they are put in the order of decreasing
@@ -53,9 +54,9 @@ class GaussianMixture:
     Parameters
     ----------
     n_components : int
-    covariance : "full", "diagonal", "spherical", "tied", "tied-spherical" or "positions"
-        Of the classes: any, without correlation, a multiple of the identity, one for all classes, or one multiple of
-        the identity for all, or that of independent scatter of centre and neighbours.
+    covariance : "full", "diagonal", "spherical", "tied", "tied-spherical", "positions" or "tied-positions"
+        Of the classes: any, without correlation, a multiple of the identity, one for all classes, one multiple of the
+        identity for all, that of independent scatter of centre and neighbours, or one such scatter for all.
     weights : "free" or "equal"
     concentration : float
         Of the Dirichlet prior of the weights.
@@ -74,8 +75,8 @@ class GaussianMixture:
     """
 
     n_components: int = field(metadata={"static": True})
-    covariance: Literal["full", "diagonal", "spherical", "tied", "tied-spherical", "positions"] = field(
-        default="full", metadata={"static": True}
+    covariance: Literal["full", "diagonal", "spherical", "tied", "tied-spherical", "positions", "tied-positions"] = (
+        field(default="full", metadata={"static": True})
     )
     weights: Literal["free", "equal"] = field(default="free", metadata={"static": True})
     concentration: float = field(default=1.0, metadata={"static": True})
@@ -122,7 +123,7 @@ class GaussianMixture:
             weights = jnp.full(n_classes, 1.0 / n_classes)
         place = jnp.broadcast_to(centre, (n_classes, n_features))
         means = numpyro.sample("means", dist.Normal(place, jnp.broadcast_to(spread, place.shape)).to_event(2))
-        if self.covariance == "positions":
+        if self._of_positions:
             roots = self._from_positions(level)
             numpyro.deterministic("covariances", jnp.einsum("kij,klj->kil", roots, roots))
             return weights, means, roots
@@ -148,8 +149,9 @@ class GaussianMixture:
         count = level.shape[0] // 2
         # A vector's variance has two shares, the centre's and the neighbour's.
         middle = jnp.log(level).reshape(count, 2).mean(0) - 0.5 * jnp.log(2.0)
-        shape = (self.n_components, 2, 2)
-        scales = numpyro.sample("scales", dist.LogNormal(jnp.broadcast_to(middle, shape), 1.0).to_event(3))
+        shape = (2, 2) if self.covariance == "tied-positions" else (self.n_components, 2, 2)
+        scales = numpyro.sample("scales", dist.LogNormal(jnp.broadcast_to(middle, shape), 1.0).to_event(len(shape)))
+        scales = jnp.broadcast_to(scales, (self.n_components, 2, 2))
         shared = jnp.kron(jnp.ones((count, count)), jnp.eye(2))
         centre, neighbour = (jnp.tile(scales[:, i] ** 2, (1, count)) for i in range(2))
         return jnp.linalg.cholesky(shared * centre[:, :, None] + jnp.eye(2 * count) * neighbour[:, :, None])
@@ -162,6 +164,10 @@ class GaussianMixture:
             "tied": (n_features,),
             "tied-spherical": (),
         }[self.covariance]
+
+    @property
+    def _of_positions(self) -> bool:
+        return self.covariance.endswith("positions")
 
     @property
     def _weighted(self) -> bool:
@@ -177,9 +183,9 @@ class GaussianMixture:
     @property
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Names of the axes of every parameter; ``channel`` stands for the data's own last dim."""
-        if self.covariance == "positions":
-            return {**self._common_dims, "scales": ("component", "site", "axis")}
         of_class = () if self.covariance.startswith("tied") else ("component",)
+        if self._of_positions:
+            return {**self._common_dims, "scales": (*of_class, "site", "axis")}
         of_feature = () if "spherical" in self.covariance else ("channel",)
         return {
             **self._common_dims,
@@ -213,9 +219,10 @@ class GaussianMixture:
         template can be simulated on.
         """
         values = np.asarray(data, dtype=np.float64).reshape(-1, np.shape(data)[-1])
-        if self.covariance == "positions" and values.shape[1] % 2:
+        if self._of_positions and values.shape[1] % 2:
             raise ValueError(
-                f'covariance="positions" expects vectors (dy1, dx1, dy2, dx2, ...), got {values.shape[1]} features'
+                f'covariance="{self.covariance}" expects vectors (dy1, dx1, dy2, dx2, ...), '
+                f"got {values.shape[1]} features"
             )
         if np.ptp(values) == 0:
             centre, scale = np.zeros(values.shape[1]), np.ones(values.shape[1])
@@ -227,7 +234,7 @@ class GaussianMixture:
     def initial(self, data) -> dict[str, np.ndarray]:
         """Where to start: the best of several short runs of expectation and maximisation, errors neglected."""
         values = np.asarray(data, dtype=np.float64)
-        kind = "diagonal" if self.covariance == "positions" else self.covariance
+        kind = {"positions": "diagonal", "tied-positions": "tied"}.get(self.covariance, self.covariance)
         found = clusters(values, self.n_components, kind, equal=self.weights == "equal")
         sds = np.sqrt(np.diagonal(found.covariances, axis1=1, axis2=2))
         start = {"means": found.means}
@@ -235,10 +242,11 @@ class GaussianMixture:
             share = found.weights + 0.5 / len(values)
             start["weights"] = share / share.sum()
         n_features = values.shape[1]
-        if self.covariance == "positions":
+        if self._of_positions:
             axis = np.sqrt((sds**2).reshape(self.n_components, -1, 2).mean(1) / 2)
-            start["scales"] = np.stack([axis, axis], axis=1)
-        elif "spherical" in kind:
+            scales = np.stack([axis, axis], axis=1)
+            return start | {"scales": scales[0] if self.covariance == "tied-positions" else scales}
+        if "spherical" in kind:
             start["scales"] = sds.mean(axis=1) if kind == "spherical" else sds.mean()
         else:
             start["scales"] = sds[0] if kind == "tied" else sds
@@ -263,6 +271,7 @@ class GaussianMixture:
             "tied": "the covariance of all classes",
             "tied-spherical": "the standard deviation of all classes, the same in all directions",
             "positions": "a scatter of its centre, which is in all of its vectors, and one of the neighbours",
+            "tied-positions": "the scatter of all classes: one of the centre, in all its vectors, one of neighbours",
         }[self.covariance]
         lines = [f"Every vector belongs to one of {classes}; each class is normal with {shape}."]
         if self._weighted:

@@ -42,6 +42,7 @@ MODELS: dict[str, tuple[Any, bool]] = {
     "GaussianMixture, spherical": (models.GaussianMixture(3, covariance="spherical"), False),
     "GaussianMixture, k-means": (models.GaussianMixture(3, covariance="tied-spherical", weights="equal"), False),
     "GaussianMixture, positions": (models.GaussianMixture(2, covariance="positions"), False),
+    "GaussianMixture, tied positions": (models.GaussianMixture(2, covariance="tied-positions"), False),
     "GaussianMixture, one": (models.GaussianMixture(1, covariance="tied-spherical"), False),
     "VonMisesMixture": (models.VonMisesMixture(2), True),
     "VonMisesMixture, k-means": (models.VonMisesMixture(2, weights="equal", dispersion="tied"), False),
