@@ -18,7 +18,11 @@ _DECREMENT = 1e-2  # squared length of the Newton step, in posterior sds, at whi
 _STALLED = 3  # steps without halving the decrement: what is left is integration error, which the tilt takes up
 _CLOSE = 0.25  # decrement a parameter, in posterior sds, at which a stalled search has still found the mode
 MC_SHIFT_LIMIT = 0.25
+_SOFT, _SOFT_ROUNDS = 8, 3  # directions whose curvature is measured at a time, and times
+_REACH = 0.3  # posterior sds over which it is measured
+_SOFT_ERROR = 0.1  # of the softest curvature: an error that is let stand
 _MOST_REDRAWS = 16
+_SOFTEST = 1e-6  # eigenvalue of a scaled curvature that is not positive, at which a direction is taken for flat
 _MOST_POINTS = 4  # times the default number
 
 
@@ -64,7 +68,7 @@ def find_mode(
 def recentred(program, z: np.ndarray, data: Data, index, key, more: int, tell=lambda _: None) -> Mode:
     """Freeze points at ``z``, measure slope and curvature there, and take the Newton step that is left."""
     frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
-    matrix = _curvature(program, z, frozen)[1]
+    matrix = _measured_softness(program, z, frozen, _curvature(program, z, frozen)[1])
     factor, definite = _inverse_root(-matrix)
     if not frozen.rules:
         return Mode(z, factor, frozen, np.zeros(0), definite)
@@ -81,12 +85,14 @@ def ascend(program, z: np.ndarray, data: Data, index, key, more: int = 1, tell=l
         frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
         gradient, matrix = _curvature(program, z, frozen)
         factor, definite = _inverse_root(-matrix)
+        if not definite:
+            factor, definite = _inverse_root(-_measured_softness(program, z, frozen, matrix))
         white = factor.T @ gradient
         decrement = float(white @ white)
-        decrements.append(decrement if definite else np.inf)
+        decrements.append(decrement)
         tell(f"mode: step {taken + 1}, {decrement:.2g} to go")
         stalled = len(decrements) > _STALLED and decrement > 0.5 * min(decrements[:-_STALLED])
-        if definite and (decrement < _DECREMENT or stalled):
+        if decrement < _DECREMENT or (definite and stalled):
             break
         length = _line_search(program, z, factor @ white, decrement, frozen)
         if length == 0.0:
@@ -118,6 +124,29 @@ def _curvature(program: Program, z: np.ndarray, data: Data) -> tuple[np.ndarray,
     return np.asarray(gradient, dtype=np.float64), np.asarray(matrix, dtype=np.float64)
 
 
+def _measured_softness(program: Program, z: np.ndarray, data: Data, matrix: np.ndarray) -> np.ndarray:
+    """The curvature, with that along its softest directions replaced by differences of the gradient.
+
+    Along a seesaw of two spectra the curvature is a small difference of large numbers, one of which ``hessian`` knows
+    from few random combinations; the gradient is exact for the points it is taken on.
+    """
+    if not data.rules:
+        return matrix
+    root = np.sqrt(np.abs(np.diag(matrix)).clip(1e-12))
+    scaled = -matrix / np.outer(root, root)
+    for _ in range(_SOFT_ROUNDS):
+        values, soft = scipy.linalg.eigh(scaled, subset_by_index=[0, min(_SOFT, len(z)) - 1])
+        reach = _REACH / np.sqrt(np.maximum(np.abs(values), _SOFTEST))
+        steps = [(length, length * direction / root) for length, direction in zip(reach, soft.T, strict=True)]
+        rises = [(_slope(program, z + d, data) - _slope(program, z - d, data)) / (2 * length) for length, d in steps]
+        error = -np.stack(rises, axis=1) / root[:, None] - scaled @ soft
+        inner = soft.T @ error
+        scaled = scaled + error @ soft.T + soft @ error.T - soft @ (0.5 * (inner + inner.T)) @ soft.T
+        if np.abs(np.diag(inner)).max() < _SOFT_ERROR * np.abs(values).min():
+            break
+    return -scaled * np.outer(root, root)
+
+
 def _tilted(program, data: Data, index, key, factor: np.ndarray, tell) -> tuple[Data, np.ndarray]:
     """Measure with fresh points what the slope at the anchor misses; and how far its remaining error moves the
     posterior, in posterior sds."""
@@ -138,14 +167,24 @@ def _tilted(program, data: Data, index, key, factor: np.ndarray, tell) -> tuple[
 
 
 def _inverse_root(precision: np.ndarray) -> tuple[np.ndarray, bool]:
-    """A factor of the inverse, and whether ``precision`` was positive definite as it came."""
-    ridge, scale = 0.0, np.diag(precision).clip(1e-12)
-    for _ in range(40):
-        try:
-            upper = scipy.linalg.cholesky(precision + np.diag(ridge * scale), lower=False)
-        except (np.linalg.LinAlgError, ValueError):
-            ridge = max(10 * ridge, 1e-6)
-            continue
-        # precision = U'U, so its inverse is (U^-1)(U^-1)'.
-        return scipy.linalg.solve_triangular(upper, np.eye(len(upper))), ridge == 0.0
-    raise FloatingPointError("the curvature of the log posterior is not finite: check the data for extreme values")
+    """An upper triangular factor of the inverse, and whether ``precision`` was positive definite as it came.
+
+    Where it was not, its eigenvalues (with the diagonal scaled to one) are taken without their signs: away from the
+    mode that is a Newton step that climbs out of saddles (Dauphin et al. 2014), and near it what the integration error
+    of a soft direction leaves.
+    """
+    if not np.isfinite(precision).all():
+        raise FloatingPointError("the curvature of the log posterior is not finite: check the data for extreme values")
+    definite = True
+    try:
+        upper = scipy.linalg.cholesky(precision, lower=False)
+    except np.linalg.LinAlgError:
+        definite = False
+        root = np.sqrt(np.abs(np.diag(precision)).clip(1e-12))
+        values, vectors = scipy.linalg.eigh(precision / np.outer(root, root))
+        values = np.maximum(np.abs(values), _SOFTEST)
+        # R'R = V values V' without squaring the condition.
+        upper = scipy.linalg.qr(np.sqrt(values)[:, None] * vectors.T, mode="r")[0] * root
+        upper *= np.sign(np.diag(upper))[:, None]
+    # precision = U'U, so its inverse is (U^-1)(U^-1)'.
+    return scipy.linalg.solve_triangular(upper, np.eye(len(upper))), definite

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 
+from bayesunmix.inference import mode as modes
 from bayesunmix.inference.diagnostics import MC_SHIFT_LIMIT
 from bayesunmix.inference.guide import RATIO_LIMITS
 from bayesunmix.inference.program import compile_model, unconstrain
@@ -51,6 +53,40 @@ def test_covariance_is_the_inverse_of_the_brute_force_hessian(problem: Any) -> N
     precision = -np.asarray(density(mode.data.anchor))
     ratios = np.linalg.eigvalsh(mode.factor.T @ precision @ mode.factor) ** -0.5
     assert RATIO_LIMITS[0] < ratios.min() <= ratios.max() < RATIO_LIMITS[1]
+
+
+@pytest.mark.parametrize("error", [0.002, -0.02])
+def test_a_wrong_curvature_of_soft_directions_is_measured_again(
+    error: float, problem: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Curvatures 1e-4 to 1, of which the softest ten are wrong by many times their size: all are found to a tenth."""
+    rng = np.random.default_rng(0)
+    values = np.geomspace(1e-4, 1.0, 40)
+    turn = np.linalg.qr(rng.normal(size=(40, 40)))[0]
+    true = turn @ np.diag(values) @ turn.T
+    wrong = true + error * turn[:, :10] @ np.diag(rng.random(10)) @ turn[:, :10].T
+    monkeypatch.setattr(modes, "_slope", lambda program, z, data: -true @ z)
+    found = -modes._measured_softness(problem.program, np.zeros(40), problem.mode.data, -wrong)
+    white = turn / np.sqrt(values)
+    before, after = (np.linalg.eigvalsh(white.T @ matrix @ white) for matrix in (wrong, found))
+    assert np.abs(before - 1.0).max() > 2.0
+    np.testing.assert_allclose(after, 1.0, rtol=0.1)
+
+
+def test_an_indefinite_curvature_loses_its_signs() -> None:
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))[0]
+    scale = np.diag(np.geomspace(1e-3, 1e3, 6))
+    for signs in (np.ones(6), np.array([-1.0, 1, 1, 1, -1, 1])):
+        values = np.array([0.01, 0.1, 1.0, 2.0, 0.5, 1.0])
+        precision = scale @ turn @ np.diag(signs * values) @ turn.T @ scale
+        factor, definite = modes._inverse_root(precision)
+        assert definite == bool((signs > 0).all())
+        np.testing.assert_array_equal(factor, np.triu(factor))
+        assert (np.diag(factor) > 0).all()
+        if definite:
+            np.testing.assert_allclose(factor.T @ precision @ factor, np.eye(6), atol=1e-9)
+        else:
+            assert np.linalg.eigvalsh(factor.T @ precision @ factor).min() < 0
 
 
 def test_frozen_rules_serve_the_whole_posterior(problem: Any) -> None:
