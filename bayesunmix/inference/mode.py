@@ -134,15 +134,19 @@ def _measured_softness(program: Program, z: np.ndarray, data: Data, matrix: np.n
         return matrix
     root = np.sqrt(np.abs(np.diag(matrix)).clip(1e-12))
     scaled = -matrix / np.outer(root, root)
+    known = np.zeros((len(z), 0))
     for _ in range(_SOFT_ROUNDS):
-        values, soft = scipy.linalg.eigh(scaled, subset_by_index=[0, min(_SOFT, len(z)) - 1])
+        # Directions known by now are lifted out of the way; the sum of all eigenvalues is below their number.
+        lifted = scaled + 2 * len(z) * known @ known.T
+        values, soft = scipy.linalg.eigh(lifted, subset_by_index=[0, min(_SOFT, len(z) - known.shape[1]) - 1])
         reach = _REACH / np.sqrt(np.maximum(np.abs(values), _SOFTEST))
         steps = [(length, length * direction / root) for length, direction in zip(reach, soft.T, strict=True)]
         rises = [(_slope(program, z + d, data) - _slope(program, z - d, data)) / (2 * length) for length, d in steps]
         error = -np.stack(rises, axis=1) / root[:, None] - scaled @ soft
         inner = soft.T @ error
         scaled = scaled + error @ soft.T + soft @ error.T - soft @ (0.5 * (inner + inner.T)) @ soft.T
-        if np.abs(np.diag(inner)).max() < _SOFT_ERROR * np.abs(values).min():
+        known = np.concatenate([known, soft], axis=1)
+        if known.shape[1] == len(z) or (np.abs(np.diag(inner)) < _SOFT_ERROR * np.abs(values)).all():
             break
     return -scaled * np.outer(root, root)
 
