@@ -1,15 +1,18 @@
 """Local crystallography on lattices simulated from positions: coverage, memberships, class counts, and peers.
 
+    python benchmarks/crystallography.py calibration --sets 100
     python benchmarks/crystallography.py coverage --lattices 10
     python benchmarks/crystallography.py count --lattices 10
     python benchmarks/crystallography.py atoms --images 10
     python benchmarks/crystallography.py speed --atoms 100000
 
-``coverage`` fits ``GaussianMixture`` to the neighbour vectors of two-phase and four-variant lattices at three position
-errors, and scikit-learn's k-means and GaussianMixture (which knows of no errors) to the same vectors. ``count``
-compares numbers of classes by WAIC. ``atoms`` finds atoms in simulated images and holds position errors against the
-Cramer-Rao bound of the whole image. ``speed`` times a plain mixture against scikit-learn's, turn by turn. Standard
-errors are computed across lattices or images. Tables go to ``benchmarks/results/``.
+``calibration`` draws parameters and vectors from the prior of small mixtures, with and without known errors, by
+``bu.calibrate``. ``coverage`` fits ``GaussianMixture`` to the neighbour vectors of two-phase and four-variant lattices
+at three position errors, and scikit-learn's k-means and GaussianMixture (which knows of no errors) to the same vectors;
+memberships by the true parameters are the best there can be. ``count`` compares numbers of classes by WAIC. ``atoms``
+finds atoms in simulated images and holds position errors against the Cramer-Rao bound of the whole image. ``speed``
+times a plain mixture against scikit-learn's, turn by turn. Standard errors are computed across lattices or images.
+Tables go to ``benchmarks/results/``.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from calibration import commit, table
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
@@ -29,6 +33,42 @@ from bayesunmix.data.lattices import atom_image, off_centred_lattice
 
 ERRORS = (0.15, 0.3, 0.6)  # pixels, against an off-centring of 1.5 and a scatter of 0.25
 CLASSES = {"two-phase": 2, "four-variant": 4}
+
+
+# Classes, features, covariance of the classes, whether every vector has a known error.
+PRIORS = {
+    "no errors": (2, 2, "full", False),
+    "known errors": (2, 3, "full", True),
+    "known errors of positions": (2, 4, "positions", True),
+}
+
+
+def calibration(args) -> tuple[str, list[str]]:
+    """Ranks of the truth in the posterior of mixtures whose parameters come from their prior."""
+    lines = []
+    for name, (k, n_features, kind, known) in PRIORS.items():
+        rng = np.random.default_rng(0)
+        root = 0.3 * rng.normal(size=(args.units, n_features, n_features + 2)) / np.sqrt(n_features + 2)
+        errors = root @ root.transpose(0, 2, 1) * np.exp(rng.uniform(-0.7, 0.7, (args.units, 1, 1)))
+        found = bu.calibrate(
+            bu.models.GaussianMixture(k, covariance=kind),
+            np.zeros((args.units, n_features)),
+            args.sets,
+            path=args.out / f"crystallography_calibration_{kind}_{n_features}.npz",
+            progress=False,
+            **({"measurement_cov": errors} if known else {}),
+        )
+        off = int((~found["converged"]).sum())
+        lines += [
+            f"{name}: {k} classes, {n_features} features, `covariance={kind!r}`; "
+            f"{found.sizes['simulation']} data sets, {off} of them not converged by their own verdict",
+            "",
+            *table(found),
+            "",
+        ]
+        print("\n".join(lines[-len(found["name"]) - 5 :]), flush=True)
+    title = f"Simulation-based calibration of `GaussianMixture`: {args.units} vectors a data set, default fit."
+    return title, lines
 
 
 def lattice(domains: str, error: float, side: int, seed: int):
@@ -63,7 +103,23 @@ def reliability(shares: np.ndarray, hits: np.ndarray) -> float:
     return float(np.sum(gaps))
 
 
-def coverage(args) -> list[dict]:
+def oracle(vectors, truth) -> np.ndarray:
+    """Memberships (atom, component) by the true parameters: the best that vectors with these errors allow."""
+    away = vectors["vector"].values[:, None] - truth["means"].values
+    cov = truth["covariances"].values + vectors["vector_cov"].values[:, None]
+    square = (away * np.linalg.solve(cov, away[..., None])[..., 0]).sum(-1)
+    log_p = np.log(truth["weights"].values) - 0.5 * (square + np.linalg.slogdet(cov)[1])
+    share = np.exp(log_p - log_p.max(1, keepdims=True))
+    return share / share.sum(1, keepdims=True)
+
+
+def _columns(rows: list[dict], names: dict[str, str]) -> list[str]:
+    """Markdown table of some entries of every row; ``names`` gives every column's heading and format."""
+    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+    return lines + ["| " + " | ".join(shape.format(**row) for shape in names.values()) + " |" for row in rows]
+
+
+def coverage(args) -> tuple[str, list[str]]:
     from sklearn.cluster import KMeans
     from sklearn.mixture import GaussianMixture
 
@@ -75,7 +131,7 @@ def coverage(args) -> list[dict]:
             for seed in range(args.lattices):
                 vectors, label, truth = lattice(domains, error, args.side, seed)
                 start = time.perf_counter()
-                model = bu.models.GaussianMixture(k, covariance="positions")
+                model = bu.models.GaussianMixture(k, covariance=args.covariance)
                 fit = bu.fit(model, vectors, seed=seed, progress=False)
                 wall = time.perf_counter() - start
                 flat = fit.posterior.stack(sample=("chain", "draw")).transpose("sample", ...)
@@ -91,12 +147,15 @@ def coverage(args) -> list[dict]:
                 theirs = np.empty_like(share)
                 theirs[:, matched(peer.means_, truth["means"].values)] = peer.predict_proba(y)
                 scatter = np.sqrt(np.diagonal(peer.covariances_)) / np.sqrt(2.0)
+                best = oracle(vectors, truth)
                 runs.append(
                     {
                         "means": np.mean(_inside(flat["means"].values, true_means)),
                         "scatter": np.mean(_inside(flat["scales"].values, true_scales)),
                         "accuracy": score(share, label)["accuracy"],
                         "log loss": score(share, label)["log loss"],
+                        "accuracy, truth": score(best, label)["accuracy"],
+                        "log loss, truth": score(best, label)["log loss"],
                         "accuracy, k-means": np.mean(hard == label),
                         "accuracy, GMM": score(theirs, label)["accuracy"],
                         "log loss, GMM": score(theirs, label)["log loss"],
@@ -111,27 +170,50 @@ def coverage(args) -> list[dict]:
                 pooled["no errors"].append(theirs)
                 pooled["truth"].append(np.eye(k)[label])
             hits = np.concatenate(pooled["truth"]).ravel()
-            row = {"domains": domains, "position error": error, "lattices": args.lattices}
+            row = {"domains": domains, "error": error}
             for name in runs[0]:
                 values = np.array([run[name] for run in runs])
                 row[name] = float(values.mean())
                 if name in ("means", "scatter", "weights"):
-                    row[f"{name}, s.e."] = float(values.std(ddof=1) / np.sqrt(len(values)))
+                    row[f"{name} error"] = float(values.std(ddof=1) / np.sqrt(len(values)))
             row["reliability"] = reliability(np.concatenate(pooled["ours"]).ravel(), hits)
             row["reliability, GMM"] = reliability(np.concatenate(pooled["no errors"]).ravel(), hits)
             rows.append(row)
             print(json.dumps(row), flush=True)
-    return rows
+    where = {"domains": "{domains}", "position error (px)": "{error:g}"}
+    ours = {
+        "means": "{means:.3f} ± {means error:.3f}",
+        "scatter": "{scatter:.3f} ± {scatter error:.3f}",
+        "weights": "{weights:.3f} ± {weights error:.3f}",
+        "converged": "{converged:.2f}",
+        "seconds": "{seconds:.1f}",
+    }
+    shapes = {"log loss": ".3f", "accuracy": ".3f", "reliability": ".3f", "scatter over truth": ".2f"}
+    who = {"truth": ", truth", "bayesunmix": "", "GMM": ", GMM", "k-means": ", k-means"}
+    beside = {
+        f"{what}, {name}": "{" + what + key + ":" + shape + "}"
+        for what, shape in shapes.items()
+        for name, key in who.items()
+        if what + key in rows[0]
+    }
+    title = (
+        f"Lattices simulated from positions, {args.lattices} of {args.side} x {args.side} cells a row, "
+        f"`covariance={args.covariance!r}`. Off-centring 1.5 px, scatter of every atom 0.25 px."
+    )
+    lines = ["How often 90 % intervals hold the truth (weights: of the whole lattice), and standard errors:", ""]
+    lines += [*_columns(rows, where | ours), ""]
+    lines += ["Beside the true parameters, scikit-learn's tied GaussianMixture, and k-means:", ""]
+    return title, lines + _columns(rows, where | beside)
 
 
-def count(args) -> list[dict]:
+def count(args) -> tuple[str, list[str]]:
     """How often WAIC prefers the true number of classes among that one, one less, and one more."""
     rows = []
     for domains, k in CLASSES.items():
         for seed in range(args.lattices):
             vectors, _, _ = lattice(domains, 0.3, args.side, 100 + seed)
             fits = {
-                str(n): bu.fit(bu.models.GaussianMixture(n, covariance="positions"), vectors, seed=seed, progress=False)
+                str(n): bu.fit(bu.models.GaussianMixture(n, covariance=args.covariance), vectors, progress=False)
                 for n in range(k - 1, k + 2)
             }
             table = bu.compare(fits)
@@ -139,7 +221,16 @@ def count(args) -> list[dict]:
             print(json.dumps(rows[-1]), [bool(f.converged) for f in fits.values()], flush=True)
     right = sum(row["preferred"] == str(row["true"]) for row in rows)
     print(f"right in {right} of {len(rows)}")
-    return rows
+    title = (
+        f"Number of classes preferred by `bu.compare` (WAIC): right in {right} of {len(rows)}. Position error 0.3 px, "
+        f"{args.side} x {args.side} cells, `covariance={args.covariance!r}`."
+    )
+    tally = [
+        {"domains": domains, "n": n, "times": sum(r["domains"] == domains and r["preferred"] == str(n) for r in rows)}
+        for domains, k in CLASSES.items()
+        for n in range(k - 1, k + 2)
+    ]
+    return title, _columns(tally, {"domains": "{domains}", "preferred": "{n}", "times": "{times}"})
 
 
 def bound(
@@ -167,7 +258,7 @@ def bound(
     return np.array([inverse[2 + 4 * i : 4 + 4 * i, 2 + 4 * i : 4 + 4 * i] for i in range(len(positions))])
 
 
-def atoms(args) -> list[dict]:
+def atoms(args) -> tuple[str, list[str]]:
     rows = []
     grid = 12.0 * (np.stack(np.meshgrid(np.arange(8), np.arange(8), indexing="ij"), -1).reshape(-1, 2) + 1)
     for dose in (30.0, 100.0, 1000.0):
@@ -189,22 +280,32 @@ def atoms(args) -> list[dict]:
             spread.append(np.mean(np.einsum("ni,nij,nj->n", error, np.linalg.inv(best[seen]), error)) / 2)
             shift.append(error.mean(0))
         n = args.images
+        bias, bias_error = np.mean(shift, 0), np.std(shift, 0, ddof=1) / np.sqrt(n)
         row = {
             "dose": dose,
-            "images": n,
             "coverage": float(np.mean(covered)),
-            "s.e.": float(np.std(covered, ddof=1) / np.sqrt(n)),
-            "spread over bound": float(np.sqrt(np.mean(spread))),
-            "bias": np.mean(shift, 0).tolist(),
-            "bias, s.e.": (np.std(shift, 0, ddof=1) / np.sqrt(n)).tolist(),
-            "missed": missed,
+            "error": float(np.std(covered, ddof=1) / np.sqrt(n)),
+            "spread": float(np.sqrt(np.mean(spread))),
+            "bias": ", ".join(f"{b:+.4f} ± {e:.4f}" for b, e in zip(bias, bias_error, strict=True)),
+            "missed": f"{missed} of {n * len(grid)}",
         }
         rows.append(row)
         print(json.dumps(row), flush=True)
-    return rows
+    title = (
+        f"Atoms of two heights (1 and 0.6 over a background of 0.3) found in {args.images} Poisson images a dose, "
+        "against the Cramer-Rao bound of the whole image with the spots' width and background unknown."
+    )
+    names = {
+        "counts per unit of height": "{dose:g}",
+        "90 % ellipses cover": "{coverage:.3f} ± {error:.3f}",
+        "spread over the bound": "{spread:.3f}",
+        "bias along y, x (px)": "{bias}",
+        "missed": "{missed}",
+    }
+    return title, _columns(rows, names)
 
 
-def speed(args) -> list[dict]:
+def speed(args) -> tuple[str, list[str]]:
     """Wall time of ours (posterior included) and scikit-learn's (a point), turn by turn, and their likelihoods."""
     from sklearn.mixture import GaussianMixture
 
@@ -222,26 +323,39 @@ def speed(args) -> list[dict]:
         theirs = time.perf_counter() - start
         few = y[:5000]
         mine = float(np.mean(bu.log_likelihood(fit, few).values))
-        rows.append({"ours": ours, "peer": theirs, "log p, ours": mine, "log p, peer": peer.score(few)})
+        rows.append({"turn": turn, "ours": ours, "peer": theirs, "mine": mine, "its": peer.score(few)})
         print(json.dumps(rows[-1]), fit.converged, flush=True)
-    return rows
+    title = (
+        f"{args.atoms} vectors of 8 numbers, 8 classes of any covariance, in turns. Ours with the posterior, its "
+        "with a point; the first turn of ours compiles."
+    )
+    names = {
+        "turn": "{turn}",
+        "bayesunmix (s)": "{ours:.1f}",
+        "scikit-learn (s)": "{peer:.1f}",
+        "log density a vector, ours": "{mine:.4f}",
+        "its": "{its:.4f}",
+    }
+    return title, _columns(rows, names)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("coverage", "count", "atoms", "speed"))
+    parser.add_argument("what", choices=("calibration", "coverage", "count", "atoms", "speed"))
+    parser.add_argument("--sets", type=int, default=100)
+    parser.add_argument("--units", type=int, default=200, help="vectors of a calibration's data sets")
     parser.add_argument("--lattices", type=int, default=10)
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--side", type=int, default=28)
+    parser.add_argument("--covariance", default="tied-positions", help="of the classes")
     parser.add_argument("--atoms", type=int, default=100_000)
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
-    rows = globals()[args.what](args)
     args.out.mkdir(exist_ok=True)
-    settings = {key: value for key, value in vars(args).items() if key != "out"}
-    text = json.dumps({"settings": settings, "version": bu.__version__, "rows": rows}, indent=1)
-    (args.out / f"crystallography_{args.what}.json").write_text(text + "\n")
+    title, lines = globals()[args.what](args)
+    text = "\n".join([title, "", f"Version {bu.__version__} ({commit()}).", "", *lines])
+    (args.out / f"crystallography_{args.what}.md").write_text(text + "\n")
 
 
 if __name__ == "__main__":
