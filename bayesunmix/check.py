@@ -87,7 +87,9 @@ def check(
     variance of p(y | latent, globals). ``p_value`` is Pr(T_rep > T) at one posterior draw of latent and globals: only
     then is it uniform when the model is right (Gelman, Meng & Stern 1996 average over draws; that is ``p_mean``,
     which piles up around one half). All pixels share the draw of the globals, so their p-values are independent too
-    and those of whole images are exact.
+    and those of whole images are exact. Where units share measurements, as neighbour vectors share atoms, every unit
+    has its p-value and the tests of the whole take only ``fit.units.independent``, the ones that share none: with all
+    of them the sum of chi-square scatters half as much again as it should.
 
     Parameters
     ----------
@@ -125,11 +127,13 @@ def check(
     seen = _passes(fit, draws, as_key(seed), replicates, discrepancy)
     arrays = {"residual": units.to_map(seen.residual, units.inner_dims)}
     arrays.update({name: units.to_map(values) for name, values in seen.by_unit.items()})
+    free = np.ones(units.n_units, bool) if units.independent is None else units.independent
+    p_value, chi2 = seen.by_unit["p_value"][free], seen.chi2[:, free]
     tests = {
-        "discrepancy": (float(seen.chi2[0].sum() / np.isfinite(units.values).sum()), fisher(seen.by_unit["p_value"])),
-        "dispersion": _dispersion(seen.chi2, replicates),
+        "discrepancy": (float(chi2[0].sum() / np.isfinite(units.values[free]).sum()), fisher(p_value)),
+        "dispersion": _dispersion(chi2, replicates),
     }
-    if seen.at_draw is not None and seen.fourth is not None:
+    if seen.at_draw is not None and seen.fourth is not None and free.all():
         near = neighbours(seen.at_draw, units.keep.values)
         arrays["p_neighbours"] = units.to_map(near.p_value)
         by_channel, p_channel = _by_channel(seen.at_draw, seen.fourth, np.isfinite(units.values).sum(0))
@@ -139,9 +143,8 @@ def check(
     for name, array in arrays.items():
         array.attrs["long_name"] = _MEANING[name]
     found = xr.Dataset(arrays).assign(_as_table(tests))
-    unit = getattr(fit.model, "unit", "pixel")
-    p_value = seen.by_unit["p_value"]
-    return found.assign_attrs(_summary(p_value, tests, unit, chi_square_is_it=discrepancy is None))
+    unit = getattr(fit.model, "unit", "pixel") if units.independent is None else "unit"
+    return found.assign_attrs(_summary(p_value, tests, unit, units.n_units, chi_square_is_it=discrepancy is None))
 
 
 def _passes(fit: Fit, draws: int, key: jax.Array, replicates: int, discrepancy: Discrepancy | None) -> _Seen:
@@ -232,7 +235,7 @@ def _as_table(tests: dict[str, tuple[float, float]]) -> dict[str, xr.DataArray]:
 
 
 def _summary(
-    p_value: np.ndarray, tests: dict[str, tuple[float, float]], unit: str, chi_square_is_it: bool
+    p_value: np.ndarray, tests: dict[str, tuple[float, float]], unit: str, n_all: int, chi_square_is_it: bool
 ) -> dict[str, float | str | int]:
     from scipy.stats import binom, kstest
 
@@ -243,6 +246,8 @@ def _summary(
     too_many = binom.sf(small - 1, n_units, _SMALL_P) < _UNIFORM_P
     failed = [name for name, (_, p) in tests.items() if p < _UNIFORM_P]
     share = f"{small} of {n_units} {unit}s have a p-value below {_SMALL_P:g} ({_SMALL_P * n_units:.3g} expected)"
+    if n_units < n_all:
+        share += f"; of {n_all} these share no measurement with one another"
     others = [name for name in failed if name not in ("discrepancy", "dispersion")]
     eye = "chi-square" if chi_square_is_it else "the discrepancy"
     if too_many:

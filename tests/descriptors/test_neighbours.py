@@ -85,6 +85,19 @@ def test_shells_of_basis_vectors() -> None:
         bu.descriptors.neighbour_vectors(bu.atoms(square()), 6, lattice=[[10, 0], [0, 10]])
 
 
+def test_the_next_shell_is_found_without_a_lattice() -> None:
+    """Eight neighbours of a noisy square lattice: four sides, then four diagonals, each in order of angle."""
+    noisy = square() + 0.3 * np.random.default_rng(2).normal(size=(144, 2))
+    found = bu.descriptors.neighbour_vectors(bu.atoms(noisy, error=0.3), 8)
+    whole = found["complete"].values
+    assert whole.sum() == 100
+    sides, diagonals = [10, 0, 0, 10, -10, 0, 0, -10], [10, 10, -10, 10, -10, -10, 10, -10]
+    np.testing.assert_allclose(
+        found["vector"].values[whole].mean(0), sides + diagonals, atol=4 * 0.3 * np.sqrt(2 / 100)
+    )
+    assert found["vector_cov"].shape == (144, 16, 16)
+
+
 def test_honeycomb_has_three_neighbours_of_both_sublattices() -> None:
     found = bu.descriptors.neighbour_vectors(bu.atoms(honeycomb()), 3)
     whole = found["complete"].values

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.stats import chi2, kstest
 
 import bayesunmix as bu
+from bayesunmix.data import as_units
 from bayesunmix.data.lattices import off_centred_lattice
-from bayesunmix.descriptors.sharing import independent
+from bayesunmix.descriptors.sharing import as_vectors, independent
 
 FAST = bu.SVI(draws=200, steps=40)
 
@@ -23,6 +27,26 @@ def crystal() -> tuple[xr.Dataset, np.ndarray, xr.Dataset]:
 @pytest.fixture(scope="module")
 def fit(crystal) -> bu.Fit:
     return bu.fit(bu.models.GaussianMixture(2, covariance="tied"), crystal[0], FAST, progress=False)
+
+
+def told(vectors: xr.Dataset, truth: xr.Dataset) -> bu.Fit:
+    """A fit whose every draw is the truth."""
+    found = as_vectors(vectors)
+    assert found.members is not None
+    units = replace(as_units(found.data, mask=found.keep), independent=independent(found.members))
+    ones = np.ones((1, 2))
+    draws = {"weights": truth["weights"].values, "means": truth["means"].values, "scales": np.full((2, 2), 0.25)}
+    dims = {"weights": ("component",), "means": ("component", "feature"), "scales": ("site", "axis")}
+    return bu.Fit(
+        model=bu.models.GaussianMixture(2, covariance="tied-positions").bind(units.values),
+        method=bu.SVI(),
+        units=units,
+        posterior=xr.Dataset({n: (("chain", "draw", *dims[n]), np.multiply.outer(ones, v)) for n, v in draws.items()}),
+        diagnostics=xr.Dataset(attrs={"converged": 1, "verdict": "made by hand"}),
+        finished=True,
+        provenance={},
+        covariates={"measurement_cov": found.measurement_cov},
+    )
 
 
 def test_no_two_share_an_atom_and_none_could_be_added() -> None:
@@ -64,6 +88,35 @@ def test_criteria_count_independent_atoms_only(fit) -> None:
     assert found.unit == "atom (sharing none)"
     assert np.isfinite(found.pointwise.values).sum() == 64
     assert found.elpd == pytest.approx(float(np.nansum(found.pointwise.values)))
+
+
+def test_the_check_of_the_whole_takes_independent_atoms_only(fit) -> None:
+    """Every atom has its p-value; the tests see the 64 that share none, whatever the others show."""
+    found = bu.check(fit, draws=20)
+    assert np.isfinite(found["p_value"].values).sum() == 256
+    assert "of 64 units" in found.attrs["verdict"] and "of 256 these share no measurement" in found.attrs["verdict"]
+    free = found["p_value"].values[fit.units.independent]
+    assert found.attrs["small_p_share"] == pytest.approx(np.mean(free < 0.01))
+    assert float(found["test_p"].sel(test="discrepancy")) == pytest.approx(
+        float(chi2.sf(-2.0 * np.log(free).sum(), 2 * free.size))
+    )
+
+
+@pytest.mark.slow
+def test_a_right_model_is_accused_as_seldom_as_it_should() -> None:
+    """Sixty lattices with the true parameters: p-values of the tests of the whole are uniform."""
+    p_values, of_all = [], []
+    for seed in range(60):
+        atoms, truth = off_centred_lattice((14, 14), "two-phase", seed=seed)
+        vectors = bu.descriptors.neighbour_vectors(atoms, 4, species=("centre", "cage"))
+        found = bu.check(told(vectors, truth), draws=2, seed=seed)
+        p_values.append(found["test_p"].values)
+        p = found["p_value"].values
+        of_all.append(chi2.sf(-2.0 * np.log(p).sum(), 2 * p.size))
+    for column in np.array(p_values).T:
+        assert kstest(column, "uniform").pvalue > 1e-3
+    # What it would be with all atoms: more than twice as many alarms at .05.
+    assert np.mean(np.array(of_all) < 0.05) + np.mean(np.array(of_all) > 0.95) > 0.2
 
 
 def test_it_is_saved_with_its_independent_atoms(fit, tmp_path) -> None:
