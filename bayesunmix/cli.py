@@ -193,14 +193,14 @@ def run(recipe: Path, out: Path | None) -> None:
     """Repeat the fit that RECIPE describes, on the same data only."""
     with _errors():
         from bayesunmix import recipe as recipes
-        from bayesunmix.data import as_units, data_hash
+        from bayesunmix.data import data_hash
 
         plan = recipes.read(recipe)
         model = recipes.build(plan.model, _models())
         method = recipes.build(plan.method, _methods())
         data = {key: value for key, value in plan.data.items() if key != "hash"}
         image, keep = _load(data)
-        found = data_hash(as_units(image, mask=keep))
+        found = data_hash(_units(image, keep))
         if found != plan.data["hash"]:
             raise ValueError(
                 f"{data['path']} no longer holds the data of the recipe (hash {found[:12]} now, "
@@ -259,23 +259,43 @@ def _model(name: str, size: int | None, settings: dict[str, Any]) -> Any:
     return build({"name": name, **settings}, classes)
 
 
-def _load(data: dict[str, Any]) -> tuple[xr.DataArray, Any]:
-    """The image of a recipe's data section, cropped, and its mask."""
+def _load(data: dict[str, Any]) -> tuple[Any, Any]:
+    """The image of a recipe's data section, cropped, and its mask; or neighbour vectors with all that they bring."""
     from bayesunmix.data import load
+    from bayesunmix.descriptors.sharing import read_vectors
     from bayesunmix.recipe import crop
 
-    image = crop(load(data["path"], data.get("dataset")), data.get("crop", {}))
-    _say("data", f"{Path(data['path']).name}: {_describe(image)}")
+    path = Path(data["path"])
+    vectors = None if "dataset" in data else read_vectors(path)
+    if vectors is None:
+        image: Any = crop(load(path, data.get("dataset")), data.get("crop", {}))
+        values = image
+    elif "crop" in data:
+        raise ValueError(f"{path} holds neighbour vectors, which have no axis to crop")
+    else:
+        image, values = vectors, vectors["vector"]
+    _say("data", f"{path.name}: {_describe(values)}")
     mask = data.get("mask")
     if mask in (None, "finite"):
         return image, mask
     keep = load(mask)
-    if keep.shape != image.shape[:-1]:
-        raise ValueError(f"{mask}: expected a mask of {image.shape[:-1]} pixels, got {keep.shape}")
+    if keep.shape != values.shape[:-1]:
+        raise ValueError(f"{mask}: expected a mask of {values.shape[:-1]} pixels, got {keep.shape}")
     return image, keep.values != 0
 
 
-def _fit(model: Any, image: xr.DataArray, method: Any, seed: int = 0, mask: Any = None) -> Any:
+def _units(image: Any, keep: Any) -> Any:
+    """What a fit to the image, or to neighbour vectors, sees."""
+    from bayesunmix.data import as_units
+    from bayesunmix.descriptors.sharing import as_vectors
+
+    if hasattr(image, "data_vars"):
+        vectors = as_vectors(image, keep)
+        image, keep = vectors.data, vectors.keep
+    return as_units(image, mask=keep)
+
+
+def _fit(model: Any, image: Any, method: Any, seed: int = 0, mask: Any = None) -> Any:
     import bayesunmix as bu
     from bayesunmix.recipe import kebab
 

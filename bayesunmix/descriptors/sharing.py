@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 import xarray as xr
 
@@ -16,6 +18,16 @@ class Vectors(NamedTuple):
     keep: np.ndarray  # (atom,) complete and not masked
     measurement_cov: np.ndarray | None  # (kept, feature, feature)
     members: np.ndarray | None  # (kept, 1 + neighbours): the atoms whose positions enter
+
+
+def read_vectors(path: Path) -> xr.Dataset | None:
+    """Neighbour vectors from the file that ``vectors.to_netcdf(path)`` wrote; None for a file of anything else."""
+    if path.suffix not in (".nc", ".nc4") or not path.is_file() or not h5py.is_hdf5(path):
+        return None
+    with xr.open_dataset(path, engine="h5netcdf") as dataset:
+        if not {"vector", "neighbour", "complete"} <= set(dataset.variables):
+            return None
+        return dataset.load()
 
 
 def as_vectors(dataset: xr.Dataset, mask: Any = None) -> Vectors:

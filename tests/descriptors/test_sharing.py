@@ -12,7 +12,7 @@ from scipy.stats import chi2, kstest
 import bayesunmix as bu
 from bayesunmix.data import as_units
 from bayesunmix.data.lattices import off_centred_lattice
-from bayesunmix.descriptors.sharing import as_vectors, independent
+from bayesunmix.descriptors.sharing import as_vectors, independent, read_vectors
 
 FAST = bu.SVI(draws=200, steps=40)
 
@@ -125,6 +125,15 @@ def test_it_is_saved_with_its_independent_atoms(fit, tmp_path) -> None:
     np.testing.assert_array_equal(back.units.independent, fit.units.independent)
     xr.testing.assert_identical(back.latent(), fit.latent())
     assert bu.waic(back).elpd == bu.waic(fit).elpd
+
+
+def test_vectors_come_back_from_a_file(crystal, tmp_path) -> None:
+    vectors, _, _ = crystal
+    vectors.to_netcdf(tmp_path / "vectors.nc", engine="h5netcdf")
+    xr.testing.assert_identical(read_vectors(tmp_path / "vectors.nc"), vectors)
+    vectors["vector"].to_netcdf(tmp_path / "array.nc", engine="h5netcdf")
+    assert read_vectors(tmp_path / "array.nc") is None
+    assert read_vectors(tmp_path / "absent.nc") is None
 
 
 def test_incomplete_and_masked_atoms_are_left_out(crystal) -> None:
