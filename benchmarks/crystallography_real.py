@@ -128,7 +128,8 @@ def main() -> None:
     args.out.mkdir(exist_ok=True)
     plt.switch_backend("agg")
     lines = globals()[args.what](args.path, args.out)
-    text = "\n".join([f"Version {bu.__version__} ({commit()}), positions with an error of {ERROR_PX} px.", "", *lines])
+    about = f"Version {bu.__version__} ({commit()}); positions that come without errors are given {ERROR_PX} px."
+    text = "\n".join([about, "", *lines])
     print(text)
     (args.out / f"crystallography_{args.what}.md").write_text(text + "\n")
 
