@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -36,7 +37,8 @@ def heldout(
     Parameters
     ----------
     model
-        One whose likelihood integrates missing entries (NaN) out, and says so by ``missing_entries = True``.
+        One whose likelihood can integrate missing entries (NaN) out: it says so by ``missing_entries = True``, or does
+        it when its setting ``missing`` is True.
     data, method, mask
         As in :func:`bayesunmix.fit`; entries that are NaN already are neither fitted nor scored.
     fraction : float
@@ -59,6 +61,8 @@ def heldout(
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction: expected a number between 0 and 1, got {fraction}")
+    if not getattr(model, "missing_entries", False) and isinstance(getattr(model, "missing", None), bool):
+        model = replace(model, missing=True)
     if not getattr(model, "missing_entries", False):
         raise TypeError(
             f"{getattr(model, '__name__', type(model).__name__)} cannot leave single entries out: its likelihood would "

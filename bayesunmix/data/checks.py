@@ -125,9 +125,9 @@ def finite(values: np.ndarray, where: Where) -> None:
 
 def varied(values: np.ndarray) -> None:
     """Not the same value everywhere."""
-    if values.min() == values.max():
+    if np.nanmin(values) == np.nanmax(values):
         raise ValueError(
-            f"every kept value is {values.flat[0]}: a constant image holds nothing to fit. "
+            f"every kept value is {np.nanmin(values)}: a constant image holds nothing to fit. "
             "Check the file, the data set and the mask"
         )
 
@@ -140,7 +140,9 @@ def counts(values: np.ndarray, where: Where) -> None:
             f"likelihood='poisson' expects counts, got negative values in {where.pixels(negative)}; "
             "fit the raw counts, or use likelihood='normal'"
         )
-    broken = (values != np.rint(values)).any(axis=1) if values.dtype.kind == "f" else np.zeros(0, dtype=bool)
+    broken = np.zeros(0, dtype=bool)
+    if values.dtype.kind == "f":
+        broken = ((values != np.rint(values)) & ~np.isnan(values)).any(axis=1)
     if broken.any():
         raise ValueError(
             f"likelihood='poisson' expects whole counts, got fractions in {where.pixels(broken)}; "

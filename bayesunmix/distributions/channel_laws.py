@@ -7,7 +7,7 @@ expansion misses at a distance; ``noise`` are the law's own parameters, a tuple.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -28,11 +28,12 @@ class Law:
     log_density: Callable[[Any, Any, tuple], Any]
     slope: Callable[[Any, Any, tuple], Any]
     bend: Callable[[Any, Any, tuple], Any]  # minus the second derivative, or its mean where that is not positive
-    beyond: Callable[[Any, Any, Any, tuple], Any]  # (away, mean, value, noise)
+    beyond: Callable[[Any, Any, Any, tuple], Any] | None  # (away, mean, value, noise); None where nothing is
     variance: Callable[[Any, tuple], Any]
     distribution: Callable[[Any, tuple], Any]
     constant: Callable[[Any], Any] = jnp.zeros_like  # (value) of the log density, left out there
     only_filled: bool = False  # whether nothing is beyond the expansion where the value is 0
+    positive: bool = True  # whether the mean must be
 
     def second(self, mean, value, noise):
         """Second derivative of the log density in the mean."""
@@ -78,9 +79,10 @@ NORMAL = Law(
     log_density=lambda mean, value, noise: -0.5 * ((value - mean) / noise[0]) ** 2 - jnp.log(noise[0]) - 0.5 * _LOG_2PI,
     slope=lambda mean, value, noise: (value - mean) / noise[0] ** 2,
     bend=lambda mean, value, noise: jnp.broadcast_to(noise[0] ** -2.0, jnp.shape(mean)),
-    beyond=lambda away, mean, value, noise: jnp.zeros_like(away),
+    beyond=None,
     variance=lambda mean, noise: jnp.broadcast_to(noise[0] ** 2, jnp.shape(mean)),
     distribution=lambda mean, noise: dist.Normal(mean, noise[0]),
+    positive=False,
 )
 
 
@@ -126,3 +128,29 @@ SCALED_POISSON = Law(
 )
 
 LAWS = {"normal": NORMAL, "poisson": POISSON, "scaled-poisson": SCALED_POISSON}
+
+
+def with_gaps(law: Law) -> Law:
+    """The same law where values that were not measured are NaN, which say nothing."""
+
+    def of_seen(function):
+        """``function(..., value, noise)``, 0 where the value is missing."""
+
+        def seen(*arguments):
+            *mean, value, noise = arguments
+            gap = jnp.isnan(value)
+            return jnp.where(gap, 0.0, function(*mean, jnp.where(gap, 1.0, value), noise))
+
+        return seen
+
+    return replace(
+        law,
+        log_density=of_seen(law.log_density),
+        slope=of_seen(law.slope),
+        bend=of_seen(law.bend),
+        beyond=law.beyond and of_seen(law.beyond),
+        constant=lambda value: jnp.where(jnp.isnan(value), 0.0, law.constant(jnp.nan_to_num(value))),
+    )
+
+
+LAWS_WITH_GAPS = {name: with_gaps(law) for name, law in LAWS.items()}

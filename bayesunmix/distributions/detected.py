@@ -20,7 +20,7 @@ from jax.scipy.special import gammaln
 from numpyro.distributions import constraints
 
 from bayesunmix.distributions import simplex
-from bayesunmix.distributions.channel_laws import LAWS
+from bayesunmix.distributions.channel_laws import LAWS, LAWS_WITH_GAPS
 from bayesunmix.distributions.mixed_spectra import MixedSpectra
 from bayesunmix.distributions.nodes import missed_covariance, nodes
 from bayesunmix.distributions.score_curvature import Scores, curvature
@@ -55,6 +55,8 @@ class DetectedUnmixing(MixedSpectra):
     law : "normal", "poisson" or "scaled-poisson"
     noise_scale, gain, read_noise : scalar or (channel,)
         Those that the law has.
+    missing : bool
+        Whether entries of the data may be NaN, which were not measured.
     n_points : int, optional
         Integration points per unit.
     """
@@ -68,7 +70,7 @@ class DetectedUnmixing(MixedSpectra):
         "read_noise": constraints.positive,
     }
     pytree_data_fields = ("endmembers", "concentration", "brightness_shape", "noise_scale", "gain", "read_noise")
-    pytree_aux_fields = ("law", "n_points")
+    pytree_aux_fields = ("law", "missing", "n_points")
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class DetectedUnmixing(MixedSpectra):
         noise_scale=None,
         gain=None,
         read_noise=None,
+        missing=False,
         n_points=None,
         validate_args=None,
     ):
@@ -87,7 +90,7 @@ class DetectedUnmixing(MixedSpectra):
         self.endmembers = jnp.asarray(endmembers)
         self.concentration, self.brightness_shape = given(concentration), given(brightness_shape)
         self.noise_scale, self.gain, self.read_noise = given(noise_scale), given(gain), given(read_noise)
-        self.law = law
+        self.law, self.missing = law, missing
         n_parts = self.endmembers.shape[0] + (brightness_shape is not None)
         few = max(16, 2 ** (n_parts + 1))
         self.n_points = n_points or (few if concentration is None else simplex.default_points(n_parts, False))
@@ -107,7 +110,7 @@ class DetectedUnmixing(MixedSpectra):
 
     @property
     def _law(self):
-        return LAWS[self.law]
+        return (LAWS_WITH_GAPS if self.missing else LAWS)[self.law]
 
     def _noise(self) -> tuple:
         return tuple(getattr(self, name) for name in self._law.noise)
@@ -123,7 +126,8 @@ class DetectedUnmixing(MixedSpectra):
         value = jnp.asarray(value, self.endmembers.dtype)
         start = jnp.full((n_parts, len(value)), 1.0 / n_parts, value.dtype)
         if not self.closed:
-            level = value.sum(1) / jnp.abs(self.endmembers).sum(1).mean()
+            seen = ~jnp.isnan(value)
+            level = jnp.where(seen, value, 0.0).sum(1) / (seen @ jnp.abs(self.endmembers).mean(0))
             start = start * jnp.clip(level, 0.05, 20.0)
         frame = simplex.frame(
             lambda h: self._local(h, value),
@@ -147,7 +151,7 @@ class DetectedUnmixing(MixedSpectra):
         """Log density of data and parts, without the powers of the parts, and its derivatives."""
         law, noise = self._law, self._noise()
         mean = h.T @ self.endmembers
-        if self.law != "normal":
+        if law.positive:
             mean = jnp.maximum(mean, jnp.finfo(mean.dtype).tiny)
         n_parts = len(h)
         total = law.log_density(mean, value, noise).sum(1)
@@ -178,7 +182,7 @@ class DetectedUnmixing(MixedSpectra):
         single = lambda x: x.astype(jnp.float32)  # noqa: E731
         shared = jax.tree_util.tree_map(single, shared)
         own = (single(rule.value), rule.filled, single(centre.T))
-        beyond = simplex.Beyond(self._beyond, shared, own, 1 if self.law == "normal" else self.event_shape[0])
+        beyond = simplex.Beyond(self._beyond, shared, own, 1 if self._law.beyond is None else self.event_shape[0])
         return local.value + rule.constant + constant, local.slope, gram, beyond
 
     def _most_filled(self) -> int:
@@ -190,7 +194,7 @@ class DetectedUnmixing(MixedSpectra):
         endmembers, noise, shape, total = shared
         value, filled, centre = own
         found = jnp.zeros_like(away[0])
-        if self.law != "normal":
+        if self._law.beyond is not None:
             every = lambda: self._beyond_law(away, centre, value, endmembers[:, None], noise)  # noqa: E731
 
             def few():
@@ -256,7 +260,7 @@ class DetectedUnmixing(MixedSpectra):
         _, pull, gram, beyond = self._expanded(rule)
         least = _CURVATURE_POINTS if self.closed else _OPEN_CURVATURE_POINTS
         found = nodes(rule.frame, pull, gram, self.concentration, beyond, least=least)
-        scores = Scores(self.law, self.endmembers, self._noise(), self.concentration, self.brightness_shape)
+        scores = Scores(self._law, self.endmembers, self._noise(), self.concentration, self.brightness_shape)
         missed = missed_covariance(rule.frame, pull, gram, self.concentration, least)
         return curvature(scores, rule.value, found, missed)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.scipy.special import digamma, polygamma
 
 from bayesunmix.distributions import lanes
-from bayesunmix.distributions.channel_laws import LAWS
+from bayesunmix.distributions.channel_laws import Law
 from bayesunmix.distributions.nodes import Nodes
 
 _CELLS = 2**22  # points times units times channels that are worked on together
@@ -24,7 +24,7 @@ _CELLS = 2**22  # points times units times channels that are worked on together
 class Scores(NamedTuple):
     """Parameters whose curvature is wanted, as in :class:`~bayesunmix.distributions.detected.DetectedUnmixing`."""
 
-    law: str
+    law: Law
     endmembers: jax.Array
     noise: tuple
     concentration: jax.Array | None
@@ -115,13 +115,13 @@ def _columns(points, weights, missed, *, closed: bool):
 def _sums(scores: Scores, own):
     """Sums over some units: means of first and second derivatives, and the products of the columns' scores."""
     single = lambda x: x.astype(jnp.float32)  # noqa: E731
-    law = LAWS[scores.law]
+    law = scores.law
     points, weights, columns = (single(own[name]) for name in ("points", "weights", "columns"))
     value = single(own["value"])[:, None]  # (unit, 1, channel)
     endmembers, noise = single(scores.endmembers), tuple(single(x) for x in scores.noise)
     n_parts = len(endmembers)
     mean = jnp.einsum("nks,kp->nsp", points, endmembers)
-    if scores.law != "normal":
+    if law.positive:
         mean = jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)
     slope = jnp.broadcast_to(law.slope(mean, value, noise), mean.shape)
     second = jnp.broadcast_to(law.second(mean, value, noise), mean.shape)
@@ -164,7 +164,7 @@ def _sums(scores: Scores, own):
 
 def _assembled(scores: Scores, sums, n_units: int):
     names, arrays = ["endmembers"], [scores.endmembers]
-    for name, x in zip(LAWS[scores.law].noise, scores.noise, strict=True):
+    for name, x in zip(scores.law.noise, scores.noise, strict=True):
         names.append(name)
         arrays.append(x)
     if scores.concentration is not None:
@@ -184,7 +184,7 @@ def _assembled(scores: Scores, sums, n_units: int):
         for m in range(n_parts):
             matrix = matrix.at[row(k), row(m)].add(sums["second"][k, m])
     gradient = {"endmembers": sums["slope"]}
-    noise_names = LAWS[scores.law].noise
+    noise_names = scores.law.noise
     place = lambda i: at[noise_names[i]].start + (channel if scores.noise[i].ndim else 0 * channel)  # noqa: E731
     for i, name in enumerate(noise_names):
         gradient[name] = sums["noise"][i] if scores.noise[i].ndim else sums["noise"][i].sum()

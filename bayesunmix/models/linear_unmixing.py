@@ -11,6 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from bayesunmix.data.counts import factorised_counts
+from bayesunmix.data.gaps import filled
 from bayesunmix.data.purest import purest_pixels
 from bayesunmix.distributions.channel_laws import LAWS
 from bayesunmix.distributions.detected import DetectedUnmixing
@@ -84,6 +85,9 @@ class LinearUnmixing:
     endmember_support : "nonnegative" or "real"
         "real" for signed data, such as I-V curves or background-subtracted spectra.
     noise : "isotropic" or "diagonal"
+    missing : bool
+        With ``mask="finite"``: whether entries that are NaN are integrated out, or their pixels left out, which is
+        faster.
     endmember_scale, noise_level, endmember_resolution
         The numbers :meth:`bind` fills in: prior scale of the endmembers and prior median of the noise, in the units
         of the data (a number, or one per channel; gain and read noise for a camera), and the width at which an
@@ -110,6 +114,7 @@ class LinearUnmixing:
     smoothness: float | Literal["learned"] | None = field(default=None, metadata={"static": True})
     endmember_support: Literal["nonnegative", "real"] = field(default="nonnegative", metadata={"static": True})
     noise: Literal["isotropic", "diagonal"] = field(default="isotropic", metadata={"static": True})
+    missing: bool = field(default=False, metadata={"static": True})
     endmember_scale: Any = None
     noise_level: Any = None
     endmember_resolution: Any = None
@@ -147,10 +152,12 @@ class LinearUnmixing:
     def __call__(self, y=None, *, n_units: int) -> None:
         """The program of inference: latents integrated out. ``y`` is (unit, channel)."""
         endmembers, alpha, shape, noise = self._globals()
-        if self.likelihood == "normal" and not self.brightness:
+        if self.likelihood == "normal" and not self.brightness and not self.missing:
             likelihood = NormalUnmixing(endmembers, alpha, noise["noise_scale"])
         else:
-            likelihood = DetectedUnmixing(endmembers, alpha, law=self.likelihood, brightness_shape=shape, **noise)
+            likelihood = DetectedUnmixing(
+                endmembers, alpha, law=self.likelihood, brightness_shape=shape, missing=self.missing, **noise
+            )
         with numpyro.plate("unit", n_units):
             numpyro.sample("y", likelihood, obs=y)
 
@@ -231,6 +238,11 @@ class LinearUnmixing:
         return {"abundance": values[..., :-1], "brightness": values[..., -1]}
 
     @property
+    def missing_entries(self) -> bool:
+        """Whether single entries may be NaN under ``mask="finite"``."""
+        return self.missing
+
+    @property
     def label(self) -> str | None:
         """The dim whose order is arbitrary, if any."""
         return "endmember" if self.endmembers is None and self.n_endmembers > 1 else None
@@ -238,8 +250,8 @@ class LinearUnmixing:
     def bind(self, data) -> LinearUnmixing:
         """The same model with every data-scaled prior turned into a number.
 
-        ``data`` is (..., channel). Data without any variation give a prior of unit scale and noise of .05, so that
-        an empty template can be simulated on.
+        ``data`` is (..., channel), NaN where an entry is missing. Data without any variation give a prior of unit
+        scale and noise of .05, so that an empty template can be simulated on.
 
         Raises
         ------
@@ -261,6 +273,14 @@ class LinearUnmixing:
                 f"n_endmembers={self.n_endmembers} exceeds the {n_channels} channels: no more spectra than channels "
                 "can be told apart"
             )
+        rank = min(self.n_endmembers - (not self.brightness), n_channels - 1, n_units - 1)
+        never = np.flatnonzero(np.isnan(values).all(axis=0))
+        if never.size:
+            raise ValueError(
+                f"{never.size} of {n_channels} channels have no value in any pixel, the first at position {never[0]}: "
+                "nothing can be learned of them; leave them out with data.dropna(data.dims[-1], how='all')"
+            )
+        values = filled(values, rank)
         varied = np.ptp(values) > 0
         if varied and self.endmembers is None and self.n_endmembers > n_units:
             raise ValueError(
@@ -270,12 +290,12 @@ class LinearUnmixing:
         if varied and self._all_known:
             warn_of_twins(self.endmembers)
             compare_with_data(self.endmembers, values, any_scale=self.brightness)
-        rank = min(self.n_endmembers - (not self.brightness), n_channels - 1, n_units - 1)
-        return replace(self, **SCALES[self.likelihood](values, self.n_endmembers, rank, self.noise))
+        scales = SCALES[self.likelihood](values, self.n_endmembers, rank, self.noise)
+        return replace(self, **scales)
 
     def initial(self, data) -> dict[str, np.ndarray]:
         """Where to start: the purest pixels and the noise left by their plane."""
-        values = np.asarray(data, dtype=np.float64)
+        values = filled(np.asarray(data, dtype=np.float64), self.n_endmembers)
         start: dict[str, Any] = {}
         if self.likelihood == "normal":
             start["noise_scale"] = np.asarray(self.noise_level, dtype=np.float64)

@@ -10,7 +10,7 @@ from scipy.stats import multivariate_normal
 
 import bayesunmix as bu
 from bayesunmix.heldout import _hide, _score
-from bayesunmix.models import ProbabilisticPCA
+from bayesunmix.models import LinearUnmixing, ProbabilisticPCA
 
 FEW = bu.Gibbs(draws=100, warmup=50, chains=2)
 
@@ -71,6 +71,21 @@ def test_every_pixel_keeps_an_entry() -> None:
     assert not (hidden & ~seen).any()
     few = _hide(np.ones((200, 50), bool), 0.1, jax.random.key(0))
     assert abs(few.mean() - 0.1) < 4 * np.sqrt(0.09 / few.size)
+
+
+def test_unmixing_predicts_hidden_entries_with_the_right_number() -> None:
+    """Hidden entries are missing in pixels that are otherwise there, under a likelihood of abundances."""
+    template = xr.DataArray(np.zeros((12, 12, 24)), dims=("y", "x", "energy"))
+    image, truth = bu.simulate(LinearUnmixing(2), like=template, seed=1)
+    method = bu.SVI(sample_if_needed=False)
+    one, two = (bu.heldout(LinearUnmixing(k), image, method=method, progress=False) for k in (1, 2))
+    assert two.elpd > one.elpd + 4
+    assert two.mcse < 0.1 * two.se
+    # The hidden tenth of 3456 entries have the entropy of the noise, less what the unknown latent and globals cost: a
+    # few parameters, each half a nat of their pixel's. Log densities of a normal scatter by root half.
+    best = -np.log(float(truth["noise_scale"]) * np.sqrt(2 * np.pi * np.e))
+    error = 4 * np.sqrt(0.5 / 346)
+    assert best - 0.1 - error < two.elpd / 346 < best + error
 
 
 def test_refusals(planes) -> None:

@@ -116,7 +116,7 @@ def test_laws_agree_with_their_own_density(law: str) -> None:
         slope = one.slope(mean, value, noise)
         np.testing.assert_allclose(slope, (at(mean + 1e-6) - at(mean - 1e-6)) / 2e-6, rtol=1e-6, atol=1e-8)
         quadratic = slope * away - 0.5 * one.bend(mean, value, noise) * away**2
-        found = one.beyond(away, mean, value, noise)
+        found = 0.0 if one.beyond is None else one.beyond(away, mean, value, noise)
         np.testing.assert_allclose(found, at(mean + away) - at(mean) - quadratic, rtol=1e-6, atol=1e-8)
         np.testing.assert_array_less(-1e-12, np.asarray(one.bend(mean, value, noise)))
 
@@ -171,3 +171,28 @@ def test_curvature_agrees_with_automatic_differentiation(law: str, shape: float 
 
     for side in zip(got, expected, strict=True):
         agree(*side)
+
+
+@pytest.mark.parametrize(("law", "shape"), [("normal", None), ("poisson", None), ("scaled-poisson", 4.0)])
+def test_what_was_not_measured_says_nothing(law: str, shape: float | None) -> None:
+    """Two channels that nobody measured: the density, its slope and its curvature are those of the others."""
+    endmembers, y = example(law, 3, 20.0, shape)
+    gaps = y.copy()
+    gaps[:, [1, 3]] = np.nan
+    rest = np.delete(np.arange(y.shape[1]), [1, 3])
+    key, index = jax.random.key(5), jnp.arange(UNITS)
+    with jax.enable_x64(True):
+        make = partial(DetectedUnmixing, concentration=None, law=law, brightness_shape=shape, **NOISE[law])
+        whole, part = make(endmembers, missing=True), make(endmembers[:, rest])
+        rules = whole.rule(gaps, key, index), part.rule(gaps[:, rest], key, index)
+        found, expected = whole.log_prob_on(rules[0]), part.log_prob_on(rules[1])
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        (slope, bend), (slope_of_rest, bend_of_rest) = whole.curvature_on(rules[0]), part.curvature_on(rules[1])
+    slope, bend = np.asarray(slope["endmembers"]), np.asarray(bend["endmembers"]["endmembers"])
+    scale = np.abs(slope_of_rest["endmembers"]).max()
+    np.testing.assert_allclose(slope[:, rest], slope_of_rest["endmembers"], atol=1e-4 * scale)
+    kept = np.ix_(range(3), rest, range(3), rest)
+    within = np.asarray(bend_of_rest["endmembers"]["endmembers"])
+    np.testing.assert_allclose(bend[kept], within, atol=1e-4 * np.abs(within).max())
+    assert (slope[:, [1, 3]] == 0).all()
+    assert (bend[:, [1, 3]] == 0).all()
