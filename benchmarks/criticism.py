@@ -1,15 +1,16 @@
 """Whether criticism finds what is wrong, and only that.
 
     python benchmarks/criticism.py failures --runs 20
-    python benchmarks/criticism.py recovery --sets 40
+    python benchmarks/criticism.py recovery --sets 40 --heldout 12
     python benchmarks/criticism.py streaming --side 256 --channels 1024
 
-``failures`` plants one fault at a time in simulated images, fits endmembers and all, and counts how often ``bu.check``
-fails a test (p below .01), and where. ``recovery`` counts how often ``bu.sweep`` and ``bu.compare`` prefer the true
-number of endmembers. ``streaming`` measures time and peak memory of uncertainty and WAIC. Tables go to
-``benchmarks/results/``; what a run that was stopped has found is kept beside them, and a run of the same settings goes
-on from there. Fits never fall back to sampling: an image with a fault may leave no Gaussian posterior, and a check of
-the fit that is there is what its user sees first. The share of fits that passed their own diagnostics is in the table.
+``failures`` plants one fault at a time in simulated images, fits endmembers and all, and counts how often
+``bu.check`` fails a test (p below .01), and where. ``recovery`` counts how often ``bu.sweep`` and ``bu.compare``
+prefer the true number of endmembers, and whether hidden entries of the first images say the same. ``streaming``
+measures time and peak memory of uncertainty and WAIC. Tables go to ``benchmarks/results/``; what a run that was
+stopped has found is kept beside them, and a run of the same settings goes on from there. Fits never fall back to
+sampling: an image with a fault may leave no Gaussian posterior, and a check of the fit that is there is what its user
+sees first. The share of fits that passed their own diagnostics is in the table.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from scipy.stats import spearmanr
 
 import bayesunmix as bu
+from bayesunmix.compare import TIE, difference_error
 
 LEVEL = 0.01  # at which a test of the whole image raises an alarm
 RESULTS = Path(__file__).parent / "results"
@@ -55,7 +58,11 @@ class Kept:
     """Rows of a run, by name, each written as soon as it is there."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        settings = {key: value for key, value in vars(args).items() if key not in ("out", "runs", "sets", "faults")}
+        settings = {
+            key: value
+            for key, value in vars(args).items()
+            if key not in ("out", "runs", "rights", "sets", "heldout", "faults")
+        }
         args.out.mkdir(exist_ok=True)
         self._path = args.out / f"criticism_{args.what}_rows.jsonl"
         self._settings = json.dumps(settings)
@@ -190,19 +197,48 @@ def failures(args: argparse.Namespace, kept: Kept) -> tuple[list[str], list[dict
 # ---------------------------------------------------------------------- number of endmembers
 
 
-def one_recovery(number: int, args: argparse.Namespace) -> dict:
-    """What each criterion prefers for one image."""
+SIZES = range(2, 7)
+
+
+def image_of_size(number: int, args: argparse.Namespace) -> tuple[int, xr.DataArray]:
+    """True number of endmembers, and the image."""
     true = 2 + number % 4
     rng = np.random.default_rng([number, true])
     clean, _ = mixtures(true, args.side, args.channels, rng)
     noisy = clean + rng.normal(0, noise_for(clean, args.decibel), clean.shape)
-    image = xr.DataArray(noisy, dims=("y", "x", "channel"))
+    return true, xr.DataArray(noisy, dims=("y", "x", "channel"))
+
+
+def one_recovery(number: int, args: argparse.Namespace) -> dict:
+    """What each criterion prefers for one image."""
+    true, image = image_of_size(number, args)
     start = time.perf_counter()
-    sizes = range(2, 7)
-    fits = bu.sweep(bu.models.LinearUnmixing(2), image, METHOD, n_endmembers=sizes, seed=number, progress=False)
-    picked = {criterion: bu.compare(fits, criterion).attrs["preferred"] for criterion in args.criteria}
-    chosen = {c: int(p.split("=")[1]) if p else None for c, p in picked.items()}
-    return {"true": true, "picked": chosen, "seconds": time.perf_counter() - start}
+    fits = bu.sweep(bu.models.LinearUnmixing(2), image, METHOD, n_endmembers=SIZES, seed=number, progress=False)
+    tables = {criterion: bu.compare(fits, criterion) for criterion in args.criteria}
+    picked = {criterion: table.attrs["preferred"] for criterion, table in tables.items()}
+    return {
+        "true": true,
+        "picked": {c: int(p.split("=")[1]) if p else None for c, p in picked.items()},
+        "elpd": {c: [float(t.loc[f"n_endmembers={k}", "elpd"]) for k in SIZES] for c, t in tables.items()},
+        "passed": [int(fit.converged) for fit in fits.values()],
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def one_heldout(number: int, args: argparse.Namespace) -> dict:
+    """What hidden entries prefer, by the rule of ``bu.compare``."""
+    true, image = image_of_size(number, args)
+    start = time.perf_counter()
+    options = {"method": METHOD, "seed": number, "progress": False}
+    found = [bu.heldout(bu.models.LinearUnmixing(k), image, **options) for k in SIZES]
+    best = max(found, key=lambda one: one.elpd)
+    close = [
+        best.elpd - one.elpd < max(TIE, 2 * difference_error(best.pointwise - one.pointwise)) or one is best
+        for one in found
+    ]
+    picked = next(k for k, tied in zip(SIZES, close, strict=True) if tied)
+    elpd = [one.elpd for one in found]
+    return {"true": true, "picked": picked, "elpd": elpd, "seconds": time.perf_counter() - start}
 
 
 def recovery(args: argparse.Namespace, kept: Kept) -> tuple[list[str], list[dict]]:
@@ -220,7 +256,23 @@ def recovery(args: argparse.Namespace, kept: Kept) -> tuple[list[str], list[dict
             ]
             label = "all" if true is None else str(true)
             lines.append(f"| {criterion} | {label} | {len(own)} | " + " | ".join(map(str, counts)) + " |")
-    return lines, rows
+    hidden = [kept.row(f"heldout {number}", partial(one_heldout, number, args)) for number in range(args.heldout)]
+    return lines + agreement(rows, hidden, args.criteria), rows + hidden
+
+
+def agreement(rows: list[dict], hidden: list[dict], criteria: list[str]) -> list[str]:
+    """How hidden entries rank the sizes of the same images."""
+    if not hidden:
+        return []
+    right = sum(row["picked"] == row["true"] for row in hidden)
+    lines = ["", f"Hidden entries (10 %): right in {right} of {len(hidden)}."]
+    for criterion in criteria:
+        same = sum(a["picked"][criterion] == b["picked"] for a, b in zip(rows, hidden, strict=False))
+        order = [spearmanr(a["elpd"][criterion], b["elpd"])[0] for a, b in zip(rows, hidden, strict=False)]
+        lines.append(
+            f"As {criterion} in {same} of {len(hidden)}; rank correlation over all sizes {np.mean(order):.2f}."
+        )
+    return lines
 
 
 # ---------------------------------------------------------------------- memory
@@ -266,7 +318,8 @@ def main() -> None:
     parser.add_argument("--rights", type=int, default=5, help="how many times as many runs without a fault")
     parser.add_argument("--faults", nargs="+", choices=FAILURES, default=list(FAILURES))
     parser.add_argument("--sets", type=int, default=40)
-    parser.add_argument("--criteria", nargs="+", default=["waic"])
+    parser.add_argument("--criteria", nargs="+", default=["waic", "loo"])
+    parser.add_argument("--heldout", type=int, default=0, help="images whose sizes are also scored by hidden entries")
     parser.add_argument("--side", type=int, default=24)
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--decibel", type=float, default=25.0)
