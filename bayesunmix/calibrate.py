@@ -130,7 +130,7 @@ def _one(model: Any, like: Any, key: jax.Array, method: Any, draws: int, covaria
     truth = matched(fitted, flat, truth)
     pairs = {str(name): (flat[name].values, _like(truth, flat[name])) for name in flat.data_vars if name in truth}
     latent = getattr(model, "latent", None)
-    if latent is not None and latent in truth:
+    if latent is not None and latent in truth.data_vars:
         drawn = fitted.sample_latent(draws, key_latent)[latent]
         pixels = fitted.units.pixel_dims
         found = drawn.stack(unit=pixels, create_index=False).transpose("draw", "unit", ...).values

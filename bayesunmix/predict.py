@@ -55,8 +55,8 @@ def simulate(model: Any, like: Any, seed: int | jax.Array = 0, **covariates: Any
     data : xarray.DataArray
         On the dims and coordinates of ``like``.
     truth : xarray.Dataset
-        Globals with their named dims, latents on the pixel dims; exchangeable labels are in the model's
-        canonical order.
+        Globals with their named dims, latents on the pixel dims, of hidden chains the ``path`` (sequence, time);
+        exchangeable labels are in the model's canonical order.
 
     Examples
     --------
@@ -346,6 +346,9 @@ def _truth(model: Any, found: dict[str, Any], latents: dict[str, Any], image: xr
         values = values.reshape((*image.shape[: len(outer)], *values.shape[bool(outer) :]))
         own = dims.get(name) or tuple(f"{name}_dim_{i}" for i in range(values.ndim - len(outer)))
         own = tuple(channel_dim if d == "channel" else d for d in own)
+        if name in own:
+            # One-hot, under the name that its label's coordinate has: the label itself.
+            name, values, own = "path", values.argmax(-1), own[:-1]
         labels = {d: np.arange(n) for d, n in zip(own, values.shape[len(outer) :], strict=True) if d != channel_dim}
         arrays[name] = xr.DataArray(values, dims=(*outer, *own), coords=labels)
     coords = {d: image.coords[d] for d in image.dims if d in image.coords}

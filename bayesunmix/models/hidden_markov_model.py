@@ -297,6 +297,8 @@ class HiddenMarkovModel:
         known = {**fixed, **{str(n): v.values for n, v in truth.data_vars.items()}}
         order = within(self.order(known), self.label_groups)
         moved = truth.isel({dim: order for dim in _AXES if dim in truth.dims})
+        if "path" in truth:
+            moved["path"] = truth["path"].copy(data=np.argsort(order)[truth["path"].values])
         return moved.assign_coords({d: truth[d] for d in _AXES if d in truth.coords and truth[d].ndim == 1})
 
     def gibbs(self, y, covariates: Mapping[str, Any]) -> PathSampler:
