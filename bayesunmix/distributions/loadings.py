@@ -35,7 +35,7 @@ class Loadings(dist.Distribution):
         "floor": constraints.positive,
     }
     support = constraints.independent(constraints.real, 2)
-    pytree_data_fields = ("scale", "dof", "floor")
+    pytree_data_fields: tuple[str, ...] = ("scale", "dof", "floor")
     pytree_aux_fields = ("n_components",)
 
     def __init__(self, n_components, scale, dof, floor, *, validate_args=None):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.linalg
 
@@ -26,6 +28,17 @@ def principal_axes(components: np.ndarray, reference: np.ndarray | None = None) 
         along = (turned * reference).sum(-1)
     sign = np.where(along < 0, -1.0, 1.0)
     return turned * sign[..., None], turn * sign[..., None, :]
+
+
+def normal_axes(values: dict[str, Any], reference: np.ndarray | None) -> dict[str, Any]:
+    """Draws turned to principal axes, with their directions and variances; scores are taken along."""
+    components, turn = principal_axes(np.asarray(values["components"]), reference)
+    variance = (components**2).sum(-1)
+    direction = components / np.sqrt(variance)[..., None]
+    found = {**values, "components": components, "direction": direction, "explained_variance": variance}
+    if "score" in values:
+        found["score"] = np.asarray(values["score"]) @ turn
+    return found
 
 
 def most_likely(
@@ -58,3 +71,11 @@ def most_likely(
         if moved < tolerance:
             break
     return {"components": components, "mean": found.mean, "noise_scale": np.sqrt(noise)}
+
+
+def largest_positive(components: np.ndarray) -> np.ndarray:
+    """The same axes with a positive largest entry."""
+    if not len(components):
+        return components
+    largest = np.take_along_axis(components, np.abs(components).argmax(-1)[:, None], axis=-1)
+    return components * np.where(largest < 0, -1.0, 1.0)

@@ -5,18 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from numpyro.distributions.transforms import PowerTransform
 
-from bayesunmix.data.moments import Moments, moments
+from bayesunmix.data.moments import moments
 from bayesunmix.distributions.factors import NormalFactors
 from bayesunmix.distributions.loadings import Loadings
+from bayesunmix.distributions.poisson_factors import PoissonFactors
+from bayesunmix.distributions.turned_loadings import TurnedLoadings
+from bayesunmix.models import _count_components as counts
+from bayesunmix.models._factor_priors import complete_moments, normal_priors, scaled
 from bayesunmix.models._factor_sampler import Compressed, Explicit, FactorSampler, Priors
 from bayesunmix.models._hyperparameters import hyperparameters
-from bayesunmix.models._principal_axes import most_likely, principal_axes
+from bayesunmix.models._principal_axes import most_likely, normal_axes
 
 _NOISE_SHAPE = 2.0
 
@@ -35,6 +40,8 @@ class ProbabilisticPCA:
         z_n      ~ Normal(0, I)                     scores
         y_np     ~ Normal(m_p + sum_k z_nk W_kp, sigma_p)
                    Normal(m_p + sum_k z_nk W_kp, sigma sqrt(g_n h_p))   noise="two-way"
+                   Poisson(s_n T softmax(m + z_n W)_p), T = sum_p exp(m_p)   noise="poisson"
+        s_n     ~ Gamma(c, c), log c ~ Normal(log 10, 1)   brightness, noise="poisson"
 
     ``level``, ``location`` and ``mean_scale`` are taken from the data once, by :meth:`bind`; ``g`` and ``h``, the mean
     counts of a pixel and of a channel relative to all, are plug-in values. Scores are integrated out of the likelihood
@@ -46,18 +53,24 @@ class ProbabilisticPCA:
     largest variance first, with the sign of the reference axes. Axes whose variances the data cannot tell
     apart are uncertain, and their bands say so.
 
-    The default method is an exact Gibbs sampler on the channel covariance; its cost does not grow with the
-    number of complete pixels. Pixels with missing entries (NaN, ``mask="finite"``) and two-way noise are
+    The default method for normal noise is an exact Gibbs sampler on the channel covariance; its cost does not grow
+    with the number of complete pixels. Pixels with missing entries (NaN, ``mask="finite"``) and two-way noise are
     visited one by one.
+
+    Counts (``noise="poisson"``) are log-bilinear: brightness and composition of a pixel are independent, the loadings
+    are those of the logarithm, and their first-order limit is correspondence analysis. Without components this is the
+    product of a row and a column factor, which Trebbia and Bonnet call the signal-free image. Scores are integrated
+    numerically, and the model is fitted by ``SVI()`` or ``NUTS()`` on one representative of all rotations
+    (:class:`~bayesunmix.distributions.turned_loadings.TurnedLoadings`).
 
     Parameters
     ----------
     n_components : int
         0 (mean and noise only) or more, fewer than channels.
-    noise : "isotropic", "diagonal" or "two-way"
-        One level (probabilistic PCA), one per channel (factor analysis), or a level times a known row and
-        column factor, as for counts (weighted PCA). Two-way noise needs non-negative data; below about 10 counts a
-        pixel its row factor is itself noise, and intervals are too narrow: use "diagonal" there.
+    noise : "isotropic", "diagonal", "two-way" or "poisson"
+        One level (probabilistic PCA), one per channel (factor analysis), a level times a known row and column
+        factor (weighted PCA of counts), or counts as such. Two-way noise needs non-negative data; below about 10 counts
+        a pixel its row factor is itself noise, and intervals are too narrow: use "poisson" there.
     component_floor : float
         Variance, over that of the noise in one direction, below which a component is taken for switched off. It
         matters only below ``visible_share``, where the data cannot tell a component from noise: the default then
@@ -77,12 +90,15 @@ class ProbabilisticPCA:
     ----------
     Tipping and Bishop, "Probabilistic principal component analysis", J. R. Stat. Soc. B 61, 611 (1999); Bosman et al.,
     "Mapping chemical and bonding information using multivariate analysis of electron energy-loss spectrum
-    images", Ultramicroscopy 106, 1024 (2006), for two-way scaling; Baik, Ben Arous and Peche, Ann. Probab.
-    33, 1643 (2005), for the variance at which a component becomes visible.
+    images", Ultramicroscopy 106, 1024 (2006), for two-way scaling; Trebbia and Bonnet, "EELS elemental mapping with
+    unconventional methods I", Ultramicroscopy 34, 165 (1990), for correspondence analysis; Baik, Ben Arous and Peche,
+    Ann. Probab. 33, 1643 (2005), for the variance at which a component becomes visible.
     """
 
     n_components: int = field(metadata={"static": True})
-    noise: Literal["isotropic", "diagonal", "two-way"] = field(default="isotropic", metadata={"static": True})
+    noise: Literal["isotropic", "diagonal", "two-way", "poisson"] = field(
+        default="isotropic", metadata={"static": True}
+    )
     component_floor: float = 0.01
     missing: bool = field(default=False, metadata={"static": True})
     mean_location: Any = None
@@ -99,29 +115,40 @@ class ProbabilisticPCA:
             raise ValueError(f"n_components: expected an integer of at least 0, got {self.n_components!r}")
         if not (np.isfinite(self.component_floor) and self.component_floor > 0):
             raise ValueError(f"component_floor: expected a positive number, got {self.component_floor!r}")
+        if self.missing and self.noise == "poisson":
+            raise ValueError('missing: expected whole pixels with noise="poisson"; mask those with missing entries')
 
     # ------------------------------------------------------------------ the program
 
     def __call__(self, y=None, *, n_units: int, row_factor=None) -> None:
         """The program of inference: scores integrated out. ``y`` is (unit, channel)."""
-        components, mean, noise_scale = self._globals()
+        components, mean, spread = self._globals()
         if self.noise == "two-way":
             row_factor = jnp.ones(n_units) if row_factor is None else row_factor
-            noise_scale = noise_scale * jnp.sqrt(jnp.asarray(self.column_factor))
-        likelihood = NormalFactors(components, mean, noise_scale, row_factor=row_factor, missing=self.missing)
+            spread = spread * jnp.sqrt(jnp.asarray(self.column_factor))
+        if self.noise == "poisson":
+            likelihood: Any = PoissonFactors(components, mean, spread)
+        else:
+            likelihood = NormalFactors(components, mean, spread, row_factor=row_factor, missing=self.missing)
         with numpyro.plate("unit", n_units):
             numpyro.sample("y", likelihood, obs=y)
 
     def joint(self, y=None, *, n_units: int) -> None:
         """The same model as in a paper, every pixel's scores an ordinary latent variable; row factor 1."""
-        components, mean, noise_scale = self._globals()
+        components, mean, spread = self._globals()
         if self.noise == "two-way":
-            noise_scale = noise_scale * jnp.sqrt(jnp.asarray(self.column_factor))
+            spread = spread * jnp.sqrt(jnp.asarray(self.column_factor))
         with numpyro.plate("unit", n_units):
             score = numpyro.sample("score", dist.Normal(jnp.zeros(self.n_components), 1.0).to_event(1))
-            numpyro.sample("y", dist.Normal(mean + score @ components, noise_scale).to_event(1), obs=y)
+            if self.noise == "poisson":
+                level = numpyro.sample("brightness", dist.Gamma(spread, spread)) * jnp.exp(mean).sum()
+                rate = level[:, None] * jax.nn.softmax(mean + score @ components)
+                numpyro.sample("y", dist.Poisson(rate).to_event(1), obs=y)
+            else:
+                numpyro.sample("y", dist.Normal(mean + score @ components, spread).to_event(1), obs=y)
 
     def _globals(self):
+        """Components, mean, and the scale of the noise or, of counts, the shape of the brightness."""
         if not self.bound:
             raise ValueError("the priors have no scale yet: call model.bind(data) first (bu.fit does it for you)")
         level, location = jnp.asarray(self.noise_level), jnp.asarray(self.mean_location)
@@ -129,10 +156,15 @@ class ProbabilisticPCA:
         scale = jnp.broadcast_to(level, (n_channels,))
         if self.noise == "two-way":
             scale = scale * jnp.sqrt(jnp.asarray(self.column_factor))
-        prior = Loadings(self.n_components, scale, self.dof, self.component_floor / n_channels)
+        if self.noise == "poisson" and self.n_components:
+            prior: Loadings = TurnedLoadings(scale, self.dof, self.component_floor / n_channels, self.reference)
+        else:
+            prior = Loadings(self.n_components, scale, self.dof, self.component_floor / n_channels)
         components = numpyro.sample("components", prior) if self.n_components else jnp.zeros((0, n_channels))
         mean_scale = jnp.broadcast_to(jnp.asarray(self.mean_scale), (n_channels,))
         mean = numpyro.sample("mean", dist.Normal(location, mean_scale).to_event(1))
+        if self.noise == "poisson":
+            return components, mean, numpyro.sample("brightness_shape", dist.LogNormal(np.log(10.0), 1.0))
         variance = dist.InverseGamma(jnp.full(level.shape, _NOISE_SHAPE), _NOISE_SHAPE * level**2)
         noise = dist.TransformedDistribution(variance, PowerTransform(0.5))
         return components, mean, numpyro.sample("noise_scale", noise.to_event(level.ndim))
@@ -160,22 +192,36 @@ class ProbabilisticPCA:
             "mean": ("channel",),
             "noise_scale": ("channel",) if self.noise == "diagonal" else (),
             "score": ("component",),
+            "brightness": (),
+            "brightness_shape": (),
         }
 
     @property
+    def likelihood(self) -> str:
+        """Law of the data: "poisson" asks for counts."""
+        return "poisson" if self.noise == "poisson" else "normal"
+
+    @property
     def latent(self) -> str | None:
-        """Name of the latent that the likelihood integrates out."""
-        return "score" if self.n_components else None
+        """Name of the latent that the likelihood integrates out; the first of them where there is a brightness."""
+        return "score" if self.n_components or self.noise == "poisson" else None
+
+    def latents(self, values) -> dict[str, Any]:
+        """The latents of every unit by name, from their last axis."""
+        if self.noise != "poisson":
+            return {"score": values}
+        scores = {"score": values[..., :-1]} if self.n_components else {}
+        return {**scores, "brightness": values[..., -1]}
 
     @property
     def missing_entries(self) -> bool:
         """With ``mask="finite"`` single entries that are not finite are integrated out, not whole pixels left out."""
-        return self.missing or not self.bound
+        return self.noise != "poisson" and (self.missing or not self.bound)
 
     @property
     def gaussian(self) -> bool:
         """Whether a normal guide can fit the posterior: not while components can be turned."""
-        return self.n_components == 0
+        return self.n_components == 0 or self.noise == "poisson"
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -184,7 +230,10 @@ class ProbabilisticPCA:
 
     @property
     def signal_free(self) -> ProbabilisticPCA:
-        """The same noise without any component, not bound yet: what an image without signal looks like."""
+        """The same noise without any component, not bound yet: what an image without signal looks like.
+
+        Of counts that is rank-one independence: the brightness of the pixel times the mean spectrum.
+        """
         return ProbabilisticPCA(0, noise=self.noise)
 
     def unit_covariates(self, data) -> dict[str, np.ndarray]:
@@ -207,44 +256,15 @@ class ProbabilisticPCA:
         """
         values = np.asarray(data)
         values = values if values.ndim == 2 else values.reshape(-1, values.shape[-1])
-        n_units, n_channels = values.shape
+        n_channels = values.shape[1]
         if self.n_components >= n_channels:
             raise ValueError(
                 f"n_components: expected fewer than the {n_channels} channels, got {self.n_components}: with as many, "
                 "nothing is left to tell the noise from"
             )
-        found, missing = _complete_moments(values)
-        variances = np.diag(found.covariance)
-        if not variances.any():
-            level = np.full(n_channels, 0.1) if self.noise == "diagonal" else 0.1
-            return replace(
-                self, mean_location=found.mean, mean_scale=1.0, noise_level=level, n_pixels=float(n_units),
-                column_factor=np.ones(n_channels) if self.noise == "two-way" else None,
-            )  # fmt: skip
-        column = None
-        if self.noise == "two-way":
-            if np.nanmin(values) < 0:
-                raise ValueError(
-                    'noise="two-way" expects counts or other data that are never negative, got '
-                    f"{np.nanmin(values):.4g}: use noise='diagonal'"
-                )
-            column = found.mean + 0.5 / n_units
-            column = column / column.mean()
-        width = np.sqrt(column) if column is not None else np.ones(n_channels)
-        start = most_likely(_scaled(found, width), self.n_components, diagonal=self.noise == "diagonal", tolerance=1e-2)
-        floor = 1e-6 * np.sqrt(variances.max())
-        reference = start["components"] * width
-        return replace(
-            self,
-            missing=missing,
-            mean_location=found.mean,
-            mean_scale=float(np.sqrt(found.eigenvalues[0])),
-            noise_level=np.maximum(start["noise_scale"], floor) if self.noise == "diagonal"
-            else max(float(start["noise_scale"]), floor),
-            column_factor=column,
-            n_pixels=float(n_units),
-            reference=_largest_positive(principal_axes(reference)[0]),
-        )  # fmt: skip
+        if self.noise == "poisson":
+            return replace(self, **counts.priors(values, self.n_components))
+        return replace(self, **normal_priors(values, self.n_components, self.noise))
 
     @property
     def visible_share(self) -> float:
@@ -252,10 +272,13 @@ class ProbabilisticPCA:
         return float(np.sqrt(len(np.asarray(self.mean_location)) / float(self.n_pixels)))
 
     def initial(self, data) -> dict[str, np.ndarray]:
-        """Maximum likelihood, of the covariance of complete pixels."""
+        """Maximum likelihood, of the covariance of complete pixels; correspondence analysis of counts."""
         values = np.asarray(data)
+        if self.noise == "poisson":
+            start = counts.correspondence(values, self.n_components)
+            return {name: value for name, value in start.items() if self.n_components or name != "components"}
         width = self._width
-        start = most_likely(_scaled(_complete_moments(values)[0], width), self.n_components, self.noise == "diagonal")
+        start = most_likely(scaled(complete_moments(values)[0], width), self.n_components, self.noise == "diagonal")
         start["components"], start["mean"] = start["components"] * width, start["mean"] * width
         start["noise_scale"] = np.maximum(start["noise_scale"], 1e-3 * np.asarray(self.noise_level))
         if not self.n_components:
@@ -268,8 +291,22 @@ class ProbabilisticPCA:
         n_channels = len(np.asarray(self.mean_location))
         return np.ones(n_channels) if self.column_factor is None else np.sqrt(np.asarray(self.column_factor))
 
-    def gibbs(self, data, covariates: dict[str, Any]) -> FactorSampler:
-        """The exact sampler of the posterior, for :mod:`bayesunmix.inference.gibbs`."""
+    @property
+    def gibbs(self) -> Any:
+        """The exact sampler of the posterior, for :mod:`bayesunmix.inference.gibbs`; counts have none.
+
+        A function of data and covariates.
+
+        Raises
+        ------
+        AttributeError
+            For counts, so that the engine takes its own methods.
+        """
+        if self.noise == "poisson":
+            raise AttributeError('noise="poisson" has no Gibbs sampler: use bu.SVI() or bu.NUTS()')
+        return self._sampler
+
+    def _sampler(self, data, covariates: dict[str, Any]) -> FactorSampler:
         values, width = np.asarray(data), self._width
         start = self.initial(values)
         start = {"components": np.zeros((0, len(width))), **start}
@@ -299,24 +336,17 @@ class ProbabilisticPCA:
         ``values`` hold ``components`` (..., component, channel), ``noise_scale`` and perhaps ``score``
         (unit, component) of the same turn.
         """
+        reference = None if self.reference is None else np.asarray(self.reference)
+        if self.noise == "poisson":
+            values = counts.count_axes(values, reference if self.n_components else None)
         if not self.n_components:
             return {name: value for name, value in values.items() if name not in ("components", "score")}
-        reference = None if self.reference is None else np.asarray(self.reference)
-        components, turn = principal_axes(np.asarray(values["components"]), reference)
-        variance = (components**2).sum(-1)
+        found = values if self.noise == "poisson" else normal_axes(values, reference)
         noise = np.asarray(values["noise_scale"])
         squared = (noise**2).mean(-1) if self.noise == "diagonal" else noise**2
         visible = self.visible_share * squared
-        found = {
-            **values,
-            "components": components,
-            "direction": components / np.sqrt(variance)[..., None],
-            "explained_variance": variance,
-            "n_above_noise": (variance > visible[..., None]).sum(-1).astype(np.float64),
-        }
-        if "score" in values:
-            found["score"] = np.asarray(values["score"]) @ turn
-        return found
+        above = (found["explained_variance"] > visible[..., None]).sum(-1)
+        return {**found, "n_above_noise": above.astype(np.float64)}
 
     def describe(self) -> str:
         """The priors in plain words, a line each."""
@@ -330,6 +360,16 @@ class ProbabilisticPCA:
         if not self.bound:
             lines.append("Mean and noise: scale taken from the data when the model is fitted.")
             return "\n".join(lines)
+        if self.noise == "poisson":
+            lines[0] = (
+                f"Counts: every pixel has a brightness and a composition, whose logarithm is a mean plus {count}."
+            )
+            scale = float(np.asarray(self.mean_scale))
+            lines.append(
+                f"Mean: logarithm of the counts, normal about that of the data, standard deviation {scale:.3g}."
+            )
+            lines.append("Brightness: gamma with mean 1, its shape log-normal about 10 (1.4 to 71 with 95 %).")
+            return "\n".join(lines)
         scale = float(np.max(np.asarray(self.mean_scale)))
         lines.append(f"Mean: normal about the mean of the data, with standard deviation {scale:.3g} in every channel.")
         level = float(np.sqrt(np.mean(np.square(self.noise_level))))
@@ -342,28 +382,4 @@ class ProbabilisticPCA:
         return "\n".join(lines)
 
 
-_NOISE = ("isotropic", "diagonal", "two-way")
-
-
-def _complete_moments(values: np.ndarray) -> tuple[Moments, bool]:
-    """Moments, and whether entries are missing; those are then filled with the mean of their channel."""
-    found = moments(values)
-    if found.count == len(values):
-        return found, False
-    centre = np.nan_to_num(np.nanmean(values, axis=0))
-    return moments(np.where(np.isfinite(values), values, centre)), True
-
-
-def _scaled(found: Moments, width: np.ndarray) -> Moments:
-    """Moments of channels divided by ``width``."""
-    if np.all(width == 1.0):
-        return found
-    return Moments(found.count, found.mean / width, found.covariance / np.outer(width, width))
-
-
-def _largest_positive(components: np.ndarray) -> np.ndarray:
-    """The same axes with a positive largest entry."""
-    if not len(components):
-        return components
-    largest = np.take_along_axis(components, np.abs(components).argmax(-1)[:, None], axis=-1)
-    return components * np.where(largest < 0, -1.0, 1.0)
+_NOISE = ("isotropic", "diagonal", "two-way", "poisson")

@@ -1,0 +1,63 @@
+"""Numbers of the priors of normal factors, from the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bayesunmix.data.moments import Moments, moments
+from bayesunmix.models._principal_axes import largest_positive, most_likely, principal_axes
+
+
+def normal_priors(values: np.ndarray, n_components: int, noise: str) -> dict[str, Any]:
+    """Priors of mean and noise, column factor, and the axes that decide signs; ``values`` are (pixel, channel)."""
+    n_units, n_channels = values.shape
+    found, missing = complete_moments(values)
+    variances = np.diag(found.covariance)
+    if not variances.any():
+        return {
+            "mean_location": found.mean,
+            "mean_scale": 1.0,
+            "noise_level": np.full(n_channels, 0.1) if noise == "diagonal" else 0.1,
+            "n_pixels": float(n_units),
+            "column_factor": np.ones(n_channels) if noise == "two-way" else None,
+        }
+    column = None
+    if noise == "two-way":
+        if np.nanmin(values) < 0:
+            raise ValueError(
+                'noise="two-way" expects counts or other data that are never negative, got '
+                f"{np.nanmin(values):.4g}: use noise='diagonal'"
+            )
+        column = found.mean + 0.5 / n_units
+        column = column / column.mean()
+    width = np.sqrt(column) if column is not None else np.ones(n_channels)
+    start = most_likely(scaled(found, width), n_components, diagonal=noise == "diagonal", tolerance=1e-2)
+    floor = 1e-6 * np.sqrt(variances.max())
+    level = start["noise_scale"]
+    return {
+        "missing": missing,
+        "mean_location": found.mean,
+        "mean_scale": float(np.sqrt(found.eigenvalues[0])),
+        "noise_level": np.maximum(level, floor) if noise == "diagonal" else max(float(level), floor),
+        "column_factor": column,
+        "n_pixels": float(n_units),
+        "reference": largest_positive(principal_axes(start["components"] * width)[0]),
+    }
+
+
+def complete_moments(values: np.ndarray) -> tuple[Moments, bool]:
+    """Moments, and whether entries are missing; those are then filled with the mean of their channel."""
+    found = moments(values)
+    if found.count == len(values):
+        return found, False
+    centre = np.nan_to_num(np.nanmean(values, axis=0))
+    return moments(np.where(np.isfinite(values), values, centre)), True
+
+
+def scaled(found: Moments, width: np.ndarray) -> Moments:
+    """Moments of channels divided by ``width``."""
+    if np.all(width == 1.0):
+        return found
+    return Moments(found.count, found.mean / width, found.covariance / np.outer(width, width))
