@@ -208,7 +208,7 @@ class PoissonFactors(dist.Distribution):
             weight, share = jax.nn.softmax(log_weight, axis=0) * valid, jnp.exp(log_share)
             total = rule.value.sum(1)
             left = rule.value - total[:, None] * share
-            lifted = jnp.concatenate([jnp.ones_like(z[..., :1]), z], axis=-1)
+            lifted = jnp.concatenate([jnp.ones((*z.shape[:-1], 1), z.dtype), z], axis=-1)
             mean = jnp.einsum("sn,snk,snp->nkp", weight, lifted, left)
             rows = []
             for k, j in pairs:
