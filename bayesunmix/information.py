@@ -23,7 +23,8 @@ def relative_entropy(fitted: Fit, baseline: Fit | None = None, *, seed: Any = 0)
     fitted : Fit
     baseline : Fit, optional
         What stands for no signal, fitted to the same data; of a model with ``n_components`` the same model
-        without any (mean spectrum and noise only) when left out, which is then fitted here.
+        without any when left out, which is then fitted here: mean spectrum and noise only or, of
+        ``ProbabilisticPCA(noise="poisson")``, the product of a row and a column factor (rank-one independence).
     seed : int or JAX key
         Of that fit.
 

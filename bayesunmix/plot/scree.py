@@ -72,7 +72,10 @@ def scree(fit: Any, *, prob: float = 0.9, ax: Axes | None = None) -> Figure | Ax
         ax.set_xlim(0.5, len(rank) + 0.5)
         ax.set_xlabel("component")
         units = fit.units.attrs.get("units")
-        ax.set_ylabel(plain(f"variance, ({units})²") if units not in (None, "", "1") else "variance")
+        if getattr(fit.model, "likelihood", "normal") == "poisson":
+            ax.set_ylabel("principal inertia")
+        else:
+            ax.set_ylabel(plain(f"variance, ({units})²") if units not in (None, "", "1") else "variance")
         count = _count(posterior["n_above_noise"].values)
         ax.legend(
             title=count, alignment="left", loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, ncols=3,
