@@ -139,9 +139,12 @@ class PoissonFactors(dist.Distribution):
     def _weighted(self, rule: Rule):
         """Scores (points, units, K), their log weights (points, units), and the log shares there."""
         z, log_density = normal_points.points(rule.frame, self._local(rule.frame.centre, rule.value).slope)
-        log_share = jax.nn.log_softmax(self.mean_ + z @ self.components)
+        logits = self.mean_ + z @ self.components
+        norm = logsumexp(logits, axis=-1)
+        # Linear in the scores but for the norm: no product of points, units and channels.
+        height = rule.value @ self.mean_ + (z * (rule.value @ self.components.T)).sum(-1) - rule.value.sum(1) * norm
         prior = -0.5 * ((z**2).sum(-1) + z.shape[-1] * _LOG_2PI)
-        return z, (rule.value * log_share).sum(-1) + prior - log_density, log_share
+        return z, height + prior - log_density, logits - norm[..., None]
 
     def _in_chunks(self, fn, rule: Rule):
         """``fn`` over some units of a rule at a time, so that what it holds does not grow with the image."""
