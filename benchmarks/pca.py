@@ -332,7 +332,8 @@ def large(side: int, n_channels: int, n_components: int) -> None:
             f"its defaults ({fit.posterior.sizes['chain']} x {fit.posterior.sizes['draw']} draws) and scikit-learn's "
             '`PCA(svd_solver="covariance_eigh")` in turn. Memory is what the peak of the process rose by during '
             "`bu.fit`, "
-            "the image itself and what ran before not counted.",
+            "the image itself and what ran before not counted. Threads of the linear algebra: "
+            f"{os.environ.get('OPENBLAS_NUM_THREADS', 'all')}, on {os.cpu_count()} cores that others used too.",
             "",
             *table(
                 [
