@@ -155,10 +155,14 @@ def _decide(table: pd.DataFrame, sizes: dict[str, int], error: dict[str, float])
     # The rule turns on 2 dse and never on less than TIE, so that is what the numerical error is held against.
     scale = {name: max(TIE / 2.0, float(table.loc[name, "dse"])) for name in error}
     behind = {name: float(table.loc[name, "elpd_diff"]) for name in error}
+    best = table.index[0]
+    tied = [best, *(name for name in error if behind[name] < 2.0 * scale[name])]
+    preferred = min(tied, key=lambda name: sizes[name])
     doubtful = [
         name
         for name in error
-        if error[name] > _ERROR_SHARE * scale[name] and behind[name] - 3.0 * error[name] < 2.0 * scale[name]
+        if error[name] > _ERROR_SHARE * scale[name]
+        and _could_decide(behind[name], 3.0 * error[name], 2.0 * scale[name], sizes[name] - sizes[preferred])
     ]
     if doubtful:
         worst = max(doubtful, key=lambda name: error[name] / scale[name])
@@ -166,13 +170,21 @@ def _decide(table: pd.DataFrame, sizes: dict[str, int], error: dict[str, float])
             f"No verdict: the numerical error of the difference to {worst} ({error[worst]:.2g} nats) exceeds a "
             f"tenth of its standard error ({table.loc[worst, 'dse']:.2g})."
         )
-    best = table.index[0]
-    tied = [best, *(name for name in error if behind[name] < 2.0 * scale[name])]
-    preferred = min(tied, key=lambda name: sizes[name])
     if len(tied) == 1:
         return preferred, f"Prefer {_in_words([best])}: clearly better than every other."
     words = _in_words(sorted(tied, key=lambda name: sizes[name]))
     return preferred, f"{words} are indistinguishable: prefer {_size(preferred)[0]}, the smallest."
+
+
+def _could_decide(behind: float, error: float, tie: float, larger: int) -> bool:
+    """Whether another value within the numerical error could change which model is preferred.
+
+    Of models that are tied any could. One that is behind could by catching up, but if it is larger than the preferred
+    model only by being clearly better.
+    """
+    if behind < tie:
+        return True
+    return error - behind > tie if larger > 0 else behind - error < tie
 
 
 def _on_clusters(table: pd.DataFrame, sizes: dict[str, int], clustered: dict[str, float]) -> str:

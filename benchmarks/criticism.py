@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from scipy.stats import spearmanr
+from scipy.stats import mannwhitneyu, spearmanr
 
 import bayesunmix as bu
 from bayesunmix.compare import TIE, difference_error
@@ -82,6 +82,7 @@ class Kept:
         return self._rows[name]
 
 
+SPIKE = 8.0  # noise standard deviations
 METHOD = bu.SVI(sample_if_needed=False)
 
 
@@ -113,9 +114,9 @@ def dose(clean: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarra
 
 
 def spikes(clean: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """0.1 % of the values are raised by 8 noise standard deviations."""
+    """0.1 % of the values are raised by ``SPIKE`` noise standard deviations."""
     hit = rng.uniform(size=clean.shape) < 1e-3
-    return clean + rng.normal(0, noise, clean.shape) + 8 * noise * hit
+    return clean + rng.normal(0, noise, clean.shape) + SPIKE * noise * hit
 
 
 def dead(clean: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
@@ -140,34 +141,62 @@ FAILURES: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def localised(name: str, found: xr.Dataset) -> float:
-    """1 where the maps of ``bu.check`` point at the fault; NaN for faults that are everywhere."""
-    side = found.sizes["y"]
+# The map that points at a fault, chosen beforehand.
+MAPS = {
+    "fourth phase in a corner": "p_neighbours",
+    "energy shift": "p_autocorrelation",
+    "doubled dose": "p_value",
+    "spikes": "p_largest",
+}
+
+
+def where_it_is(name: str, clean: np.ndarray, values: np.ndarray, noise: float) -> np.ndarray:
+    """Pixels (y, x) that hold the fault; of a drift those near its ends."""
+    side = len(clean)
     inside = np.zeros((side, side), bool)
-    if name == "dead channel":
-        return float(int(found["p_channel"].argmin("channel")) == found.sizes["channel"] // 2)
     if name == "fourth phase in a corner":
         inside[: side // 4, : side // 4] = True
+    elif name == "energy shift":
+        inside[: side // 4] = inside[-(side // 4) :] = True
     elif name == "doubled dose":
         inside[side // 2 : side // 2 + 2] = True
     else:
-        return np.nan
-    # A pixel is flagged by the smallest of its p-values times their number; most of the fault is, little else.
-    maps = [found[one].values for one in ("p_value", "p_autocorrelation", "p_largest", "p_neighbours")]
-    flagged = len(maps) * np.min(maps, axis=0) < 0.05
-    return float(flagged[inside].mean() > 0.5 and flagged[~inside].mean() < 0.15)
+        inside = (values - clean).max(-1) > 0.75 * SPIKE * noise
+    return inside
+
+
+def localised(name: str, found: xr.Dataset, inside: np.ndarray) -> dict[str, float]:
+    """Whether the maps of ``bu.check`` point at the fault.
+
+    ``area`` is the probability that a pixel with the fault has the smaller p of two (area under the ROC curve), and
+    ``where`` is 1 when that is beyond chance at p < .001 (Mann and Whitney). Of a dead channel ``where`` says whether
+    it has the smallest p of all.
+    """
+    if name == "dead channel":
+        return {
+            "area": np.nan,
+            "where": float(int(found["p_channel"].argmin("channel")) == found.sizes["channel"] // 2),
+        }
+    if name not in MAPS:
+        return {"area": np.nan, "where": np.nan}
+    p = found[MAPS[name]].values
+    test = mannwhitneyu(p[inside], p[~inside], alternative="less")
+    pairs = inside.sum() * (~inside).sum()
+    return {"area": float(1.0 - test.statistic / pairs), "where": float(test.pvalue < 1e-3)}
 
 
 def one_failure(name: str, run: int, args: argparse.Namespace) -> dict:
     """p-values of the tests of one image."""
     rng = np.random.default_rng([run, list(FAILURES).index(name)])
     clean, _ = mixtures(3, args.side, args.channels, rng)
-    values = FAILURES[name](clean, noise_for(clean, args.decibel), rng)
+    noise = noise_for(clean, args.decibel)
+    values = FAILURES[name](clean, noise, rng)
     image = xr.DataArray(values, dims=("y", "x", "channel"))
     fit = bu.fit(bu.models.LinearUnmixing(3), image, METHOD, seed=run, progress=False)
     found = bu.check(fit, draws=20, seed=run)
     p = {str(test): float(found["test_p"].sel(test=test)) for test in found["test"].values}
-    return {"fault": name, "run": run, "p": p, "where": localised(name, found), "ok": int(fit.converged)}
+    where = localised(name, found, where_it_is(name, clean, values, noise))
+    return {"fault": name, "run": run, "p": p, "ok": int(fit.converged), **where}
 
 
 def failures(args: argparse.Namespace, kept: Kept) -> tuple[list[str], list[dict]]:
@@ -178,8 +207,8 @@ def failures(args: argparse.Namespace, kept: Kept) -> tuple[list[str], list[dict
         for run in range(args.runs * (args.rights if name == "nothing" else 1))
     ]
     tests = list(rows[0]["p"])
-    lines = ["| planted | runs | fits that passed | any test | localised | " + " | ".join(tests) + " |"]
-    lines.append("|---" * (5 + len(tests)) + "|")
+    lines = ["| planted | runs | fits that passed | any test | localised | area | " + " | ".join(tests) + " |"]
+    lines.append("|---" * (6 + len(tests)) + "|")
     for name in args.faults:
         own = [row for row in rows if row["fault"] == name]
         p = np.array([[row["p"][test] for test in tests] for row in own])
@@ -187,10 +216,11 @@ def failures(args: argparse.Namespace, kept: Kept) -> tuple[list[str], list[dict
         # Of several tests the smallest p counts, times their number.
         some = p.min(1) * len(tests) < LEVEL
         where = np.array([row["where"] for row in own])
-        told = "" if np.isnan(where).all() else f"{np.nanmean(where):.2f}"
+        area = np.array([row["area"] for row in own])
+        told = ["" if np.isnan(x).all() else f"{np.nanmean(x):.2f}" for x in (where, area)]
         cells = " | ".join(f"{share:.2f}" for share in alarm.mean(0))
         passed = np.mean([row["ok"] for row in own])
-        lines.append(f"| {name} | {len(own)} | {passed:.2f} | {some.mean():.2f} | {told} | {cells} |")
+        lines.append(f"| {name} | {len(own)} | {passed:.2f} | {some.mean():.2f} | {told[0]} | {told[1]} | {cells} |")
     return lines, rows
 
 

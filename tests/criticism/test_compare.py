@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 import bayesunmix as bu
-from bayesunmix.compare import _in_words, difference_error, stack
+from bayesunmix.compare import _could_decide, _in_words, difference_error, stack
 from bayesunmix.models import LinearUnmixing
 
 SPECTRA = 0.2 + np.abs(np.sin(np.linspace(0.1, 3.0, 16) * np.array([[1.0], [2.3]])))
@@ -201,6 +201,21 @@ def test_no_verdict_while_the_numerical_error_is_large(make_fit, flat_data, monk
     table = bu.compare(exact(make_fit, flat_data))
     assert table.attrs["preferred"] is None
     assert table.attrs["verdict"].startswith("No verdict")
+
+
+@pytest.mark.parametrize(
+    ("larger", "behind", "decides"),
+    [
+        (-1, 11.0, False),  # a smaller model stays behind
+        (-1, 9.0, True),  # it could catch up
+        (0, 3.0, True),  # the preferred one, tied with the best
+        (1, 3.0, True),  # a larger one that is tied
+        (1, 5.0, False),  # a larger one behind would have to win
+    ],
+)
+def test_only_errors_that_could_change_the_preference_forbid_it(larger: int, behind: float, decides: bool) -> None:
+    """Ties end at 4 nats; three numerical errors are 6."""
+    assert _could_decide(behind, 6.0, 4.0, larger) is decides
 
 
 def test_other_data_masks_sizes_and_units_are_refused(make_fit, flat_data) -> None:
