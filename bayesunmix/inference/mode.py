@@ -92,7 +92,9 @@ def ascend(program, z: np.ndarray, data: Data, index, key, more: int = 1, tell=l
         decrements.append(decrement)
         tell(f"mode: step {taken + 1}, {decrement:.2g} to go")
         stalled = len(decrements) > _STALLED and decrement > 0.5 * min(decrements[:-_STALLED])
-        if decrement < _DECREMENT or (definite and stalled):
+        # A saddle is left by a step that is not short; along a flat direction the sign of the curvature is noise.
+        short = decrement < _CLOSE**2 * len(z)
+        if decrement < _DECREMENT or (stalled and (definite or short)):
             break
         length = _line_search(program, z, factor @ white, decrement, frozen)
         if length == 0.0:
