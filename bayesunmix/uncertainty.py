@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,8 +50,8 @@ def uncertainty(fit: Fit, unit: str = "same", draws: int = 200, seed: int | jax.
     Returns
     -------
     xarray.Dataset
-        ``mean``, ``epistemic``, ``aleatoric``, ``total`` as standard deviations in the units of the data; on
-        the data's coordinates, NaN where masked, for ``unit="same"``, and per channel for ``unit="new"``.
+        ``mean``, ``epistemic``, ``aleatoric``, ``total`` as standard deviations in the units and precision of the
+        data; on its coordinates, NaN where masked, for ``unit="same"``, and per channel for ``unit="new"``.
 
     Raises
     ------
@@ -70,27 +71,36 @@ def uncertainty(fit: Fit, unit: str = "same", draws: int = 200, seed: int | jax.
     with native_precision():
         chosen = fit.draws(draws)
         if unit == "same":
-            rows = np.empty((*units.values.shape, 3))
+            # Four numbers a value are the whole image four times over: no more precise than the data.
+            parts = {name: np.empty(units.values.shape, units.values.dtype) for name in _MEANING[unit]}
             key_points, key_draws = jax.random.split(as_key(seed))
             for part, chunk in chunks(chosen, units.values, fit.covariates, key_points):
                 found = prediction_pass(*chosen, chunk, jax.random.fold_in(key_draws, part.start))
-                rows[part] = np.stack([found.mean, found.variance_mean, found.mean_variance], axis=-1)
-            split = units.to_map(rows, (*units.inner_dims, "part"))
+                for name, values in _split(found.mean, found.variance_mean, found.mean_variance).items():
+                    parts[name][part] = values
+            maps = {name: units.to_map(parts.pop(name), units.inner_dims) for name in tuple(parts)}
         else:
             _refuse_dependence(fit)
-            moments = np.stack(_population(*chosen, fit.covariates, units.values.shape[1:]), axis=-1)
+            moments = _population(*chosen, fit.covariates, units.values.shape[1:])
             known = {d: c for d, c in units.coords.items() if d in units.inner_dims}
-            split = xr.DataArray(moments, dims=(*units.inner_dims, "part"), coords=known)
-    mean, epistemic, aleatoric = (split.isel(part=i) for i in range(3))
-    parts: dict[str, xr.DataArray] = {
-        "mean": mean,
-        "epistemic": epistemic**0.5,
-        "aleatoric": aleatoric**0.5,
-        "total": (epistemic + aleatoric) ** 0.5,
-    }
+            maps = {
+                name: xr.DataArray(values, dims=units.inner_dims, coords=known)
+                for name, values in _split(*moments).items()
+            }
     own = {"units": units.attrs["units"]} if "units" in units.attrs else {}
-    arrays = {name: part.assign_attrs(long_name=_MEANING[unit][name], **own) for name, part in parts.items()}
+    arrays = {name: one.assign_attrs(long_name=_MEANING[unit][name], **own) for name, one in maps.items()}
     return xr.Dataset(arrays, attrs={"unit": unit, "draws": chosen.size})
+
+
+def _split(mean: Any, variance_of_mean: Any, mean_variance: Any) -> dict[str, np.ndarray]:
+    """The parts by name, as standard deviations."""
+    mean, epistemic, aleatoric = (np.asarray(x, np.float64) for x in (mean, variance_of_mean, mean_variance))
+    return {
+        "mean": mean,
+        "epistemic": np.sqrt(epistemic),
+        "aleatoric": np.sqrt(aleatoric),
+        "total": np.sqrt(epistemic + aleatoric),
+    }
 
 
 @partial(jax.jit, static_argnames=("program", "shape"))
