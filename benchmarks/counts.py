@@ -34,12 +34,25 @@ def covered(low, high, truth) -> np.ndarray:
     return (low <= truth) & (truth <= high)
 
 
+def model_of_counts(n_endmembers: int, template: xr.DataArray, counts: float, **settings):
+    """The model for Poisson counts, bound to a prior that gives about so many a pixel."""
+    model = bu.models.LinearUnmixing(n_endmembers, likelihood="poisson", **settings).bind(template.values)
+    channels = template.sizes["channel"]
+    # A half-normal has mean .8 scales.
+    return dataclasses.replace(model, endmember_scale=np.full(channels, counts / (0.8 * channels)))
+
+
 def one_image(model, template: xr.DataArray, method, seed: int) -> dict[str, float]:
-    """Simulate, fit, and compare with the truth under the best matching of labels."""
+    """Simulate, fit, and compare with the truth."""
     image, truth = bu.simulate(model, like=template, seed=1000 + seed)
     start = time.perf_counter()
     fit = bu.fit(model, image, method, seed=seed, progress=False)
     wall = time.perf_counter() - start
+    return scored(fit, truth, seed) | {"seconds": wall}
+
+
+def scored(fit: bu.Fit, truth: xr.Dataset, seed: int) -> dict[str, float]:
+    """How much of the truth 90 % intervals hold, under the best matching of labels."""
     draws = fit.posterior.stack(sample=("chain", "draw")).transpose("sample", ...)
     spectra, true = draws["endmembers"].values, truth["endmembers"].values
     match = linear_sum_assignment(((spectra.mean(0)[:, None] - true[None]) ** 2).sum(-1))[1]
@@ -66,7 +79,6 @@ def one_image(model, template: xr.DataArray, method, seed: int) -> dict[str, flo
         "converged": float(fit.converged),
         "sampled": float("rhat" in fit.diagnostics),
         "mc_shift": float(fit.diagnostics["mc_shift"].max()),
-        "seconds": wall,
     }
     return row
 
@@ -87,13 +99,12 @@ def main() -> None:
     args = parser.parse_args()
     template = xr.DataArray(np.zeros((args.side, args.side, args.channels)), dims=("y", "x", "channel"))
     alpha = "learned" if args.concentration == "learned" else float(args.concentration)
-    model = bu.models.LinearUnmixing(
-        args.n_endmembers, likelihood=args.likelihood, brightness=args.brightness, concentration=alpha
-    ).bind(template.values)
+    settings = {"brightness": args.brightness, "concentration": alpha}
     if args.likelihood == "poisson":
-        # A half-normal has mean .8 scales.
-        level = args.counts / (0.8 * args.channels)
-        model = dataclasses.replace(model, endmember_scale=np.full(args.channels, level))
+        model = model_of_counts(args.n_endmembers, template, args.counts, **settings)
+    else:
+        model = bu.models.LinearUnmixing(args.n_endmembers, likelihood=args.likelihood, **settings)
+        model = model.bind(template.values)
     method = bu.SVI() if args.method == "svi" else bu.NUTS(draws=300, warmup=200, chains=2)
     rows = earlier(args)
     for seed in range(args.first + len(rows), args.first + args.cubes):

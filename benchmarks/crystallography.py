@@ -4,15 +4,14 @@
     python benchmarks/crystallography.py coverage --lattices 10
     python benchmarks/crystallography.py count --lattices 10
     python benchmarks/crystallography.py atoms --images 10
-    python benchmarks/crystallography.py speed --atoms 100000
 
 ``calibration`` draws parameters and vectors from the prior of small mixtures, with and without known errors, by
 ``bu.calibrate``. ``coverage`` fits ``GaussianMixture`` to the neighbour vectors of two-phase and four-variant lattices
 at three position errors, and scikit-learn's k-means and GaussianMixture (which knows of no errors) to the same vectors;
 memberships by the true parameters are the best there can be. ``count`` compares numbers of classes by WAIC. ``atoms``
-finds atoms in simulated images and holds position errors against the Cramer-Rao bound of the whole image. ``speed``
-times a plain mixture against scikit-learn's, turn by turn. Standard errors are computed across lattices or images.
-Tables go to ``benchmarks/results/``.
+finds atoms in simulated images and holds position errors against the Cramer-Rao bound of the whole image.
+Standard errors are computed across lattices or images. Tables go to ``benchmarks/results/``. Speed beside
+scikit-learn's mixture: ``python -m benchmarks classes``.
 """
 
 from __future__ import annotations
@@ -305,51 +304,15 @@ def atoms(args) -> tuple[str, list[str]]:
     return title, _columns(rows, names)
 
 
-def speed(args) -> tuple[str, list[str]]:
-    """Wall time of ours (posterior included) and scikit-learn's (a point), turn by turn, and their likelihoods."""
-    from sklearn.mixture import GaussianMixture
-
-    rng = np.random.default_rng(0)
-    means = 3.0 * rng.normal(size=(8, 8))
-    label = rng.integers(8, size=args.atoms)
-    y = means[label] + rng.normal(size=(args.atoms, 8))
-    rows = []
-    for turn in range(args.turns):
-        start = time.perf_counter()
-        fit = bu.fit(bu.models.GaussianMixture(8), y, seed=turn, progress=False)
-        ours = time.perf_counter() - start
-        start = time.perf_counter()
-        peer = GaussianMixture(8, random_state=turn, tol=1e-5, max_iter=300).fit(y)
-        theirs = time.perf_counter() - start
-        few = y[:5000]
-        mine = float(np.mean(bu.log_likelihood(fit, few).values))
-        rows.append({"turn": turn, "ours": ours, "peer": theirs, "mine": mine, "its": peer.score(few)})
-        print(json.dumps(rows[-1]), fit.converged, flush=True)
-    title = (
-        f"{args.atoms} vectors of 8 numbers, 8 classes of any covariance, in turns. Ours with the posterior, its "
-        "with a point; the first turn of ours compiles."
-    )
-    names = {
-        "turn": "{turn}",
-        "bayesunmix (s)": "{ours:.1f}",
-        "scikit-learn (s)": "{peer:.1f}",
-        "log density a vector, ours": "{mine:.4f}",
-        "its": "{its:.4f}",
-    }
-    return title, _columns(rows, names)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("calibration", "coverage", "count", "atoms", "speed"))
+    parser.add_argument("what", choices=("calibration", "coverage", "count", "atoms"))
     parser.add_argument("--sets", type=int, default=100)
     parser.add_argument("--units", type=int, default=200, help="vectors of a calibration's data sets")
     parser.add_argument("--lattices", type=int, default=10)
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--side", type=int, default=28)
     parser.add_argument("--covariance", default="tied-positions", help="of the classes")
-    parser.add_argument("--atoms", type=int, default=100_000)
-    parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
     args.out.mkdir(exist_ok=True)

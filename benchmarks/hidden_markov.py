@@ -15,8 +15,10 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
@@ -44,46 +46,82 @@ def chain(rng: np.random.Generator, sequences: int, steps: int, transition: np.n
     return path
 
 
-def likelihood() -> None:
-    """Log-likelihood of a batch and of one long chain, emissions included."""
-    from dynamax.hidden_markov_model import hmm_filter
-    from hmmlearn.hmm import GaussianHMM
+class Chains(NamedTuple):
+    """Parameters of a chain of four states, and sequences (sequence, time) of it."""
 
-    states, lines = 4, []
-    transition = 0.9 * np.eye(states) + 0.1 / states
-    initial, means, scales = np.full(states, 1 / states), np.linspace(-2, 2, states), np.linspace(0.5, 1.2, states)
-    for sequences, steps in ((100, 1000), (1, 100_000)):
-        rng = np.random.default_rng(0)
+    initial: np.ndarray
+    transition: np.ndarray
+    means: np.ndarray
+    scales: np.ndarray
+    y: np.ndarray
+
+    @classmethod
+    def simulated(cls, seed: int, sequences: int, steps: int, states: int = 4) -> Chains:
+        rng = np.random.default_rng(seed)
+        transition = 0.9 * np.eye(states) + 0.1 / states
+        means, scales = np.linspace(-2, 2, states), np.linspace(0.5, 1.2, states)
         path = chain(rng, sequences, steps, transition)
         y = (means[path] + scales[path] * rng.normal(size=path.shape)).astype(np.float32).astype(np.float64)
-        peer = GaussianHMM(states, covariance_type="diag", implementation="scaling")
-        peer.startprob_, peer.transmat_, peer.means_ = initial, transition, means[:, None]
-        peer.covars_ = scales[:, None] ** 2
-        flat, lengths = y.reshape(-1, 1), [steps] * sequences
-        contestants = {"hmmlearn (scaling)": lambda a=(peer, flat, lengths): a[0].score(*a[1:])}
-        for name, dtype in (("float32", jnp.float32), ("float64", jnp.float64)):
-            with jax.enable_x64(True):
-                at = [jnp.asarray(v, dtype) for v in (initial, transition, means, scales, y)]
+        return cls(np.full(states, 1 / states), transition, means, scales, y)
 
-            @jax.jit
-            def ours(initial, transition, means, scales, y, steps=steps):
-                family = emissions.Normal(means[:, None], scales[:, None])
-                return HiddenMarkov(initial, transition, (family,), (steps,)).log_prob(y).sum()
 
-            @jax.jit
-            def dynamax(initial, transition, means, scales, y):
-                def one(y):
-                    log_p = jax.scipy.stats.norm.logpdf(y[:, None], means, scales)
-                    return hmm_filter(initial, transition, log_p).marginal_loglik
+def by_hmmlearn(chains: Chains) -> Callable[[], float]:
+    """Log-likelihood of all sequences, ready to be called."""
+    from hmmlearn.hmm import GaussianHMM
 
-                return jax.vmap(one)(y).sum()
+    peer = GaussianHMM(len(chains.initial), covariance_type="diag", implementation="scaling")
+    peer.startprob_, peer.transmat_, peer.means_ = chains.initial, chains.transition, chains.means[:, None]
+    peer.covars_ = chains.scales[:, None] ** 2
+    sequences, steps = chains.y.shape
+    flat, lengths = chains.y.reshape(-1, 1), [steps] * sequences
+    return lambda: peer.score(flat, lengths)
 
-            def run(fn, at):
-                with jax.enable_x64(True):
-                    return float(fn(*at))
 
-            contestants[f"bayesunmix {name}"] = lambda fn=ours, at=at: run(fn, at)
-            contestants[f"dynamax {name}"] = lambda fn=dynamax, at=at: run(fn, at)
+@jax.jit
+def ours(initial, transition, means, scales, y):
+    family = emissions.Normal(means[:, None], scales[:, None])
+    return HiddenMarkov(initial, transition, (family,), (y.shape[1],)).log_prob(y).sum()
+
+
+@jax.jit
+def dynamax(initial, transition, means, scales, y):
+    from dynamax.hidden_markov_model import hmm_filter
+
+    def one(y):
+        log_p = jax.scipy.stats.norm.logpdf(y[:, None], means, scales)
+        return hmm_filter(initial, transition, log_p).marginal_loglik
+
+    return jax.vmap(one)(y).sum()
+
+
+def by_jax(fn, dtype, chains: Chains) -> Callable[[], float]:
+    """The same by a compiled function, its data on the device already."""
+    with jax.enable_x64(True):
+        at = [jnp.asarray(v, dtype) for v in chains]
+
+    def run() -> float:
+        with jax.enable_x64(True):
+            return float(fn(*at))
+
+    return run
+
+
+CONTESTANTS = {
+    "hmmlearn (scaling)": by_hmmlearn,
+    "bayesunmix float32": partial(by_jax, ours, jnp.float32),
+    "dynamax float32": partial(by_jax, dynamax, jnp.float32),
+    "bayesunmix float64": partial(by_jax, ours, jnp.float64),
+    "dynamax float64": partial(by_jax, dynamax, jnp.float64),
+}
+
+
+def likelihood() -> None:
+    """Log-likelihood of a batch and of one long chain, emissions included."""
+    lines = []
+    for sequences, steps in ((100, 1000), (1, 100_000)):
+        chains = Chains.simulated(0, sequences, steps)
+        states = len(chains.initial)
+        contestants = {name: ready(chains) for name, ready in CONTESTANTS.items()}
         found = {name: fn() for name, fn in contestants.items()}
         spent: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
         for _ in range(ROUNDS):

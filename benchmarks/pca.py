@@ -300,16 +300,22 @@ def draws(n_units: int = 16384, n_channels: int = 128) -> None:
     )
 
 
-def large(side: int, n_channels: int, n_components: int) -> None:
-    """A whole fit beside scikit-learn's PCA, in turn; and the memory it needs beside the image."""
-    from sklearn.decomposition import PCA
-
-    rng = np.random.default_rng(0)
+def large_image(side: int, n_channels: int, n_components: int, seed: int = 0) -> tuple[xr.DataArray, np.ndarray]:
+    """An image in float32 with noise of 1, and its loadings (component, channel)."""
+    rng = np.random.default_rng(seed)
     loadings = rng.normal(size=(n_components, n_channels)) * np.linspace(1, 0.3, n_components)[:, None]
     values = np.empty((side, side, n_channels), np.float32)
     for row in values:
         row[:] = rng.normal(size=(side, n_components)) @ loadings + rng.standard_normal((side, n_channels))
-    image = image_of(values)
+    return image_of(values), loadings
+
+
+def large(side: int, n_channels: int, n_components: int) -> None:
+    """A whole fit beside scikit-learn's PCA, in turn; and the memory it needs beside the image."""
+    from sklearn.decomposition import PCA
+
+    image, _ = large_image(side, n_channels, n_components)
+    values = image.values
     bu.fit(ProbabilisticPCA(2), image[:4, :8, :16], progress=False)
     rows = []
     for again in range(3):

@@ -1,0 +1,149 @@
+"""Workloads side by side with other packages; tables and numbers go to benchmarks/results/.
+
+    python -m benchmarks --list
+    python -m benchmarks                       # every workload at full size: hours
+    python -m benchmarks --short               # every workload at a size that takes minutes in all
+    python -m benchmarks abundances components --repeats 7
+    python -m benchmarks --readme              # put the current table of full sizes into the README
+
+The other packages come with ``python -m pip install -e '.[bench]'``; one that is missing is skipped, and the table says
+so. A run that was stopped goes on where it was, as long as the package is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import bayesunmix
+from benchmarks import harness, report
+
+HERE = Path(__file__).parent
+PACKAGES = ("bayesunmix", "jax", "jaxlib", "numpyro", "numpy", "scipy", "scikit-learn", "hmmlearn", "dynamax",
+            "pysptools", "hyperspy", "pymc", "nutpie")  # fmt: skip
+NAMES = ("abundances", "samplers", "unmixing", "unmixing_large", "counts", "cost_of_a_step", "components",
+         "classes", "chains_batch", "chains_long")  # fmt: skip
+
+
+def commit() -> str:
+    """The commit of the package that runs."""
+    found = subprocess.run(["git", "-C", HERE, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return found.stdout.strip() or "not in a repository"
+
+
+def machine() -> dict[str, Any]:
+    """What class of machine this is."""
+    processor, memory = platform.processor() or platform.machine(), "unknown memory"
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        memory = f"{size:.0f} GiB"
+    except (OSError, StopIteration, ValueError):
+        pass
+    return {"processor": processor, "cores": len(os.sched_getaffinity(0)), "memory": memory,
+            "platform": platform.platform(), "python": platform.python_version()}  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that take part."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def measure(name: str, kind: str, repeats: int | None, out: Path) -> None:
+    """Run one workload and keep what it finds."""
+    workload = harness.load(name)
+    size = workload.sizes[kind]
+    path = out / f"benchmark_{kind}_{name}.json"
+    start = {"workload": name, "size": size, "commit": commit(), "machine": machine()}
+    found = json.loads(path.read_text()) if path.exists() else {}
+    if {key: found.get(key) for key in start} != start:
+        found = {**start, "rows": []}
+    found |= {"date": datetime.date.today().isoformat(), "versions": versions(),
+              "cache": "JAX_COMPILATION_CACHE_DIR" in os.environ}  # fmt: skip
+
+    def keep() -> None:
+        path.write_text(json.dumps(found, indent=1) + "\n")
+
+    print(f"{name}: {workload.title}, {size}", flush=True)
+    found["skipped"] = harness.run(name, size, repeats or workload.repeats, found["rows"], keep)
+    for who, why in found["skipped"].items():
+        print(f"  skipped: {who}, {why}", flush=True)
+    if found["rows"]:
+        keep()
+    write(kind, out)
+
+
+def write(kind: str, out: Path) -> None:
+    """The tables of all workloads that have been run at these sizes."""
+    command = "python -m benchmarks" + " --short" * (kind == "short")
+    lines = [
+        f"Workloads at their {kind} size: `{command}`. Medians over turns; scores are means with standard errors "
+        "between turns, which have data of their own. Wall and CPU times are of warm calls; the first call includes "
+        "imports of the contender and compiling. Peak is of the contender's process; what it holds beyond interpreter and data is "
+        "beside it.",
+        "",
+    ]
+    for name in NAMES:
+        path = out / f"benchmark_{kind}_{name}.json"
+        if path.exists():
+            lines += report.table(harness.load(name), json.loads(path.read_text()))
+    (out / f"benchmark_{kind}.md").write_text("\n".join(lines))
+
+
+def into_readme(out: Path, readme: Path) -> None:
+    """Replace the table between the README's marks by that of the full sizes."""
+    rows, places = [], set()
+    for name in NAMES:
+        path = out / f"benchmark_full_{name}.json"
+        if path.exists():
+            found = json.loads(path.read_text())
+            rows += report.headlines(harness.load(name), found)
+            places.add(f"{found['date']}, {found['machine']['processor']}, {found['machine']['cores']} cores")
+    head = ["| workload | bayesunmix | other package | takes | bayesunmix is faster by |", "|---|---|---|---|---|"]
+    text = "\n".join(
+        ["<!-- benchmark -->", *head, *rows, "", f"Measured: {'; '.join(sorted(places))}.", "<!-- end -->"]
+    )
+    readme.write_text(re.sub(r"<!-- benchmark -->.*?<!-- end -->", lambda _: text, readme.read_text(), flags=re.S))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="WORKLOAD", help="all when none is named")
+    parser.add_argument("--short", action="store_true", help="small sizes: minutes in all")
+    parser.add_argument("--repeats", type=int, help=f"turns; default {harness.REPEATS}, heavy workloads fewer")
+    parser.add_argument("--list", action="store_true", help="names and titles")
+    parser.add_argument("--readme", action="store_true", help="put the table of full sizes into the README")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    args = parser.parse_args()
+    if unknown := set(args.names) - set(NAMES):
+        parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    if args.list:
+        for name in NAMES:
+            print(f"{name}: {harness.load(name).title}")
+        return
+    if args.readme:
+        into_readme(args.out, HERE.parent / "README.md")
+        return
+    args.out.mkdir(exist_ok=True)
+    print(f"bayesunmix {bayesunmix.__version__}, {commit()}", flush=True)
+    for name in args.names or NAMES:
+        measure(name, "short" if args.short else "full", args.repeats, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Gaussian mixture with full covariances: the posterior, beside a point."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.harness import Contender, Workload
+
+
+class Vectors(NamedTuple):
+    vectors: np.ndarray  # (vector, 8)
+    fresh: np.ndarray  # (5000, 8), from the same classes
+
+
+def problem(seed: int, vectors: int) -> Vectors:
+    rng = np.random.default_rng(seed)
+    means = 3.0 * rng.normal(size=(8, 8))
+    values = means[rng.integers(8, size=vectors + 5000)] + rng.normal(size=(vectors + 5000, 8))
+    return Vectors(values[:vectors], values[vectors:])
+
+
+def ours(_):
+    import bayesunmix as bu
+
+    return lambda problem, seed: bu.fit(bu.models.GaussianMixture(8), problem.vectors, seed=seed, progress=False)
+
+
+def scikit_learn(_):
+    from sklearn.mixture import GaussianMixture
+
+    return lambda problem, seed: GaussianMixture(8, random_state=seed, tol=1e-5, max_iter=300).fit(problem.vectors)
+
+
+def score(problem, answer) -> dict[str, float]:
+    """Mean log density of fresh vectors."""
+    import bayesunmix as bu
+
+    if hasattr(answer, "posterior"):
+        density = bu.log_likelihood(answer, problem.fresh).stack(sample=("chain", "draw")).values
+        found = float(np.mean(np.logaddexp.reduce(density, axis=-1) - np.log(density.shape[-1])))
+        return {"fresh log density": found, "converged": float(answer.converged)}
+    return {"fresh log density": float(answer.score(problem.fresh))}
+
+
+WORKLOAD = Workload(
+    title="Gaussian mixture of 8 classes",
+    problem=problem,
+    contenders=(
+        Contender("bayesunmix", ours, note="posterior of weights, means and covariances"),
+        Contender("scikit-learn GaussianMixture", scikit_learn, note="EM from k-means, a point"),
+    ),
+    score=score,
+    sizes={"full": {"vectors": 100_000}, "short": {"vectors": 2_000}},
+)

@@ -1,0 +1,81 @@
+"""The harness of the benchmarks, on work that takes no time; the workloads themselves on tiny data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import harness, report
+from benchmarks.__main__ import NAMES
+
+SIZE = {"size": 100}
+
+
+@pytest.fixture(scope="module")
+def found() -> dict:
+    rows: list[dict] = []
+    kept: list[int] = []
+    skipped = harness.run("toy.work", SIZE, 3, rows, lambda: kept.append(len(rows)))
+    assert kept == [1, 2, 3, 4, 5]
+    machine = {"processor": "any", "cores": 2, "memory": "1 GiB"}
+    return {"rows": rows, "skipped": skipped, "size": SIZE, "machine": machine, "date": "today", "commit": "this"}
+
+
+def test_contenders_take_turns_on_the_same_data(found: dict) -> None:
+    assert [(row["contender"], row["repeat"]) for row in found["rows"]] == [
+        ("whole", 0), ("half", 0), ("whole", 1), ("half", 1), ("whole", 2),
+    ]  # fmt: skip
+    assert all(row["scores"] == {"error": 0.0} for row in found["rows"])
+    assert all(row["wall"] > 0 and row["cpu"] >= 0 and row["cold"] > 0 for row in found["rows"])
+    assert {row["contender"]: row["share"] for row in found["rows"]} == {"whole": 1.0, "half": 0.5}
+
+
+def test_who_is_not_installed_is_skipped_and_said(found: dict) -> None:
+    assert found["skipped"] == {"gone": "not installed: No module named 'a_package_that_is_not_there'"}
+    assert "Skipped: gone, not installed" in "\n".join(report.table(harness.load("toy.work"), found))
+
+
+def test_a_run_goes_on_where_it_was(found: dict) -> None:
+    rows = [row for row in found["rows"] if row["repeat"] < 1]
+    harness.run("toy.work", SIZE, 2, rows, lambda: None)
+    assert [(row["contender"], row["repeat"]) for row in rows[2:]] == [("whole", 1), ("half", 1)]
+
+
+def test_ratios_are_medians_of_turns_that_both_took() -> None:
+    workload = harness.load("toy.work")
+    ours, theirs = ([{"wall": w, "scores": {"error": 6.0}} for w in walls] for walls in ((1, 2, 4), (10, 10)))
+    assert report.ratio(workload, ours, theirs) == "7.50 x (5.00 to 10.0)"
+    by_rate = harness.Workload(**{**vars(workload), "rate": "error"})
+    assert report.ratio(by_rate, ours, theirs) == "7.50 x (5.00 to 10.0)"
+
+
+def test_the_table_has_a_row_for_everyone_who_worked(found: dict) -> None:
+    workload = harness.load("toy.work")
+    lines = report.table(workload, found)
+    rows = [line for line in lines if line.startswith("|")]
+    assert [row.split("|")[1].strip() for row in rows[2:]] == ["whole", "half ¹"]
+    assert len({row.count("|") for row in rows}) == 1
+    assert len(report.headlines(workload, found)) == 1
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0, "0"), (1234.5, "1234"), (12.34, "12.3"), (0.01234, "0.0123")])
+def test_numbers_are_short(value: float, text: str) -> None:
+    assert report.number(value) == text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_workload_has_its_sizes_and_bayesunmix_first(name: str) -> None:
+    workload = harness.load(name)
+    assert set(workload.sizes) == {"full", "short"}
+    assert workload.contenders[0].name.startswith("bayesunmix") or name == "cost_of_a_step"
+    assert workload.repeats >= harness.REPEATS or workload.why
+
+
+def test_a_peer_on_tiny_data_is_scored() -> None:
+    workload = harness.load("components")
+    problem = workload.problem(0, side=16, channels=12, n_components=2)
+    peer = next(c for c in workload.contenders if c.name == "scikit-learn PCA")
+    found = workload.score(problem, peer.set_up(problem)(problem, 0))
+    assert 0 < found["subspace angle, °"] < 20
+    random = np.random.default_rng(5).normal(size=(2, 12))
+    assert workload.score(problem, (random, None))["subspace angle, °"] > 30
