@@ -3,13 +3,21 @@
     python benchmarks/counts.py --likelihood poisson --counts 200 --cubes 20
     python benchmarks/counts.py --brightness --cubes 20
     python benchmarks/counts.py --concentration 0.3 --cubes 20        # known to the fit
-    python benchmarks/counts.py --concentration learned --cubes 20
+    python benchmarks/counts.py --concentration learned --cubes 20    # drawn from its prior
+    python benchmarks/counts.py --concentration learned --true-concentration 20    # images without a pure pixel
 
 Images are drawn from the prior, whose scale for counts gives about ``--counts`` a pixel. Prints a line per image and a
 table with standard errors across images, and writes both to ``benchmarks/results/``. Bright and dark channels are
 scored apart: the faintest fifth of all endmember values by posterior mean, and the rest. (By their true values it would
 not be calibration: an interval holds the truth with 90 % given the data, not given a truth that is nearly zero.) A run
 that was stopped goes on where it was.
+
+On a machine of many cores every process takes a part of the images, and the table is made of what all have found; a
+last call without ``--part`` makes it anew (and fits what is missing):
+
+    export JAX_PLATFORMS=cpu OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+    for i in $(seq 10); do taskset -c $i python benchmarks/counts.py --brightness --part $i/10 & done; wait
+    python benchmarks/counts.py --brightness
 """
 
 from __future__ import annotations
@@ -42,9 +50,11 @@ def model_of_counts(n_endmembers: int, template: xr.DataArray, counts: float, **
     return dataclasses.replace(model, endmember_scale=np.full(channels, counts / (0.8 * channels)))
 
 
-def one_image(model, template: xr.DataArray, method, seed: int) -> dict[str, float]:
-    """Simulate, fit, and compare with the truth."""
-    image, truth = bu.simulate(model, like=template, seed=1000 + seed)
+def one_image(drawn, model, template: xr.DataArray, method, seed: int) -> dict[str, float]:
+    """Simulate from ``drawn``, fit ``model``, and compare with the truth."""
+    image, truth = bu.simulate(drawn, like=template, seed=1000 + seed)
+    if "concentration" not in truth:
+        truth = truth.assign(concentration=("endmember", np.full(model.n_endmembers, drawn.concentration)))
     start = time.perf_counter()
     fit = bu.fit(model, image, method, seed=seed, progress=False)
     wall = time.perf_counter() - start
@@ -89,9 +99,10 @@ def main() -> None:
     parser.add_argument("--counts", type=float, default=200.0, help="a pixel, for poisson")
     parser.add_argument("--brightness", action="store_true")
     parser.add_argument("--concentration", default="1", help="a number, or learned")
+    parser.add_argument("--true-concentration", type=float, help="of the images, where the fit learns it")
     parser.add_argument("--method", choices=("svi", "nuts"), default="svi")
     parser.add_argument("--cubes", type=int, default=20)
-    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--part", default="1/1", help="i/n: every n-th image, from the i-th")
     parser.add_argument("--side", type=int, default=24)
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--n-endmembers", type=int, default=3)
@@ -105,42 +116,59 @@ def main() -> None:
     else:
         model = bu.models.LinearUnmixing(args.n_endmembers, likelihood=args.likelihood, **settings)
         model = model.bind(template.values)
+    drawn = model
+    if args.true_concentration:
+        drawn = dataclasses.replace(model, concentration=args.true_concentration)
     method = bu.SVI() if args.method == "svi" else bu.NUTS(draws=300, warmup=200, chains=2)
-    rows = earlier(args)
-    for seed in range(args.first + len(rows), args.first + args.cubes):
-        rows.append(one_image(model, template, method, seed))
-        print(seed, "  ".join(f"{name} {value:.3f}" for name, value in rows[-1].items()), flush=True)
-        write(rows, args)
-    print("\n".join(write(rows, args)))
+    part, parts = map(int, args.part.split("/"))
+    for seed in range(part - 1, args.cubes, parts):
+        if seed in earlier(args):
+            continue
+        row = one_image(drawn, model, template, method, seed)
+        print(seed, "  ".join(f"{name} {value:.3f}" for name, value in row.items()), flush=True)
+        write(args, {seed: row})
+    print("\n".join(write(args, {})))
 
 
 def named(args: argparse.Namespace) -> str:
     """Stem of the files of these settings."""
     kind = f"{args.likelihood}{args.counts:g}" if args.likelihood == "poisson" else args.likelihood
-    return f"counts_{args.method}_{kind}_concentration_{args.concentration}" + "_brightness" * args.brightness
+    true = f"_true_{args.true_concentration:g}" if args.true_concentration else ""
+    stem = f"counts_{args.method}_{kind}_concentration_{args.concentration}{true}"
+    return stem + "_brightness" * args.brightness
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, object]:
-    return {key: value for key, value in vars(args).items() if key not in ("out", "cubes")}
+    return {key: value for key, value in vars(args).items() if key not in ("out", "cubes", "part")}
 
 
-def earlier(args: argparse.Namespace) -> list[dict[str, float]]:
-    """What a run of the same settings that was stopped has found."""
-    path = args.out / f"{named(args)}.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    return found["rows"][: args.cubes] if found.get("settings") == settings_of(args) else []
+def earlier(args: argparse.Namespace) -> dict[int, dict[str, float]]:
+    """Rows by image that runs of the same settings have found, each part in a file of its own."""
+    rows = {}
+    for path in [*sorted(args.out.glob(f"{named(args)}.[0-9]*.json")), args.out / f"{named(args)}.json"]:
+        found = json.loads(path.read_text()) if path.exists() else {}
+        if found.get("settings") == settings_of(args):
+            rows |= {int(image): row for image, row in found["rows"].items()}
+    return rows
 
 
-def write(rows: list[dict[str, float]], args: argparse.Namespace) -> list[str]:
-    """The table of the images so far, written so that a run that is stopped leaves one."""
-    table = np.array([list(row.values()) for row in rows])
-    error = table.std(0, ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.full(table.shape[1], np.nan)
-    lines = [f"{len(rows)} images", "", "| quantity | mean | standard error |", "|---|---|---|"]
-    lines += [f"| {n} | {m:.4f} | {e:.4f} |" for n, m, e in zip(rows[0], table.mean(0), error, strict=True)]
+def write(args: argparse.Namespace, new: dict[int, dict[str, float]]) -> list[str]:
+    """Keep the rows of this part, and make the table of all images so far, so that a run that is stopped leaves one."""
     args.out.mkdir(exist_ok=True)
     name, settings = named(args), settings_of(args)
-    found = {"settings": settings, "version": bu.__version__, "rows": rows}
-    (args.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    rows = earlier(args) | new
+    part, parts = map(int, args.part.split("/"))
+    own = {image: row for image, row in sorted(rows.items()) if image % parts == part - 1}
+    path = args.out / (f"{name}.json" if parts == 1 else f"{name}.{part}.json")
+    path.write_text(json.dumps({"settings": settings, "version": bu.__version__, "rows": own}, indent=1) + "\n")
+    if parts == 1:
+        for piece in args.out.glob(f"{name}.[0-9]*.json"):
+            piece.unlink()
+    kept = [row for image, row in rows.items() if image < args.cubes]
+    table = np.array([list(row.values()) for row in kept])
+    error = table.std(0, ddof=1) / np.sqrt(len(table)) if len(table) > 1 else np.full(table.shape[1], np.nan)
+    lines = [f"{len(table)} images", "", "| quantity | mean | standard error |", "|---|---|---|"]
+    lines += [f"| {n} | {m:.4f} | {e:.4f} |" for n, m, e in zip(kept[0], table.mean(0), error, strict=True)]
     (args.out / f"{name}.md").write_text("\n".join([f"`{settings}`, version {bu.__version__}", "", *lines]) + "\n")
     return lines
 
