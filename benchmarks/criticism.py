@@ -1,14 +1,22 @@
 """Whether criticism finds what is wrong, and only that.
 
     python benchmarks/criticism.py failures --runs 20
-    python benchmarks/criticism.py recovery --sets 40 --heldout 12
+    python benchmarks/criticism.py recovery --count 40 --heldout 8
     python benchmarks/criticism.py streaming --side 256 --channels 1024
 
 ``failures`` plants one fault at a time in simulated images, fits endmembers and all, and counts how often
 ``bu.check`` fails a test (p below .01), and where. ``recovery`` counts how often ``bu.sweep`` and ``bu.compare``
 prefer the true number of endmembers, and whether hidden entries of the first images say the same. ``streaming``
 measures time and peak memory of uncertainty and WAIC. Tables go to ``benchmarks/results/``; what a run that was
-stopped has found is kept beside them, and a run of the same settings goes on from there. Fits never fall back to
+stopped has found is kept beside them, image by image, and a run of the same settings goes on from there. Several
+processes can work on one table side by side, each on every fourth image, say, and share what they compile:
+
+    export JAX_COMPILATION_CACHE_DIR=/tmp/compiled JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=1
+    for i in 0 1 2 3; do python benchmarks/criticism.py recovery --count 40 --share $i/4 & done; wait
+    python benchmarks/criticism.py recovery --count 40
+
+The last line makes the table of what is there, and whatever is missing; with ``--share 0/0`` the table alone.
+Nothing here asks for a CPU: on an accelerator the same commands run there. Fits never fall back to
 sampling: an image with a fault may leave no Gaussian posterior, and a check of the fit that is there is what its user
 sees first. The share of fits that passed their own diagnostics is in the table.
 """
@@ -57,31 +65,35 @@ def noise_for(clean: np.ndarray, decibel: float) -> float:
 
 
 class Kept:
-    """Rows of a run, by name, each written as soon as it is there."""
+    """Rows of a run, by name, each written as soon as it is there; every process has a file of its own."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        settings = {
-            key: value
-            for key, value in vars(args).items()
-            if key not in ("out", "runs", "rights", "sets", "heldout", "faults")
-        }
+        apart = ("out", "runs", "rights", "count", "heldout", "faults", "share")
+        self._settings = json.dumps({key: value for key, value in vars(args).items() if key not in apart})
+        self._mine, self._of = args.share
         args.out.mkdir(exist_ok=True)
-        self._path = args.out / f"criticism_{args.what}_rows.jsonl"
-        self._settings = json.dumps(settings)
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        alike = bool(lines) and lines[0] == self._settings
-        self._rows = dict(json.loads(line) for line in lines[1:]) if alike else {}
-        if not alike:
+        stem = f"criticism_{args.what}_rows"
+        self._path = args.out / (f"{stem}.jsonl" if self._of == 1 else f"{stem}_{self._mine}of{self._of}.jsonl")
+        self._rows: dict[str, dict] = {}
+        for path in sorted(args.out.glob(f"{stem}*.jsonl")):
+            self._rows |= self._read(path)
+        if self._of and not self._read(self._path):
             self._path.write_text(self._settings + "\n")
 
-    def row(self, name: str, make: Callable[[], dict]) -> dict:
-        """The row of that name, made unless an earlier run has it."""
-        if name not in self._rows:
+    def _read(self, path: Path) -> dict[str, dict]:
+        """What an earlier run with these settings has found; a last line that was cut off is left out."""
+        lines = path.read_text().splitlines() if path.exists() else []
+        whole = [line for line in lines[1:] if line.endswith("]")]
+        return dict(json.loads(line) for line in whole) if lines and lines[0] == self._settings else {}
+
+    def row(self, name: str, number: int, make: Callable[[], dict]) -> dict | None:
+        """The row of that name, made unless an earlier run has it or another process has this number."""
+        if name not in self._rows and self._of and number % self._of == self._mine:
             self._rows[name] = make()
             print(name, self._rows[name], flush=True)
             with self._path.open("a") as file:
                 file.write(json.dumps([name, self._rows[name]]) + "\n")
-        return self._rows[name]
+        return self._rows.get(name)
 
 
 SPIKE = 8.0  # noise standard deviations
@@ -204,10 +216,11 @@ def one_failure(name: str, run: int, args: argparse.Namespace) -> dict:
 def failures(args: argparse.Namespace, kept: Kept) -> tuple[list[str], list[dict]]:
     """Table of alarms by fault and test."""
     rows = [
-        kept.row(f"{name} {run}", partial(one_failure, name, run, args))
+        kept.row(f"{name} {run}", run, partial(one_failure, name, run, args))
         for name in args.faults
         for run in range(args.runs * (args.rights if name == "nothing" else 1))
     ]
+    rows = [row for row in rows if row]
     tests = list(rows[0]["p"])
     lines = ["| planted | runs | fits that passed | any test | localised | area | " + " | ".join(tests) + " |"]
     lines.append("|---" * (6 + len(tests)) + "|")
@@ -246,14 +259,18 @@ def one_recovery(number: int, args: argparse.Namespace) -> dict:
     true, image = image_of_size(number, args)
     start = time.perf_counter()
     fits = bu.sweep(bu.models.LinearUnmixing(2), image, METHOD, n_endmembers=SIZES, seed=number, progress=False)
+    fitted = time.perf_counter() - start
     tables = {criterion: bu.compare(fits, criterion) for criterion in args.criteria}
     picked = {criterion: table.attrs["preferred"] for criterion, table in tables.items()}
+    columns = ("elpd", "p", "elpd_diff", "dse")
+    names = [f"n_endmembers={k}" for k in SIZES]
     return {
         "true": true,
         "picked": {c: int(p.split("=")[1]) if p else None for c, p in picked.items()},
-        "elpd": {c: [float(t.loc[f"n_endmembers={k}", "elpd"]) for k in SIZES] for c, t in tables.items()},
+        **{column: {c: [float(x) for x in t.loc[names, column]] for c, t in tables.items()} for column in columns},
         "passed": [int(fit.converged) for fit in fits.values()],
-        "seconds": time.perf_counter() - start,
+        "fit_seconds": [fit.provenance["wall_s"] for fit in fits.values()],
+        "seconds": [fitted, time.perf_counter() - start - fitted],
     }
 
 
@@ -264,22 +281,22 @@ def one_heldout(number: int, args: argparse.Namespace) -> dict:
     options = {"method": METHOD, "seed": number, "progress": False}
     found = [bu.heldout(bu.models.LinearUnmixing(k), image, **options) for k in SIZES]
     best = max(found, key=lambda one: one.elpd)
-    close = [
-        best.elpd - one.elpd < max(TIE, 2 * difference_error(best.pointwise - one.pointwise)) or one is best
-        for one in found
-    ]
-    picked = next(k for k, tied in zip(SIZES, close, strict=True) if tied)
+    error = [difference_error(best.pointwise - one.pointwise) for one in found]
+    behind = [best.elpd - one.elpd for one in found]
+    tied = [k for k, d, e in zip(SIZES, behind, error, strict=True) if d == 0 or d < max(TIE, 2 * e)]
     elpd = [one.elpd for one in found]
-    return {"true": true, "picked": picked, "elpd": elpd, "seconds": time.perf_counter() - start}
+    seconds = time.perf_counter() - start
+    return {"true": true, "picked": min(tied), "elpd": elpd, "elpd_diff": behind, "dse": error, "seconds": seconds}
 
 
 def recovery(args: argparse.Namespace, kept: Kept) -> tuple[list[str], list[dict]]:
     """Preferred number of endmembers against the true one."""
-    rows = [kept.row(str(number), partial(one_recovery, number, args)) for number in range(args.sets)]
+    found = {n: kept.row(str(n), n, partial(one_recovery, n, args)) for n in range(args.count)}
+    rows = {n: row for n, row in found.items() if row}
     lines = ["| criterion | true | sets | right | too few | too many | no verdict |", "|---" * 7 + "|"]
     for criterion in args.criteria:
         for true in (2, 3, 4, 5, None):
-            own = [(row["true"], row["picked"][criterion]) for row in rows if true in (None, row["true"])]
+            own = [(row["true"], row["picked"][criterion]) for row in rows.values() if true in (None, row["true"])]
             counts = [
                 sum(got == want for want, got in own),
                 sum(got is not None and got < want for want, got in own),
@@ -288,22 +305,41 @@ def recovery(args: argparse.Namespace, kept: Kept) -> tuple[list[str], list[dict
             ]
             label = "all" if true is None else str(true)
             lines.append(f"| {criterion} | {label} | {len(own)} | " + " | ".join(map(str, counts)) + " |")
-    hidden = [kept.row(f"heldout {number}", partial(one_heldout, number, args)) for number in range(args.heldout)]
-    return lines + agreement(rows, hidden, args.criteria), rows + hidden
+    lines += how_fits_went(list(rows.values()))
+    tried = {n: kept.row(f"heldout {n}", n, partial(one_heldout, n, args)) for n in range(args.heldout)}
+    hidden = {n: row for n, row in tried.items() if row}
+    return lines + agreement(rows, hidden, args.criteria), [*rows.values(), *hidden.values()]
 
 
-def agreement(rows: list[dict], hidden: list[dict], criteria: list[str]) -> list[str]:
+def how_fits_went(rows: list[dict]) -> list[str]:
+    """Share of fits that passed their own diagnostics, and their seconds, by fitted less true endmembers."""
+    lines = ["", "| fitted less true | fits | passed | median seconds | longest |", "|---" * 5 + "|"]
+    for excess in range(SIZES[0] - 5, SIZES[-1] - 1):
+        own = [
+            (passed, seconds)
+            for row in rows
+            for k, passed, seconds in zip(SIZES, row["passed"], row["fit_seconds"], strict=True)
+            if k - row["true"] == excess
+        ]
+        if own:
+            passed, seconds = np.transpose(own)
+            lines.append(
+                f"| {excess:+d} | {len(own)} | {passed.mean():.2f} | {np.median(seconds):.0f} | {seconds.max():.0f} |"
+            )
+    return lines
+
+
+def agreement(rows: dict[int, dict], hidden: dict[int, dict], criteria: list[str]) -> list[str]:
     """How hidden entries rank the sizes of the same images."""
-    if not hidden:
+    both = [(rows[n], row) for n, row in hidden.items() if n in rows]
+    if not both:
         return []
-    right = sum(row["picked"] == row["true"] for row in hidden)
-    lines = ["", f"Hidden entries (10 %): right in {right} of {len(hidden)}."]
+    right = sum(row["picked"] == row["true"] for _, row in both)
+    lines = ["", f"Hidden entries (10 %): right in {right} of {len(both)}."]
     for criterion in criteria:
-        same = sum(a["picked"][criterion] == b["picked"] for a, b in zip(rows, hidden, strict=False))
-        order = [spearmanr(a["elpd"][criterion], b["elpd"])[0] for a, b in zip(rows, hidden, strict=False)]
-        lines.append(
-            f"As {criterion} in {same} of {len(hidden)}; rank correlation over all sizes {np.mean(order):.2f}."
-        )
+        same = sum(a["picked"][criterion] == b["picked"] for a, b in both)
+        order = [spearmanr(a["elpd"][criterion], b["elpd"])[0] for a, b in both]
+        lines.append(f"As {criterion} in {same} of {len(both)}; rank correlation over all sizes {np.mean(order):.2f}.")
     return lines
 
 
@@ -354,13 +390,20 @@ def streaming(args: argparse.Namespace, _: Kept) -> tuple[list[str], list[dict]]
     return lines, rows
 
 
+def share(text: str) -> tuple[int, int]:
+    """ "1/4" as (1, 4)."""
+    mine, of = map(int, text.split("/"))
+    return mine, of
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("failures", "recovery", "streaming"))
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--rights", type=int, default=5, help="how many times as many runs without a fault")
     parser.add_argument("--faults", nargs="+", choices=FAILURES, default=list(FAILURES))
-    parser.add_argument("--sets", type=int, default=40)
+    parser.add_argument("--count", type=int, default=40, help="images of the recovery")
+    parser.add_argument("--share", type=share, default=(0, 1), metavar="I/N", help="images whose number is I modulo N")
     parser.add_argument("--criteria", nargs="+", default=["waic", "loo"])
     parser.add_argument("--heldout", type=int, default=0, help="images whose sizes are also scored by hidden entries")
     parser.add_argument("--side", type=int, default=24)
@@ -371,7 +414,9 @@ def main() -> None:
     args = parser.parse_args()
     lines, rows = {"failures": failures, "recovery": recovery, "streaming": streaming}[args.what](args, Kept(args))
     print("\n".join(lines))
-    settings = {key: value for key, value in vars(args).items() if key != "out"}
+    if args.share[1] > 1:
+        return
+    settings = {key: value for key, value in vars(args).items() if key not in ("out", "share")}
     content = {"settings": settings, "version": bu.__version__, "rows": rows}
     (args.out / f"criticism_{args.what}.json").write_text(json.dumps(content, indent=1) + "\n")
     (args.out / f"criticism_{args.what}.md").write_text("\n".join([f"`{settings}`", "", *lines]) + "\n")

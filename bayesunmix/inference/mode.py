@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+from scipy.optimize import minimize
 
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.target import Data, hessian, value_and_grad, with_fresh_points, with_rules
 
 _STEPS = 60
 _DECREMENT = 1e-2  # squared length of the Newton step, in posterior sds, at which the mode is found
-_STALLED = 3  # steps without halving the decrement: what is left is integration error, which the tilt takes up
+_STALLED = 2  # steps without halving the decrement: what is left is integration error, which the tilt takes up
+_MEMORY, _EVALUATIONS = 20, 60  # of the quasi-Newton method, for every curvature
 _CLOSE = 0.25  # decrement a parameter, in posterior sds, at which a stalled search has still found the mode
 MC_SHIFT_LIMIT = 0.25
 _SOFT, _SOFT_ROUNDS = 8, 3  # directions whose curvature is measured at a time, and times
@@ -48,8 +50,8 @@ def find_mode(
 ) -> Mode:
     """Climb from ``start`` to the mode, and measure what the integration error does there.
 
-    Every step of Newton's method freezes the integration points at its start, so that the value and the gradient
-    its line search sees belong to one smooth function. At the end the slope at the mode is measured again with
+    Every step freezes the integration points at its start, so that the values and gradients it sees belong to one
+    smooth function. At the end the slope at the mode is measured again with
     fresh points, batch after batch, until two halves of the batches agree; what the frozen points missed is kept
     as a linear correction. ``relabel`` puts exchangeable labels in order before that.
     """
@@ -69,7 +71,7 @@ def recentred(program, z: np.ndarray, data: Data, index, key, more: int, tell=la
     """Freeze points at ``z``, measure slope and curvature there, and take the Newton step that is left."""
     frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
     matrix = _measured_softness(program, z, frozen, _curvature(program, z, frozen)[1])
-    factor, definite = _inverse_root(-matrix)
+    factor, definite = inverse_root(-matrix)
     if not frozen.rules:
         return Mode(z, factor, frozen, np.zeros(0), definite)
     frozen, shift = _tilted(program, frozen, index, key, factor, tell)
@@ -79,42 +81,52 @@ def recentred(program, z: np.ndarray, data: Data, index, key, more: int, tell=la
 
 
 def ascend(program, z: np.ndarray, data: Data, index, key, more: int = 1, tell=lambda _: None) -> np.ndarray:
-    """Newton steps with a line search, until they are short or only integration error is left."""
+    """Climb on points frozen at every step's start, until Newton steps are short or only integration error is left."""
     decrements: list[float] = []
     for taken in range(_STEPS):
         frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
         gradient, matrix = _curvature(program, z, frozen)
-        factor, definite = _inverse_root(-matrix)
-        if not definite:
-            factor, definite = _inverse_root(-_measured_softness(program, z, frozen, matrix))
+        factor, _ = inverse_root(-matrix)
         white = factor.T @ gradient
-        decrement = float(white @ white)
-        decrements.append(decrement)
-        tell(f"mode: step {taken + 1}, {decrement:.2g} to go")
-        stalled = len(decrements) > _STALLED and decrement > 0.5 * min(decrements[:-_STALLED])
-        # A saddle is left by a step that is not short; along a flat direction the sign of the curvature is noise.
-        short = decrement < _CLOSE**2 * len(z)
-        if decrement < _DECREMENT or (stalled and (definite or short)):
+        decrements.append(float(white @ white))
+        tell(f"mode: step {taken + 1}, {decrements[-1]:.2g} to go")
+        stalled = len(decrements) > _STALLED and decrements[-1] > 0.5 * min(decrements[:-_STALLED])
+        if decrements[-1] < _DECREMENT or stalled:
             break
-        length = _line_search(program, z, factor @ white, decrement, frozen)
-        if length == 0.0:
+        moved = _climb(program, z, factor, white, frozen)
+        if not moved.any():
             break
-        z = z + length * (factor @ white)
+        z = z + factor @ moved
     return z
 
 
-def _line_search(program, z: np.ndarray, step: np.ndarray, slope: float, data: Data) -> float:
-    """Length of the step that rises enough; 0 when none does. A longer one is not tried: Newton's is long enough."""
-    start = float(value_and_grad(program, jnp.asarray(z), data)[0])
-    length = 1.0
-    for _ in range(12):
-        rise = float(value_and_grad(program, jnp.asarray(z + length * step), data)[0]) - start
-        if rise > 0.2 * length * slope:
-            return length
-        # Top of the parabola through value and slope at the start and this value, kept within bounds.
-        top = 0.5 * slope * length**2 / max(slope * length - rise, 1e-300) if np.isfinite(rise) else 0.0
-        length = float(np.clip(top, 0.1 * length, 0.6 * length))
-    return 0.0
+def _climb(program, z: np.ndarray, factor: np.ndarray, newton: np.ndarray, data: Data) -> np.ndarray:
+    """Where the log density of the frozen points is highest, in whitened coordinates from ``z``; 0 when nowhere near.
+
+    Newton's step where it is good, and from there, or from ``z``, quasi-Newton steps: one curvature then serves many
+    of them. Newton's method alone crawled where a spectrum is superfluous, with steps a hundredth of their length.
+    """
+
+    def fall(white: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope = value_and_grad(program, jnp.asarray(z + factor @ white), data)
+        found = float(value), factor.T @ np.asarray(slope, dtype=np.float64)
+        if not (np.isfinite(found[0]) and np.isfinite(found[1]).all()):  # a slope back to where there are numbers
+            return far * (white @ white) - here, 2.0 * far * white
+        return -found[0], -found[1]
+
+    far = newton @ newton
+    here = float(value_and_grad(program, jnp.asarray(z), data)[0])
+    good = -fall(newton)[0] - here > 0.2 * far
+    start = newton if good else np.zeros_like(newton)
+    rounding = 4 * np.finfo(np.result_type(data.y.dtype)).eps
+    options = {
+        "maxcor": _MEMORY,
+        "maxfun": _EVALUATIONS,
+        "gtol": 0.1 * np.sqrt(_DECREMENT / len(z)),
+        "ftol": max(_DECREMENT / max(abs(here), 1.0), rounding),
+    }
+    found = minimize(fall, start, jac=True, method="L-BFGS-B", options=options)
+    return found.x if -found.fun > here else np.zeros_like(newton)
 
 
 def _slope(program: Program, z: np.ndarray, data: Data) -> np.ndarray:
@@ -172,7 +184,7 @@ def _tilted(program, data: Data, index, key, factor: np.ndarray, tell) -> tuple[
     return data._replace(tilt=jnp.asarray(tilt)), shift
 
 
-def _inverse_root(precision: np.ndarray) -> tuple[np.ndarray, bool]:
+def inverse_root(precision: np.ndarray) -> tuple[np.ndarray, bool]:
     """An upper triangular factor of the inverse, and whether ``precision`` was positive definite as it came.
 
     Where it was not, its eigenvalues (with the diagonal scaled to one) are taken without their signs: away from the

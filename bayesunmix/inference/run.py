@@ -20,6 +20,8 @@ from bayesunmix.inference.settings import NUTS, SVI
 from bayesunmix.inference.target import Data, as_device_data, constrain
 
 _MOST_GLOBALS = 8192
+_MOST_SHAPES = 3  # times a guide that fails is given another covariance
+_LATEST = 10  # steps whose mean is taken for the ELBO
 _MOST_ROUNDS = 4  # of NUTS in place of a guide
 
 
@@ -67,6 +69,17 @@ def infer(
 def _by_guide(program: Program, mode: Mode, method: SVI, index, key, key_check, progress: Progress) -> Result:
     fitted, elbo, settled = guide.fit_guide(program, mode, method, key, progress.step)
     checked = guide.check_guide(program, fitted, mode.data, key_check)
+    for again in range(1, _MOST_SHAPES + 1):
+        if not checked.faults():
+            break
+        progress.note("the guide has not the shape of the posterior: averaging the curvature over it")
+        start = guide.reshaped(program, fitted, mode, jax.random.fold_in(key_check, again))
+        tried, more, settled_again = guide.fit_guide(program, start, method, key, progress.step)
+        before, after = elbo[-_LATEST:], more[-_LATEST:]
+        if after.mean() < before.mean() - 2.0 * np.sqrt((before.var() + after.var()) / _LATEST):
+            break
+        fitted, elbo, settled = tried, np.concatenate([elbo, more]), settled_again
+        checked = guide.check_guide(program, fitted, mode.data, key_check)
     if method.sample_if_needed and checked.faults():
         progress.note("the posterior is not Gaussian: sampling it")
         own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)

@@ -79,7 +79,7 @@ def test_an_indefinite_curvature_loses_its_signs() -> None:
     for signs in (np.ones(6), np.array([-1.0, 1, 1, 1, -1, 1])):
         values = np.array([0.01, 0.1, 1.0, 2.0, 0.5, 1.0])
         precision = scale @ turn @ np.diag(signs * values) @ turn.T @ scale
-        factor, definite = modes._inverse_root(precision)
+        factor, definite = modes.inverse_root(precision)
         assert definite == bool((signs > 0).all())
         np.testing.assert_array_equal(factor, np.triu(factor))
         assert (np.diag(factor) > 0).all()
