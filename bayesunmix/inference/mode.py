@@ -35,7 +35,7 @@ class Mode(NamedTuple):
     factor: np.ndarray  # (size, size), covariance = factor factor'
     data: Data  # rules frozen at the mode, tilt measured
     mc_shift: np.ndarray  # (size,) numerical shift of the posterior, in posterior sds; empty without sampling
-    found: bool  # Newton's decrement fell below its tolerance, up to integration error
+    found: bool  # the search came near it, up to integration error; whatever the curvature there
     more: int = 1  # times the default number of integration points
 
 
@@ -70,14 +70,13 @@ def find_mode(
 def recentred(program, z: np.ndarray, data: Data, index, key, more: int, tell=lambda _: None) -> Mode:
     """Freeze points at ``z``, measure slope and curvature there, and take the Newton step that is left."""
     frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
-    matrix = _measured_softness(program, z, frozen, _curvature(program, z, frozen)[1])
-    factor, definite = inverse_root(-matrix)
+    factor, definite = inverse_root(-_measured_softness(program, z, frozen, _curvature(program, z, frozen)[1]))
     if not frozen.rules:
         return Mode(z, factor, frozen, np.zeros(0), definite)
     frozen, shift = _tilted(program, frozen, index, key, factor, tell)
     step = factor.T @ _slope(program, z, frozen)
     close = float(np.mean(step**2)) < _CLOSE**2
-    return Mode(z + factor @ step if close else z, factor, frozen, shift, definite and close, more)
+    return Mode(z + factor @ step if close else z, factor, frozen, shift, close, more)
 
 
 def ascend(program, z: np.ndarray, data: Data, index, key, more: int = 1, tell=lambda _: None) -> np.ndarray:

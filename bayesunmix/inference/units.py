@@ -277,39 +277,61 @@ def likelihood_pass(program: Program, numbers, values, chunk: Chunk, key, keep: 
     """Running log-sum-exp and Welford over draws; the draws themselves too when ``keep``.
 
     The draws share a unit's integration points, and so nearly all of its integration error: what many sets of
-    points find at the mean of the draws is taken off everywhere.
+    points find at the mean of the draws is taken off everywhere. They are visited in the same scan, whose body, the
+    integrals, takes long to compile.
     """
+    values = inputs_of(program, values, chunk)
+    n_draws = len(next(iter(values.values())))
+    n_sets = 0 if chunk.rule is None else 1 + _SETS  # the chunk's own points first
+    at_mean = {n: jnp.broadcast_to(v.mean(0), (n_sets, *v.shape[1:])) for n, v in values.items()}
+    visits = {n: jnp.concatenate([v, at_mean[n]]) for n, v in values.items()}
+    order = jnp.arange(n_draws + n_sets)
 
-    def one(carry, value):
+    def log_density(value, key, fresh):
         fn = program.likelihood(numbers, value, chunk.y, chunk.covariates)
-        log_p = fn.log_prob(chunk.y) if chunk.rule is None else fn.log_prob_on(chunk.rule)
-        top, total, count, centre, spread = carry
-        higher = jnp.maximum(top, log_p)
-        total = total * jnp.exp(top - higher) + jnp.exp(log_p - higher)
-        count = count + 1.0
-        moved = log_p - centre
-        centre = centre + moved / count
-        return (higher, total, count, centre, spread + moved * (log_p - centre)), log_p if keep else None
+        if chunk.rule is None:
+            return fn.log_prob(chunk.y)
+        other = fn.redraw(chunk.rule, key, chunk.index)
+        return fn.log_prob_on(jax.tree_util.tree_map(lambda new, own: jnp.where(fresh, new, own), other, chunk.rule))
+
+    def one(state, visit):
+        value, key, i = visit
+        log_p = log_density(value, key, i > n_draws)
+        draws, sets, own = state
+        draws = _where(i < n_draws, (_summed(draws[0], log_p), _spread(draws[1], log_p)), draws)
+        sets = _where(i >= n_draws, _summed(sets, log_p), sets)
+        return (draws, sets, jnp.where(i == n_draws, log_p, own)), log_p if keep else None
 
     dtype = chunk.y.dtype
     zero = jnp.zeros(chunk.y.shape[0], dtype)
-    start = (jnp.full_like(zero, -jnp.inf), zero, jnp.zeros((), dtype), zero, zero)
-    values = inputs_of(program, values, chunk)
-    (top, total, count, _, spread), kept = jax.lax.scan(one, start, values)
-    missed = _missed(program, numbers, {n: v.mean(0) for n, v in values.items()}, chunk, key)
-    kept = kept + missed if keep else jnp.zeros((0, zero.size), dtype)
-    return LikelihoodPass(top + jnp.log(total / count) + missed, spread / count, kept)
+    nothing, count = (jnp.full_like(zero, -jnp.inf), zero), jnp.zeros((), dtype)
+    start = ((nothing, (count, zero, zero)), nothing, zero)
+    keys = jax.random.split(key, n_draws + n_sets)
+    ((in_draws, (_, _, spread)), in_sets, own), kept = jax.lax.scan(one, start, (visits, keys, order))
+    missed = _log_total(in_sets) - jnp.log(n_sets) - own if n_sets else jnp.zeros_like(zero)
+    kept = kept[:n_draws] + missed if keep else jnp.zeros((0, zero.size), dtype)
+    return LikelihoodPass(_log_total(in_draws) - jnp.log(n_draws) + missed, spread / n_draws, kept)
 
 
-def _missed(program, numbers, centre, chunk: Chunk, key):
-    """What the points of the chunk's rule miss of the log density of every unit."""
-    if chunk.rule is None:
-        return 0.0
-    fn = program.likelihood(numbers, centre, chunk.y, chunk.covariates)
-    here = fn.log_prob_on(chunk.rule)
+def _where(chosen, new, old):
+    return jax.tree_util.tree_map(lambda x, y: jnp.where(chosen, x, y), new, old)
 
-    def one(total, key):
-        return total + jnp.exp(fn.log_prob_on(fn.redraw(chunk.rule, key, chunk.index)) - here), None
 
-    total, _ = jax.lax.scan(one, jnp.ones_like(here), jax.random.split(key, _SETS))
-    return jnp.log(total / (_SETS + 1.0))
+def _summed(state, log_p):
+    """A sum of exponentials as (highest exponent, sum relative to it), with one more term."""
+    top, total = state
+    higher = jnp.maximum(top, log_p)
+    return higher, total * jnp.exp(top - higher) + jnp.exp(log_p - higher)
+
+
+def _log_total(state):
+    return state[0] + jnp.log(state[1])
+
+
+def _spread(state, value):
+    """Count, mean and sum of squares about it (Welford) with one more value."""
+    count, centre, spread = state
+    count = count + 1.0
+    moved = value - centre
+    centre = centre + moved / count
+    return count, centre, spread + moved * (value - centre)
