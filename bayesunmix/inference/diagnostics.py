@@ -48,12 +48,12 @@ class Diagnostics:
         return "Usable: the fit passed its own checks" + "".join(f"; {r}" for r in self.remarks) + "."
 
 
-def of_guide(mode: Mode, elbo: np.ndarray, settled: bool, checked: GuideCheck) -> Diagnostics:
+def of_guide(mode: Mode, elbo: np.ndarray, settled: bool, checked: GuideCheck, faults: list[str]) -> Diagnostics:
     """Judge a Gaussian guide: ELBO settled, right along every parameter and random directions."""
     remarks = []
     if not settled:
         remarks.append("the ELBO was still moving at the last step (raise SVI(steps=...) for a little more)")
-    failures = [*_of_mode(mode), *checked.faults()]
+    failures = [*_of_mode(mode), *faults]
     return Diagnostics(_of_elbo(elbo, checked) | _shift(mode), tuple(failures), tuple(remarks))
 
 
@@ -61,12 +61,13 @@ def of_sampled_guide(
     mode: Mode,
     elbo: np.ndarray,
     checked: GuideCheck,
+    faults: list[str],
     values: dict[str, np.ndarray],
     statistics: dict[str, np.ndarray],
 ) -> Diagnostics:
     """Judge the draws of NUTS that replaced a guide which failed."""
     sampled = of_sampler(mode, values, statistics)
-    remark = f"{' and '.join(checked.faults())}, so the posterior was sampled with NUTS"
+    remark = f"{' and '.join(faults)}, so the posterior was sampled with NUTS"
     return replace(sampled, arrays=_of_elbo(elbo, checked) | sampled.arrays, remarks=(remark,))
 
 

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import scipy.linalg
 
-from bayesunmix.inference.mode import Mode, inverse_root
+from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.settings import SVI
 from bayesunmix.inference.target import Data, hessian, value_and_grad
@@ -19,7 +20,7 @@ from bayesunmix.inference.target import Data, hessian, value_and_grad
 _CHUNK = 10  # steps between looks at the ELBO
 _PATIENCE = 3  # chunks without a rise
 _NEGLIGIBLE = 0.01  # nats of the ELBO
-_CURVATURE_PAIRS = 8  # of antithetic draws, behind an average curvature
+CURVATURE_PAIRS = (8, 8)  # of antithetic draws, behind the average curvature of each round
 _CHECK_PAIRS = (8, 16, 32)  # of antithetic draws; more only where fewer leave doubt
 _RANDOM_DIRECTIONS = 32
 SHIFT_LIMIT = 0.25  # posterior sds
@@ -27,6 +28,8 @@ RATIO_LIMITS = (0.8, 1.25)
 _SURE = 3.5  # standard errors: a false alarm in a few hundred directions about once in ten fits
 _WIDEST = 10  # beyond that the ratio of precisions is noise, or negative
 _DOUBT = 0.15  # of a ratio of precisions
+# Skewness at which the ends of a 90 % interval lie SHIFT_LIMIT from a Gaussian's (Cornish & Fisher).
+SKEWNESS_LIMIT = 6 * SHIFT_LIMIT / (1.645**2 - 1)
 
 
 class Guide(NamedTuple):
@@ -133,16 +136,27 @@ def fit_guide(
     return jax.tree_util.tree_map(np.asarray, _guide(best, location, factor)), np.array(trace), settled
 
 
-def reshaped(program: Program, guide: Guide, mode: Mode, key: jax.Array) -> Mode:
-    """Where to start a better guide: the same place with the curvature averaged over draws of this one.
+def reshaped(program: Program, guide: Guide, mode: Mode, key: jax.Array, pairs: int) -> Mode:
+    """Where to start a better guide: the same place, with the curvature averaged over draws of this one.
 
     The Gaussian of the highest ELBO has minus the mean Hessian as its precision (Opper & Archambeau, Neural Comput.
-    21, 786 (2009)). Where a direction is flat at the mode and steep beyond, the curvature at the mode says nothing.
+    21, 786 (2009)). Where a direction is flat at the mode and steep beyond, the curvature at the mode says nothing;
+    there the whole step swings to and fro, and half of it (in the logarithm) may have the higher ELBO.
     """
-    half = jax.random.normal(key, (_CURVATURE_PAIRS, guide.location.size), guide.location.dtype)
-    points = guide.place(np.concatenate([half, -half]))
+    half = np.asarray(jax.random.normal(key, (pairs, guide.location.size), guide.location.dtype))
+    white = np.concatenate([half, -half])
+    points = guide.place(white)
     mean = np.mean([np.asarray(hessian(program, z, mode.data)[1], dtype=np.float64) for z in points], axis=0)
-    return mode._replace(z=guide.location, factor=inverse_root(-mean)[0])
+    old = guide.stretch[:, None] * np.asarray(guide.factor, dtype=np.float64)
+    steepness, axes = np.linalg.eigh(-old.T @ mean @ old)
+    steepness = np.maximum(np.abs(steepness), _WIDEST**-2.0)
+    found = []
+    for step in (1.0, 0.5):
+        factor, _ = scipy.linalg.rq(old @ (axes * steepness ** (-0.5 * step)))
+        factor *= np.sign(np.diag(factor))
+        values, _ = _slopes(program, guide.location + white @ factor.T, mode.data)
+        found.append((values.mean() + np.log(np.diag(factor)).sum(), factor))
+    return mode._replace(z=guide.location, factor=max(found, key=lambda one: one[0])[1])
 
 
 class GuideCheck(NamedTuple):
@@ -152,6 +166,8 @@ class GuideCheck(NamedTuple):
     mean_shift_error: np.ndarray  # Monte Carlo standard error
     precision_ratio: np.ndarray  # posterior over guide
     precision_ratio_error: np.ndarray
+    skewness: np.ndarray  # of the posterior, to first order in its difference from the guide
+    skewness_error: np.ndarray
 
     @property
     def sd_ratio(self) -> np.ndarray:
@@ -164,6 +180,18 @@ class GuideCheck(NamedTuple):
         away, margin = np.abs(self.mean_shift) + _SURE * self.mean_shift_error, _SURE * self.precision_ratio_error
         ratio = self.precision_ratio
         return bool(((away < SHIFT_LIMIT) & (ratio - margin > low) & (ratio + margin < high)).all())
+
+    def lopsided(self) -> list[str]:
+        """Whether the posterior is skewed beyond its limit and Monte Carlo error, in words.
+
+        Of a guide whose covariance is that of the highest ELBO: shift and width are then right on average wherever
+        the posterior lies, and say nothing of its shape.
+        """
+        margin = np.minimum(_SURE * self.skewness_error, SKEWNESS_LIMIT)
+        bad = np.abs(self.skewness) - margin > SKEWNESS_LIMIT
+        if not bad.any():
+            return []
+        return [f"the posterior is lopsided (skewness {np.abs(self.skewness[bad]).max():.1f} in its worst direction)"]
 
     def faults(self) -> list[str]:
         """What is beyond the limits by more than Monte Carlo error, in words."""
@@ -190,7 +218,7 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
     For an exact guide the slope of the log posterior in whitened coordinates ``w`` is ``-w``. Its mean over
     guide draws
     is the shift of the mean that is still due, and its regression on ``w`` the ratio of precisions (Stein's
-    identity).
+    identity); twice that on ``w^2 - 1`` is the skewness.
     """
     key_draw, key_direction = jax.random.split(key)
     size = guide.location.size
@@ -198,7 +226,7 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
     directions = np.concatenate([guide.factor, random])
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     half = np.asarray(jax.random.normal(key_draw, (_CHECK_PAIRS[-1], size), guide.location.dtype))
-    shifts, steepness = np.zeros((0, len(directions))), np.zeros((0, len(directions)))
+    shifts, steepness, skews = np.zeros((3, 0, len(directions)))
     for first, last in zip((0, *_CHECK_PAIRS), _CHECK_PAIRS, strict=False):
         points = np.concatenate([half[first:last], -half[first:last]])
         slopes = _slopes(program, guide.place(points), data)[1]
@@ -207,9 +235,16 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
         # An antithetic pair is one observation.
         shifts = np.concatenate([shifts, _of_pairs(excess)])
         steepness = np.concatenate([steepness, _of_pairs(-along * excess)])
-        steep, root = steepness / ((half[:last] @ directions.T) ** 2).mean(0), np.sqrt(last)
+        skews = np.concatenate([skews, _of_pairs((along**2 - 1.0) * excess)])
+        square, root = (half[:last] @ directions.T) ** 2, np.sqrt(last)
+        steep, skew = steepness / square.mean(0), 2.0 * skews / ((square - 1.0) ** 2).mean(0)
         found = GuideCheck(
-            shifts.mean(0), shifts.std(0, ddof=1) / root, 1.0 + steep.mean(0), steep.std(0, ddof=1) / root
+            shifts.mean(0),
+            shifts.std(0, ddof=1) / root,
+            1.0 + steep.mean(0),
+            steep.std(0, ddof=1) / root,
+            skew.mean(0),
+            skew.std(0, ddof=1) / root,
         )
         if found.clear():
             break

@@ -20,7 +20,6 @@ from bayesunmix.inference.settings import NUTS, SVI
 from bayesunmix.inference.target import Data, as_device_data, constrain
 
 _MOST_GLOBALS = 8192
-_MOST_SHAPES = 3  # times a guide that fails is given another covariance
 _LATEST = 10  # steps whose mean is taken for the ELBO
 _MOST_ROUNDS = 4  # of NUTS in place of a guide
 
@@ -69,34 +68,38 @@ def infer(
 def _by_guide(program: Program, mode: Mode, method: SVI, index, key, key_check, progress: Progress) -> Result:
     fitted, elbo, settled = guide.fit_guide(program, mode, method, key, progress.step)
     checked = guide.check_guide(program, fitted, mode.data, key_check)
-    for again in range(1, _MOST_SHAPES + 1):
-        if not checked.faults():
+    faults = checked.faults()
+    for again, pairs in enumerate(guide.CURVATURE_PAIRS, start=1):
+        if not faults:
             break
         progress.note("the guide has not the shape of the posterior: averaging the curvature over it")
-        start = guide.reshaped(program, fitted, mode, jax.random.fold_in(key_check, again))
+        start = guide.reshaped(program, fitted, mode, jax.random.fold_in(key_check, again), pairs)
         tried, more, settled_again = guide.fit_guide(program, start, method, key, progress.step)
         before, after = elbo[-_LATEST:], more[-_LATEST:]
-        if after.mean() < before.mean() - 2.0 * np.sqrt((before.var() + after.var()) / _LATEST):
+        if not after.mean() > before.mean() - 2.0 * np.sqrt((before.var() + after.var()) / _LATEST):
             break
         fitted, elbo, settled = tried, np.concatenate([elbo, more]), settled_again
         checked = guide.check_guide(program, fitted, mode.data, key_check)
-    if method.sample_if_needed and checked.faults():
+        faults = checked.faults() + checked.lopsided()
+    if method.sample_if_needed and faults:
         progress.note("the posterior is not Gaussian: sampling it")
         own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)
         start = own._replace(z=fitted.location, factor=fitted.stretch[:, None] * fitted.factor)
-        return _by_longer_chains(program, start, elbo, checked, method, key_check, progress)
+        return _by_longer_chains(program, start, elbo, checked, faults, method, key_check, progress)
     white = jax.random.normal(jax.random.fold_in(key, 2**20), (method.draws, program.size), fitted.location.dtype)
     values = _named(program, fitted.place(np.asarray(white))[None], mode.data)
-    return Result(values, diagnostics.of_guide(mode, elbo, settled, checked), True)
+    return Result(values, diagnostics.of_guide(mode, elbo, settled, checked, faults), True)
 
 
-def _by_longer_chains(program: Program, start: Mode, elbo, checked, method: SVI, key, progress: Progress) -> Result:
+def _by_longer_chains(
+    program: Program, start: Mode, elbo, checked, faults: list[str], method: SVI, key, progress: Progress
+) -> Result:
     """NUTS in place of a guide that failed, run on where its chains do not agree yet."""
     settings = NUTS(draws=-(-method.draws // 2), warmup=150, chains=2)
     chains = sampler.sample(program, start, settings, key, progress.step)
     for more in range(1, _MOST_ROUNDS + 1):
         values = _named(program, chains.draws, start.data)
-        judged = diagnostics.of_sampled_guide(start, elbo, checked, values, chains.statistics)
+        judged = diagnostics.of_sampled_guide(start, elbo, checked, faults, values, chains.statistics)
         if more == _MOST_ROUNDS or not judged.nearly_mixed or not chains.finished:
             break
         progress.note("the chains do not quite agree: sampling on")

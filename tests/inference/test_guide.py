@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from bayesunmix.inference import guide as guides
-from bayesunmix.inference.guide import Guide, check_guide, fit_guide
+from bayesunmix.inference.guide import Guide, check_guide, fit_guide, reshaped
 from bayesunmix.inference.mode import find_mode
 from bayesunmix.inference.program import Program, compile_model
 from bayesunmix.inference.settings import SVI
@@ -117,6 +117,76 @@ def test_the_guide_draws_what_it_says(exact: Any) -> None:
     guide = exact[2]._replace(stretch=jnp.linspace(0.5, 2.0, SIZE))
     unit = np.asarray(guide.place(jnp.eye(SIZE)) - guide.location)
     np.testing.assert_allclose(unit.T, np.asarray(guide.stretch)[:, None] * np.asarray(guide.factor), rtol=1e-12)
+
+
+def flat(y: Any = None, *, n_units: int) -> None:
+    """A posterior exp(-theta^4 / s) in every direction: without curvature at its mode."""
+    theta = numpyro.sample("theta", dist.Normal(jnp.zeros(3), 10.0).to_event(1))
+    with numpyro.plate("unit", n_units):
+        numpyro.sample("y", dist.Normal(theta**2, 1.0).to_event(1), obs=y)
+
+
+def walled(y: Any = None, *, n_units: int) -> None:
+    """A normal cut off at its centre by a wall that is a fiftieth of it thick: half of it is left."""
+    theta = numpyro.sample("theta", dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+    with numpyro.plate("unit", n_units):
+        numpyro.sample("y", dist.Normal(50.0 * jax.nn.softplus(-50.0 * theta) / n_units**0.5, 10.0).to_event(1), obs=y)
+
+
+def reshaped_guide(model: Any, n_units: int, size: int) -> tuple[Guide, Any]:
+    y = np.zeros((n_units, size))
+    program, numbers = compile_model(model, jnp.asarray(y))
+    data = as_device_data(program, numbers, y, {})
+    start = find_mode(program, data, np.full(size, 0.1), jnp.arange(n_units), jax.random.key(0))
+    guide, *_ = fit_guide(program, start, SVI_SETTINGS, jax.random.key(1))
+    assert check_guide(program, guide, start.data, jax.random.key(2)).faults()
+    for again, pairs in enumerate(guides.CURVATURE_PAIRS):
+        mode = reshaped(program, guide, start, jax.random.key(3 + again), pairs)
+        np.testing.assert_array_equal(mode.factor, np.triu(mode.factor))
+        guide, *_ = fit_guide(program, mode, SVI_SETTINGS, jax.random.key(1))
+    return guide, check_guide(program, guide, start.data, jax.random.key(2))
+
+
+def test_a_direction_without_curvature_at_the_mode_finds_its_width() -> None:
+    """That of the Gaussian of the highest ELBO, in closed form, to the limits that a guide is held to."""
+    guide, _ = reshaped_guide(flat, 5, 3)
+    sds = np.sqrt(((guide.stretch[:, None] * guide.factor) ** 2).sum(1))
+    best = (12 * 2.5) ** -0.25
+    assert (np.abs(np.log(sds / best)) < np.log(1.25)).all()
+
+
+def test_a_posterior_behind_a_wall_does_not_pass() -> None:
+    _, checked = reshaped_guide(walled, 4, 2)
+    assert checked.faults()
+
+
+def test_a_lopsided_posterior_does_not_pass() -> None:
+    """The logarithm of an exponential variable has a skewness of -1.14, that of a gamma of shape 10 of -.33."""
+    for shape, found in ((1.0, True), (10.0, False)):
+        _, checked = log_gamma(shape)
+        assert bool(checked.lopsided()) == found, (shape, checked.skewness)
+
+
+def test_skewness_is_measured() -> None:
+    posterior, checked = log_gamma(100.0)
+    # To first order: 1 / sqrt(shape), of which the next term is 1 / shape.
+    np.testing.assert_allclose(np.abs(checked.skewness), -posterior.stats("s"), atol=0.02)
+
+
+def log_gamma(shape: float) -> tuple[Any, Any]:
+    """The posterior of the logarithm of a rate, and the check of a guide of its mean and variance."""
+
+    def program(y: Any = None, *, n_units: int) -> None:
+        rate = numpyro.sample("rate", dist.Gamma(shape, 1.0))
+        with numpyro.plate("unit", n_units):
+            numpyro.sample("y", dist.Normal(0.0 * rate, 1.0), obs=y)
+
+    y = np.zeros(1)
+    compiled, numbers = compile_model(program, jnp.asarray(y))
+    data = as_device_data(compiled, numbers, y, {})
+    posterior = stats.loggamma(shape)
+    guide = Guide(np.array([posterior.mean()]), np.ones(1), np.array([[posterior.std()]]))
+    return posterior, check_guide(compiled, guide, data, jax.random.key(0))
 
 
 def test_limits_are_those_of_the_contract() -> None:
