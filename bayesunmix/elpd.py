@@ -45,6 +45,8 @@ class Elpd:
     mcse : float
         Numerical error of ``elpd``: the standard deviation over sets of integration points; 0 where nothing
         is sampled.
+    warning : str
+        The verdict of a fit that failed its own diagnostics, on whose draws all this rests; else empty.
     """
 
     elpd: float
@@ -54,6 +56,7 @@ class Elpd:
     n_warn: int
     unit: str
     mcse: float
+    warning: str = ""
 
 
 def waic(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS, n_blocks: int | None = None) -> Elpd:
@@ -183,7 +186,13 @@ def _elpd(
         n_warn=int(np.sum(trouble[counted] > limit)),
         unit=unit,
         mcse=_integration_error(fit, counted, seed, n_blocks),
+        warning=warning_of(fit),
     )
+
+
+def warning_of(fit: Fit) -> str:
+    """The verdict of a fit that failed its own diagnostics; else empty."""
+    return "" if fit.converged else str(fit.diagnostics.attrs["verdict"])
 
 
 def _passes(

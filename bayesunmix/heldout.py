@@ -10,7 +10,7 @@ import numpy as np
 
 from bayesunmix._keys import as_key
 from bayesunmix.data.units import Units
-from bayesunmix.elpd import Elpd
+from bayesunmix.elpd import Elpd, warning_of
 from bayesunmix.fit import Fit, fit, units_of
 from bayesunmix.inference import NUTS, SVI, Gibbs
 from bayesunmix.inference.precision import native_precision
@@ -103,6 +103,7 @@ def _score(fitted: Fit, units: Units, hidden: np.ndarray) -> Elpd:
         n_warn=0,
         unit="hidden entries of a pixel",
         mcse=float(np.sqrt(0.5 * np.sum((log_mean - again)[some] ** 2))),
+        warning=warning_of(fitted),
     )
 
 

@@ -13,6 +13,7 @@ import jax
 from bayesunmix._keys import as_key
 from bayesunmix.fit import Fit, fit
 from bayesunmix.inference import NUTS, SVI, Gibbs
+from bayesunmix.inference.gibbs import gibbs_settings
 from bayesunmix.inference.progress import Progress
 
 
@@ -32,8 +33,13 @@ def sweep(
     ----------
     model
         A model whose hyper-parameters are the fields of a dataclass, as those of :mod:`bayesunmix.models`.
-    data, method, mask
+    data, mask
         As in :func:`bayesunmix.fit`.
+    method : SVI, NUTS or Gibbs, optional
+        Left out: the exact sampler of a model that has one, else ``SVI(sample_if_needed=False)``. A size that the data
+        do not support leaves a posterior that no Gaussian fits; sampling it takes longer than all other fits together
+        and rarely changes what is preferred. Such a fit says that it failed its diagnostics, and so does the
+        comparison; fit the size you keep again with :func:`bayesunmix.fit` if it is one of them.
     seed : int or JAX key
         Every fit has a seed of its own made from it.
     progress : bool
@@ -63,6 +69,8 @@ def sweep(
         raise ValueError("expected values of at least one hyper-parameter, such as n_endmembers=range(2, 7)")
     points = [dict(zip(values, point, strict=True)) for point in product(*values.values())]
     keys = jax.random.split(as_key(seed), len(points))
+    if method is None and gibbs_settings(model, None) is None:
+        method = SVI(sample_if_needed=False)
     found: dict[str, Fit] = {}
     with Progress(progress) as bar:
         for done, (point, key) in enumerate(zip(points, keys, strict=True)):

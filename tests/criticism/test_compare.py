@@ -175,7 +175,9 @@ def test_a_clear_difference_decides(make_fit, flat_data) -> None:
 
 def test_a_fit_that_failed_is_marked(make_fit, flat_data) -> None:
     fits = exact(make_fit, flat_data)
+    assert bu.waic(fits["free"]).warning == ""
     fits["free"].diagnostics.attrs["converged"] = 0
+    assert bu.waic(fits["free"]).warning == bu.loo(fits["free"]).warning == "made by hand"
     table = bu.compare(fits)
     assert bool(table.loc["free", "warning"])
     assert "Careful: free failed the diagnostics" in table.attrs["verdict"]

@@ -38,6 +38,12 @@ def test_every_combination_once_each_with_a_seed_of_its_own(calls, image) -> Non
     )
 
 
+def test_without_a_method_nothing_is_sampled_that_no_sampler_of_its_own_serves(calls, image) -> None:
+    bu.sweep(LinearUnmixing(2), image, n_endmembers=[2], progress=False)
+    bu.sweep(ProbabilisticPCA(1), image, n_components=[1], progress=False)
+    assert [method for _, method, *_ in calls] == [bu.SVI(sample_if_needed=False), None]
+
+
 def test_what_is_complete_is_there_after_an_interruption(calls, image) -> None:
     found = bu.sweep(LinearUnmixing(2), image, n_endmembers=[2, 3], noise=["isotropic", "diagonal"], progress=False)
     assert list(found) == [
