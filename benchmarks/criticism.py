@@ -3,11 +3,13 @@
     python benchmarks/criticism.py failures --runs 20
     python benchmarks/criticism.py recovery --count 40 --heldout 8
     python benchmarks/criticism.py streaming --side 256 --channels 1024
+    python benchmarks/criticism.py power --runs 20
 
 ``failures`` plants one fault at a time in simulated images, fits endmembers and all, and counts how often
 ``bu.check`` fails a test (p below .01), and where. ``recovery`` counts how often ``bu.sweep`` and ``bu.compare``
 prefer the true number of endmembers, and whether hidden entries of the first images say the same. ``streaming``
-measures time and peak memory of uncertainty and WAIC. Tables go to ``benchmarks/results/``; what a run that was
+measures time and peak memory of uncertainty and WAIC. ``power`` counts how often ``bu.calibrate`` finds a posterior
+whose standard deviation or mean is a little off. Tables go to ``benchmarks/results/``; what a run that was
 stopped has found is kept beside them, image by image, and a run of the same settings goes on from there. Several
 processes can work on one table side by side, each on every fourth image, say, and share what they compile:
 
@@ -31,11 +33,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import xarray as xr
 from scipy.stats import mannwhitneyu, spearmanr
 
@@ -348,6 +353,83 @@ def agreement(rows: dict[int, dict], hidden: dict[int, dict], criteria: list[str
     return lines
 
 
+# ---------------------------------------------------------------------- power of calibration
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The levels of 25 channels, measured four times; its sampler draws from the posterior with a planted error."""
+
+    width: float = 1.0  # of its standard deviation
+    shift: float = 0.0  # of its mean, in standard deviations
+
+    def __call__(self, y=None, *, n_units: int) -> None:
+        level = numpyro.sample("level", dist.Normal(0.0, 1.0).expand([25]).to_event(1))
+        with numpyro.plate("unit", n_units):
+            numpyro.sample("y", dist.Normal(level, 1.0).to_event(1), obs=y)
+
+    def gibbs(self, y: np.ndarray, covariates: dict) -> KnownPosterior:
+        sd = (1 + len(y)) ** -0.5
+        return KnownPosterior(y.sum(0) * sd**2 + self.shift * sd, self.width * sd)
+
+
+@dataclass(frozen=True)
+class KnownPosterior:
+    """Independent draws, as the engine drives a sampler."""
+
+    mean: np.ndarray
+    sd: float
+
+    def start(self, rng: np.random.Generator, chains: int) -> dict[str, np.ndarray]:
+        return {"level": self.mean + self.sd * rng.normal(size=(chains, len(self.mean)))}
+
+    def sweep(self, state: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return self.start(rng, len(state["level"]))
+
+    @staticmethod
+    def values(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return state
+
+
+PLANTED = {
+    "nothing": Levels(),
+    "sd 10 % too small": Levels(width=0.9),
+    "sd 10 % too large": Levels(width=1.1),
+    "mean off by .2 sd": Levels(shift=0.2),
+    "mean off by .1 sd": Levels(shift=0.1),
+}
+
+
+def one_power(name: str, run: int, images: int) -> dict:
+    """The p-value of one calibration, and its 90 % coverage."""
+    method = bu.Gibbs(draws=60, warmup=1, chains=2, most_thin=1)
+    found = bu.calibrate(PLANTED[name], np.zeros((4, 25)), images, run, method=method, progress=False)
+    covered = float(found["coverage"].sel(name="level", level=0.9))
+    return {"planted": name, "images": images, "p": found.attrs["uniform_p"]["level"], "coverage": covered}
+
+
+def power(args: argparse.Namespace, kept: Kept) -> tuple[list[str], list[dict]]:
+    """How often a calibration of so many images finds what is planted, at p < .01."""
+    sizes = (25, 100)
+    made = [
+        kept.row(f"{name} {images} {run}", run, partial(one_power, name, run, images))
+        for name in PLANTED
+        for images in sizes
+        for run in range(args.runs)
+    ]
+    rows = [row for row in made if row]
+    lines = [
+        "| planted | " + " | ".join(f"{n} images" for n in sizes) + " | 90 % coverage |",
+        "|---" * (2 + len(sizes)) + "|",
+    ]
+    for name in PLANTED:
+        own = [row for row in rows if row["planted"] == name]
+        shares = [np.mean([row["p"] < LEVEL for row in own if row["images"] == n]) for n in sizes]
+        covered = np.mean([row["coverage"] for row in own])
+        lines.append(f"| {name} | " + " | ".join(f"{share:.2f}" for share in shares) + f" | {covered:.3f} |")
+    return lines, rows
+
+
 # ---------------------------------------------------------------------- memory
 
 
@@ -401,9 +483,12 @@ def share(text: str) -> tuple[int, int]:
     return mine, of
 
 
+WORK = {"failures": failures, "recovery": recovery, "streaming": streaming, "power": power}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("failures", "recovery", "streaming"))
+    parser.add_argument("what", choices=tuple(WORK))
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--rights", type=int, default=5, help="how many times as many runs without a fault")
     parser.add_argument("--faults", nargs="+", choices=FAILURES, default=list(FAILURES))
@@ -417,7 +502,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=100)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    lines, rows = {"failures": failures, "recovery": recovery, "streaming": streaming}[args.what](args, Kept(args))
+    lines, rows = WORK[args.what](args, Kept(args))
     print("\n".join(lines))
     if args.share[1] > 1:
         return
