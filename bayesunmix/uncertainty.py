@@ -13,7 +13,7 @@ import xarray as xr
 from bayesunmix._keys import as_key
 from bayesunmix.fit import Fit
 from bayesunmix.inference.precision import native_precision
-from bayesunmix.inference.units import chunks, prediction_pass
+from bayesunmix.inference.units import chunks, of_units, prediction_pass
 from bayesunmix.predict import check_unit, local_latents, per_unit_covariates
 
 _MEANING = {
@@ -51,7 +51,10 @@ def uncertainty(fit: Fit, unit: str = "same", draws: int = 200, seed: int | jax.
     -------
     xarray.Dataset
         ``mean``, ``epistemic``, ``aleatoric``, ``total`` as standard deviations in the units and precision of the
-        data; on its coordinates, NaN where masked, for ``unit="same"``, and per channel for ``unit="new"``.
+        data; on its coordinates, NaN where masked, for ``unit="same"``, and per channel for ``unit="new"``. For
+        ``unit="same"`` of a model of classes or hidden states also the split of their entropy, as in
+        :meth:`Fit.latent`, in nats: ``entropy`` = ``entropy_noise``, which more data do not reduce, +
+        ``mutual_information`` of label and globals.
 
     Raises
     ------
@@ -89,7 +92,28 @@ def uncertainty(fit: Fit, unit: str = "same", draws: int = 200, seed: int | jax.
             }
     own = {"units": units.attrs["units"]} if "units" in units.attrs else {}
     arrays = {name: one.assign_attrs(long_name=_MEANING[unit][name], **own) for name, one in maps.items()}
+    if unit == "same" and _has_labels(fit):
+        latent = fit.latent(draws=draws, seed=seed)
+        arrays |= {name: latent[name] for name in ("entropy", "entropy_noise", "mutual_information")}
     return xr.Dataset(arrays, attrs={"unit": unit, "draws": chosen.size})
+
+
+def _has_labels(fit: Fit) -> bool:
+    """Whether the latent of a unit is a label, or labels, so that its distribution has an entropy."""
+    if getattr(fit.model, "latent", None) is None:
+        return False
+    found = []
+    with native_precision():
+        draws = fit.draws(1)
+        first = {name: of_units(value, slice(0, 1), fit.units.n_units) for name, value in fit.covariates.items()}
+
+        def look() -> None:
+            y = jnp.asarray(fit.units.values[:1], jnp.result_type(float))
+            fn = draws.program.likelihood(draws.numbers, {n: v[0] for n, v in draws.values.items()}, y, first)
+            found.append(hasattr(fn, "conditional") and hasattr(fn.conditional(y), "entropy"))
+
+        jax.eval_shape(look)
+    return found[0]
 
 
 def _split(mean: Any, variance_of_mean: Any, mean_variance: Any) -> dict[str, np.ndarray]:

@@ -181,6 +181,11 @@ class PathPosterior(NamedTuple):
         share = self.mean
         return share * (1.0 - share)
 
+    @property
+    def entropy(self):
+        """Entropy of the state of every frame, (sequence, time), in nats."""
+        return jax.scipy.special.entr(self.mean).sum(-1)
+
     def sample(self, key, sample_shape=()):
         """One-hot paths, ``sample_shape + (sequence, time, state)``."""
         count = 1

@@ -161,7 +161,8 @@ def test_latents_are_probabilities_on_the_data_s_own_axes(name: str, fits: dict[
         with pytest.raises(TypeError, match="no latent"):
             fit.latent()
         return
-    state = fit.latent(draws=20)["state"]
+    found = fit.latent(draws=20)
+    state = found["state"]
     assert state.dims == ("sequence", "time", "state", "statistic")
     np.testing.assert_array_equal(state["time"], fit.data["time"])
     ended = np.isnan(state.sel(statistic="mean").values).all(-1)
@@ -170,6 +171,16 @@ def test_latents_are_probabilities_on_the_data_s_own_axes(name: str, fits: dict[
     np.testing.assert_allclose(mean.sum(-1), 1.0, rtol=1e-9)
     sd, noise, spread = (state.sel(statistic=s).values[~ended] for s in ("sd", "sd_noise", "sd_model"))
     np.testing.assert_allclose(sd**2, noise**2 + spread**2, rtol=1e-6, atol=1e-12)
+    # In nats, of every frame: H[E p] = E[H p] + mutual information.
+    whole, within, shared = (found[n] for n in ("entropy", "entropy_noise", "mutual_information"))
+    assert whole.dims == ("sequence", "time")
+    np.testing.assert_allclose(whole.values[~ended], -np.sum(mean * np.log(np.maximum(mean, 1e-300)), -1), atol=1e-6)
+    np.testing.assert_allclose(shared, np.maximum(whole - within, 0.0), atol=1e-12)
+    assert 0 <= float(shared.max()) <= float(whole.max()) <= np.log(state.sizes["state"])
+    assert np.isnan(whole.values[ended]).all()
+    split = bu.uncertainty(fit, draws=20)
+    np.testing.assert_array_equal(split["mutual_information"], shared)
+    assert "entropy" not in bu.uncertainty(fit, "new", draws=20)
 
 
 @pytest.mark.parametrize("name", [pytest.param("HiddenMarkovModel, list", marks=pytest.mark.slow), "MarkovChain"])
