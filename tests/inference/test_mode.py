@@ -15,7 +15,7 @@ from bayesunmix.inference import mode as modes
 from bayesunmix.inference.diagnostics import MC_SHIFT_LIMIT
 from bayesunmix.inference.guide import RATIO_LIMITS
 from bayesunmix.inference.program import compile_model, unconstrain
-from bayesunmix.inference.target import log_density, value_and_grad, with_rules
+from bayesunmix.inference.target import as_device_data, log_density, value_and_grad, with_rules
 
 
 def test_the_mode_is_found(problem: Any) -> None:
@@ -87,6 +87,41 @@ def test_an_indefinite_curvature_loses_its_signs() -> None:
             np.testing.assert_allclose(factor.T @ precision @ factor, np.eye(6), atol=1e-9)
         else:
             assert np.linalg.eigvalsh(factor.T @ precision @ factor).min() < 0
+
+
+def test_a_bent_ridge_takes_few_curvatures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rosenbrock's valley from the usual start, where Newton's method with a line search stalls half-way."""
+
+    def program(y=None, *, n_units: int) -> None:
+        theta = numpyro.sample("theta", dist.Normal(jnp.zeros(2), 100.0).to_event(1))
+        valley = jnp.stack([1.0 - theta[0], 10.0 * (theta[1] - theta[0] ** 2)])
+        with numpyro.plate("unit", n_units):
+            numpyro.sample("y", dist.Normal(valley, 1.0).to_event(1), obs=y)
+
+    y = np.zeros((50, 2))
+    compiled, numbers = compile_model(program, jnp.asarray(y))
+    data = as_device_data(compiled, numbers, y, {})
+    taken, curvature = [], modes._curvature
+    monkeypatch.setattr(modes, "_curvature", lambda *args: taken.append(0) or curvature(*args))
+    found = modes.ascend(compiled, np.array([-1.2, 1.0]), data, jnp.arange(50), jax.random.key(0))
+    assert len(taken) <= 4
+    # In posterior sds: that of theta_0 is 1 / sqrt(50), and so twice that of theta_1.
+    np.testing.assert_allclose(found, 1.0, atol=0.1 * np.sqrt(1 / 50))
+
+
+def test_where_there_are_no_numbers_the_search_turns_back() -> None:
+    """A log density that is not a number on the far side of its mode, where Newton's step leads."""
+
+    def program(y=None, *, n_units: int) -> None:
+        theta = numpyro.sample("theta", dist.Normal(jnp.zeros(1), 100.0).to_event(1))
+        with numpyro.plate("unit", n_units):
+            numpyro.sample("y", dist.Normal(jnp.log(2.0 - theta), 0.1).to_event(1), obs=y)
+
+    y = np.full((20, 1), np.log(0.5))
+    compiled, numbers = compile_model(program, jnp.asarray(y))
+    data = as_device_data(compiled, numbers, y, {})
+    found = modes.ascend(compiled, np.array([-20.0]), data, jnp.arange(20), jax.random.key(0))
+    np.testing.assert_allclose(found, 1.5, atol=0.005)
 
 
 def test_frozen_rules_serve_the_whole_posterior(problem: Any) -> None:
