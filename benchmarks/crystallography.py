@@ -32,6 +32,7 @@ from bayesunmix.data.lattices import atom_image, off_centred_lattice
 
 ERRORS = (0.15, 0.3, 0.6)  # pixels, against an off-centring of 1.5 and a scatter of 0.25
 CLASSES = {"two-phase": 2, "four-variant": 4}
+SCATTER = 0.25  # pixels, the simulator's, of every atom along both axes
 
 
 # Classes, features, covariance of the classes, whether every vector has a known error.
@@ -72,7 +73,7 @@ def calibration(args) -> tuple[str, list[str]]:
 
 def lattice(domains: str, error: float, side: int, seed: int):
     """Neighbour vectors, labels of their atoms, truth."""
-    atoms, truth = off_centred_lattice((side, side), domains, position_error=error, seed=seed)
+    atoms, truth = off_centred_lattice((side, side), domains, position_error=error, scatter=SCATTER, seed=seed)
     vectors = bu.descriptors.neighbour_vectors(atoms, 4, species=("centre", "cage"))
     return vectors, truth["label"].values[vectors["index"].values], truth
 
@@ -95,11 +96,25 @@ def score(share: np.ndarray, label: np.ndarray) -> dict[str, float]:
     return {"accuracy": float(np.mean(share.argmax(1) == label)), "log loss": float(-np.log(truth + 1e-12).mean())}
 
 
-def reliability(shares: np.ndarray, hits: np.ndarray) -> float:
+def _bins(share: np.ndarray) -> np.ndarray:
+    return np.minimum((share.ravel() * 10).astype(int), 9)
+
+
+def counted(share: np.ndarray) -> list[int]:
+    """How many stated probabilities fall into each of ten bins."""
+    return np.bincount(_bins(share), minlength=10).tolist()
+
+
+def binned(share: np.ndarray, label: np.ndarray) -> tuple[list[float], list[float]]:
+    """Sums over ten bins of stated probability: of times it came true, and of the probability."""
+    place, hits = _bins(share), np.eye(share.shape[1])[label].ravel()
+    return tuple(np.bincount(place, weights=w, minlength=10).tolist() for w in (hits, share.ravel()))
+
+
+def reliability(runs: list[dict], who: str) -> float:
     """Mean distance between stated probability and frequency over ten bins, weighted by what they hold."""
-    place = np.minimum((shares * 10).astype(int), 9)
-    gaps = [abs(shares[place == b].mean() - hits[place == b].mean()) * np.mean(place == b) for b in np.unique(place)]
-    return float(np.sum(gaps))
+    hits, stated, counts = (np.sum([run[name + who] for run in runs], 0) for name in ("hits", "stated", "counts"))
+    return float(np.abs(hits - stated).sum() / counts.sum())
 
 
 def oracle(vectors, truth) -> np.ndarray:
@@ -118,74 +133,82 @@ def _columns(rows: list[dict], names: dict[str, str]) -> list[str]:
     return lines + ["| " + " | ".join(shape.format(**row) for shape in names.values()) + " |" for row in rows]
 
 
-def coverage(args) -> tuple[str, list[str]]:
+class Kept:
+    """What was found of each lattice, image or data set, by its name, in a file that grows."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: dict[str, dict] = json.loads(path.read_text()) if path.exists() else {}
+
+    def get(self, make, *named) -> dict:
+        """The row of this name, made from it now where there is none yet."""
+        name = " ".join(map(str, named))
+        if name not in self.rows:
+            self.rows[name] = make(*named)
+            self.path.write_text(json.dumps(self.rows) + "\n")
+            print(name, json.dumps({k: v for k, v in self.rows[name].items() if np.ndim(v) == 0}), flush=True)
+        return self.rows[name]
+
+
+def one_lattice(domains: str, error: float, seed: int, side: int, covariance: str) -> dict:
+    """What three ways make of one lattice's vectors, and the true parameters of them."""
     from sklearn.cluster import KMeans
     from sklearn.mixture import GaussianMixture
 
+    k = CLASSES[domains]
+    vectors, label, truth = lattice(domains, error, side, seed)
+    start = time.perf_counter()
+    fit = bu.fit(bu.models.GaussianMixture(k, covariance=covariance), vectors, seed=seed, progress=False)
+    wall = time.perf_counter() - start
+    flat = fit.posterior.stack(sample=("chain", "draw")).transpose("sample", ...)
+    match = matched(flat["means"].values.mean(0), truth["means"].values)
+    share = np.empty((len(label), k))
+    share[:, match] = fit.latent()["membership"].sel(statistic="mean").values
+    y = vectors["vector"].values
+    kmeans = KMeans(k, n_init=10, random_state=seed).fit(y)
+    hard = np.eye(k)[matched(kmeans.cluster_centers_, truth["means"].values)[kmeans.labels_]]
+    peer = GaussianMixture(k, covariance_type="tied", n_init=5, random_state=seed).fit(y)
+    theirs = np.empty_like(share)
+    theirs[:, matched(peer.means_, truth["means"].values)] = peer.predict_proba(y)
+    found = {
+        "means": float(np.mean(_inside(flat["means"].values, truth["means"].values[match]))),
+        "scatter": float(np.mean(_inside(flat["scales"].values, SCATTER))),
+        "weights": float(np.mean(_inside(flat["weights"].values, truth["weights"].values[match]))),
+        "scatter over truth": float(np.mean(flat["scales"].values.mean(0) / SCATTER)),
+        "scatter over truth, GMM": float(np.mean(np.sqrt(np.diagonal(peer.covariances_) / 2.0)) / SCATTER),
+        "converged": float(fit.converged),
+        "seconds": wall,
+    }
+    for who, given in (("", share), (", GMM", theirs), (", truth", oracle(vectors, truth)), (", k-means", hard)):
+        hits, stated = binned(given, label)
+        found |= {f"{what}{who}": value for what, value in score(given, label).items()}
+        found |= {f"hits{who}": hits, f"stated{who}": stated, f"counts{who}": counted(given)}
+    return found
+
+
+def coverage(args) -> tuple[str, list[str]]:
+    kept = Kept(args.out / f"crystallography_coverage_{args.covariance}.json")
     rows = []
-    for domains, k in CLASSES.items():
+    for domains in CLASSES:
         for error in ERRORS:
-            runs = []
-            pooled: dict[str, list] = {"ours": [], "no errors": [], "truth": []}
-            for seed in range(args.lattices):
-                vectors, label, truth = lattice(domains, error, args.side, seed)
-                start = time.perf_counter()
-                model = bu.models.GaussianMixture(k, covariance=args.covariance)
-                fit = bu.fit(model, vectors, seed=seed, progress=False)
-                wall = time.perf_counter() - start
-                flat = fit.posterior.stack(sample=("chain", "draw")).transpose("sample", ...)
-                match = matched(flat["means"].values.mean(0), truth["means"].values)
-                true_means = truth["means"].values[match]
-                true_scales = 0.25  # the simulator's scatter, of every atom along both axes
-                share = np.empty((len(label), k))
-                share[:, match] = fit.latent()["membership"].sel(statistic="mean").values
-                y = vectors["vector"].values
-                kmeans = KMeans(k, n_init=10, random_state=seed).fit(y)
-                hard = matched(kmeans.cluster_centers_, truth["means"].values)[kmeans.labels_]
-                peer = GaussianMixture(k, covariance_type="tied", n_init=5, random_state=seed).fit(y)
-                theirs = np.empty_like(share)
-                theirs[:, matched(peer.means_, truth["means"].values)] = peer.predict_proba(y)
-                scatter = np.sqrt(np.diagonal(peer.covariances_)) / np.sqrt(2.0)
-                best = oracle(vectors, truth)
-                runs.append(
-                    {
-                        "means": np.mean(_inside(flat["means"].values, true_means)),
-                        "scatter": np.mean(_inside(flat["scales"].values, true_scales)),
-                        "accuracy": score(share, label)["accuracy"],
-                        "log loss": score(share, label)["log loss"],
-                        "accuracy, truth": score(best, label)["accuracy"],
-                        "log loss, truth": score(best, label)["log loss"],
-                        "accuracy, k-means": np.mean(hard == label),
-                        "accuracy, GMM": score(theirs, label)["accuracy"],
-                        "log loss, GMM": score(theirs, label)["log loss"],
-                        "scatter over truth": np.mean(flat["scales"].values.mean(0) / true_scales),
-                        "scatter over truth, GMM": np.mean(scatter / true_scales),
-                        "weights": np.mean(_inside(flat["weights"].values, truth["weights"].values[match])),
-                        "converged": float(fit.converged),
-                        "seconds": wall,
-                    }
-                )
-                pooled["ours"].append(share)
-                pooled["no errors"].append(theirs)
-                pooled["truth"].append(np.eye(k)[label])
-            hits = np.concatenate(pooled["truth"]).ravel()
+            runs = [
+                kept.get(one_lattice, domains, error, seed, args.side, args.covariance) for seed in range(args.lattices)
+            ]
             row = {"domains": domains, "error": error}
-            for name in runs[0]:
+            for name in (n for n, value in runs[0].items() if np.ndim(value) == 0):
                 values = np.array([run[name] for run in runs])
-                row[name] = float(values.mean())
-                if name in ("means", "scatter", "weights"):
-                    row[f"{name} error"] = float(values.std(ddof=1) / np.sqrt(len(values)))
-            row["reliability"] = reliability(np.concatenate(pooled["ours"]).ravel(), hits)
-            row["reliability, GMM"] = reliability(np.concatenate(pooled["no errors"]).ravel(), hits)
+                row[name] = float(np.median(values) if name == "seconds" else values.mean())
+                row[f"{name} se"] = float(values.std(ddof=1) / np.sqrt(len(values)))
+            for who in ("", ", GMM", ", k-means"):
+                row[f"reliability{who}"] = reliability(runs, who)
             rows.append(row)
-            print(json.dumps(row), flush=True)
     where = {"domains": "{domains}", "position error (px)": "{error:g}"}
     ours = {
-        "means": "{means:.3f} ± {means error:.3f}",
-        "scatter": "{scatter:.3f} ± {scatter error:.3f}",
-        "weights": "{weights:.3f} ± {weights error:.3f}",
+        "means": "{means:.3f} ± {means se:.3f}",
+        "scatter": "{scatter:.3f} ± {scatter se:.3f}",
+        "weights": "{weights:.3f} ± {weights se:.3f}",
         "converged": "{converged:.2f}",
-        "seconds": "{seconds:.1f}",
+        "seconds, median": "{seconds:.1f}",
     }
     shapes = {"log loss": ".3f", "accuracy": ".3f", "reliability": ".3f", "scatter over truth": ".2f"}
     who = {"truth": ", truth", "bayesunmix": "", "GMM": ", GMM", "k-means": ", k-means"}
@@ -193,43 +216,69 @@ def coverage(args) -> tuple[str, list[str]]:
         f"{what}, {name}": "{" + what + key + ":" + shape + "}"
         for what, shape in shapes.items()
         for name, key in who.items()
-        if what + key in rows[0]
+        if what + key in rows[0] and (what, name) != ("log loss", "k-means")
     }
     title = (
         f"Lattices simulated from positions, {args.lattices} of {args.side} x {args.side} cells a row, "
-        f"`covariance={args.covariance!r}`. Off-centring 1.5 px, scatter of every atom 0.25 px."
+        f"`covariance={args.covariance!r}`. Off-centring 1.5 px, scatter of every atom {SCATTER} px."
     )
     lines = ["How often 90 % intervals hold the truth (weights: of the whole lattice), and standard errors:", ""]
     lines += [*_columns(rows, where | ours), ""]
-    lines += ["Beside the true parameters, scikit-learn's tied GaussianMixture, and k-means:", ""]
+    lines += [
+        "Beside the true parameters, scikit-learn's tied GaussianMixture, and k-means. Reliability: distance between "
+        "stated probability and frequency over ten bins, weighted by what they hold, all lattices of a row pooled.",
+        "",
+    ]
     return title, lines + _columns(rows, where | beside)
+
+
+def preferred(domains: str, error: float, seed: int, side: int, covariance: str) -> dict:
+    """The number of classes that WAIC prefers among the true one, one less, and one more."""
+    k = CLASSES[domains]
+    vectors, _, _ = lattice(domains, error, side, 1000 + seed)
+    fits = {
+        str(n): bu.fit(bu.models.GaussianMixture(n, covariance=covariance), vectors, seed=seed, progress=False)
+        for n in range(k - 1, k + 2)
+    }
+    table = bu.compare(fits)
+    return {
+        "preferred": table.attrs["preferred"],
+        "converged": [bool(fit.converged) for fit in fits.values()],
+        "elpd_diff": [float(table.loc[name, "elpd_diff"]) for name in fits],
+        "dse": [float(table.loc[name, "dse"]) for name in fits],
+        "verdict": table.attrs["verdict"],
+    }
 
 
 def count(args) -> tuple[str, list[str]]:
     """How often WAIC prefers the true number of classes among that one, one less, and one more."""
-    rows = []
+    kept = Kept(args.out / f"crystallography_count_{args.covariance}.json")
+    rows, right, total = [], 0, 0
     for domains, k in CLASSES.items():
-        for seed in range(args.lattices):
-            vectors, _, _ = lattice(domains, 0.3, args.side, 100 + seed)
-            fits = {
-                str(n): bu.fit(bu.models.GaussianMixture(n, covariance=args.covariance), vectors, progress=False)
-                for n in range(k - 1, k + 2)
-            }
-            table = bu.compare(fits)
-            rows.append({"domains": domains, "seed": seed, "true": k, "preferred": table.attrs["preferred"]})
-            print(json.dumps(rows[-1]), [bool(f.converged) for f in fits.values()], flush=True)
-    right = sum(row["preferred"] == str(row["true"]) for row in rows)
-    print(f"right in {right} of {len(rows)}")
+        for error in ERRORS:
+            runs = [
+                kept.get(preferred, domains, error, seed, args.side, args.covariance) for seed in range(args.lattices)
+            ]
+            times = {n: sum(run["preferred"] == str(k + n) for run in runs) for n in (-1, 0, 1)}
+            none = sum(run["preferred"] is None for run in runs)
+            off = sum(not all(run["converged"]) for run in runs)
+            rows.append({"domains": domains, "error": error, "one less": times[-1], "right": times[0]})
+            rows[-1] |= {"one more": times[1], "none": none, "off": off}
+            right, total = right + times[0], total + len(runs)
     title = (
-        f"Number of classes preferred by `bu.compare` (WAIC): right in {right} of {len(rows)}. Position error 0.3 px, "
-        f"{args.side} x {args.side} cells, `covariance={args.covariance!r}`."
+        f"Number of classes preferred by `bu.compare` (WAIC) among the true one, one less and one more: right in "
+        f"{right} of {total}. Lattices of {args.side} x {args.side} cells, `covariance={args.covariance!r}`."
     )
-    tally = [
-        {"domains": domains, "n": n, "times": sum(r["domains"] == domains and r["preferred"] == str(n) for r in rows)}
-        for domains, k in CLASSES.items()
-        for n in range(k - 1, k + 2)
-    ]
-    return title, _columns(tally, {"domains": "{domains}", "preferred": "{n}", "times": "{times}"})
+    names = {
+        "domains": "{domains}",
+        "position error (px)": "{error:g}",
+        "one less": "{one less}",
+        "right": "{right}",
+        "one more": "{one more}",
+        "no verdict": "{none}",
+        "runs with a fit that did not converge": "{off}",
+    }
+    return title, _columns(rows, names)
 
 
 def bound(
