@@ -10,8 +10,9 @@
 at three position errors, and scikit-learn's k-means and GaussianMixture (which knows of no errors) to the same vectors;
 memberships by the true parameters are the best there can be. ``count`` compares numbers of classes by WAIC. ``atoms``
 finds atoms in simulated images and holds position errors against the Cramer-Rao bound of the whole image.
-Standard errors are computed across lattices or images. Tables go to ``benchmarks/results/``. Speed beside
-scikit-learn's mixture: ``python -m benchmarks classes``.
+Standard errors are computed across lattices or images. Tables go to ``benchmarks/results/``, and beside them what was
+found of each lattice, where a run that was stopped goes on. Speed beside scikit-learn's mixture: ``python -m benchmarks
+classes``.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import numpy as np
 
 _SEEDINGS = 8
 _SAMPLE = 4000  # units that seedings compete on
+_ENOUGH = 20_000  # for the best of them: a start is to lie near the mode, not on it
 _STEPS = (40, 200)  # of expectation and maximisation: while seedings compete, and for the best
 _SETTLED = 1e-6  # gain of log-likelihood per unit at which it ends
 _FLOOR = 1e-3  # smallest standard deviation of a class, in that of the data: no class on a single point
@@ -39,7 +40,8 @@ def clusters(values: np.ndarray, n_components: int, kind: str, *, equal: bool = 
     rng = np.random.default_rng(seed)
     scale = np.maximum(values.std(axis=0), 1e-12 * (1.0 + np.abs(values).max()))
     white = (values - values.mean(axis=0)) / (scale if kind not in ("spherical", "tied-spherical") else scale.max())
-    few = white if len(white) <= _SAMPLE else white[rng.choice(len(white), _SAMPLE, replace=False)]
+    white = white[rng.permutation(len(white))[:_ENOUGH]]
+    few = white[:_SAMPLE]
     best = None
     for _ in range(_SEEDINGS if n_components > 1 else 1):
         found = _climb(few, _seeded(few, n_components, rng), kind, equal, _STEPS[0])

@@ -9,6 +9,7 @@ the undisturbed vectors, and a unit that was measured badly says less about them
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,8 +18,10 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from bayesunmix.distributions.inverses import inverse_and_log_det
+from bayesunmix.distributions.mixture_curvature import curvature
 
 _LOG_2PI = 1.8378770664093453
+_MOST_FEATURES = 16  # beyond that the products of four of them are too many
 
 
 class Memberships(NamedTuple):
@@ -54,6 +57,31 @@ class _ClassNormal(dist.MultivariateNormal):
     def discrepancy(self, y: jax.Array) -> jax.Array:
         away = jax.scipy.linalg.solve_triangular(self.scale_tril, (y - self.loc)[..., None], lower=True)
         return (away[..., 0] ** 2).sum(-1)
+
+
+@jax.custom_jvp
+def _own_density(means: jax.Array, own: jax.Array, y: jax.Array, errors: jax.Array) -> jax.Array:
+    """Log density but for a constant (..., component), with a covariance for every unit and class.
+
+    All are factorised side by side. The derivative is written out, or it would go through as many inverses again.
+    """
+    precision, log_det = inverse_and_log_det(own + errors[..., None, :, :])
+    away = y[..., None, :] - means
+    pull = jnp.einsum("...kij,...kj->...ki", precision, away)
+    return -0.5 * (away * pull).sum(-1) - 0.5 * log_det
+
+
+@_own_density.defjvp
+def _own_density_jvp(primals, tangents):
+    means, own, y, errors = primals
+    means_step, own_step, y_step, errors_step = tangents
+    precision, log_det = inverse_and_log_det(own + errors[..., None, :, :])
+    away = y[..., None, :] - means
+    pull = jnp.einsum("...kij,...kj->...ki", precision, away)
+    bend = 0.5 * (pull[..., :, None] * pull[..., None, :] - precision)
+    step = jnp.einsum("...ki,ki->...k", pull, means_step) - jnp.einsum("...ki,...i->...k", pull, y_step)
+    step = step + jnp.einsum("...kij,kij->...k", bend, own_step) + jnp.einsum("...kij,...ij->...k", bend, errors_step)
+    return -0.5 * (away * pull).sum(-1) - 0.5 * log_det, step
 
 
 class NormalMixture(dist.Distribution):
@@ -96,10 +124,11 @@ class NormalMixture(dist.Distribution):
         """log of weight times density of every class, (units, component)."""
         if self.measurement_cov is None:
             squares, log_root = self._shared(y)
+            density = -0.5 * squares - log_root
         else:
-            squares, log_root = self._own(y)
-        n_features = self.means.shape[-1]
-        return jnp.log(self.weights) - 0.5 * squares - log_root - 0.5 * n_features * _LOG_2PI
+            own = jnp.einsum("kij,klj->kil", self.roots, self.roots)
+            density = _own_density(self.means, own, y, self.measurement_cov)
+        return jnp.log(self.weights) + density - 0.5 * self.means.shape[-1] * _LOG_2PI
 
     def _shared(self, y):
         """Squared distances to every class and log determinants of the roots: one matrix product for all classes."""
@@ -113,16 +142,31 @@ class NormalMixture(dist.Distribution):
         away = away.reshape(*y.shape[:-1], n_classes, n_features) - offset
         return (away**2).sum(-1), jnp.log(jnp.diagonal(self.roots, axis1=-2, axis2=-1)).sum(-1)
 
-    def _own(self, y):
-        """The same with a covariance for every unit and class, all factorised side by side."""
-        own = jnp.einsum("kij,klj->kil", self.roots, self.roots)
-        precision, log_det = inverse_and_log_det(own + self.measurement_cov[..., None, :, :])
-        away = y[..., None, :] - self.means
-        return jnp.einsum("...ki,...kij,...kj->...k", away, precision, away), 0.5 * log_det
-
     def log_prob(self, value, intermediates=None):
         """Log density, (units,)."""
         return jax.nn.logsumexp(self.log_joint(value), axis=-1)
+
+    @property
+    def knows_curvature(self) -> bool:
+        """Whether :meth:`curvature` is the way to it."""
+        return self.means.shape[-1] <= _MOST_FEATURES
+
+    def curvature(self, y: jax.Array, wanted: Sequence[str] = ("weights", "means", "roots")):
+        """Gradient and Hessian of the summed log density in the ``wanted`` parameters.
+
+        Returns
+        -------
+        gradient : dict of name to array
+        hessian : dict of name to dict of name to array
+            Shaped (*one, *other).
+        """
+        names = ("weights", "means", "roots")
+        slopes, bends = curvature((self.weights, self.means, self.roots), y, self.measurement_cov)
+        table = {p: dict(zip(names, row, strict=True)) for p, row in zip(names, bends, strict=True)}
+        return (
+            {p: slope for p, slope in zip(names, slopes, strict=True) if p in wanted},
+            {p: {q: table[p][q] for q in names if q in wanted} for p in names if p in wanted},
+        )
 
     # ------------------------------------------------------------------ the class
 

@@ -82,21 +82,25 @@ def hessian(program: Program, z: jax.Array, data: Data):
     any other goes through automatic differentiation.
     """
 
+    observed = program.evaluate(data.numbers, z, data.y, data.covariates).observed
+    knowing = {n for n, (fn, _) in observed.items() if n in data.rules or getattr(fn, "knows_curvature", False)}
+
     def smooth(v):
         """What automatic differentiation sees: the prior, and observed sites without a curvature of their own."""
         run = program.evaluate(data.numbers, v, data.y, data.covariates)
-        rest = [fn.log_prob(value).sum() for name, (fn, value) in run.observed.items() if name not in data.rules]
+        rest = [fn.log_prob(value).sum() for name, (fn, value) in run.observed.items() if name not in knowing]
         return run.log_prior + sum(rest, start=data.tilt @ (v - data.anchor))
 
     gradient, matrix = jax.grad(smooth)(z), _dense_hessian(smooth, z)
-    for name, rule in data.rules.items():
+    for name in sorted(knowing):
 
         def parameters(v, name=name):
             fn = program.evaluate(data.numbers, v, data.y, data.covariates).observed[name][0]
             return {p: getattr(fn, p) for p in fn.arg_constraints if getattr(fn, p) is not None}
 
-        fn = program.evaluate(data.numbers, z, data.y, data.covariates).observed[name][0]
-        own_gradient, own_hessian = fn.curvature_on(rule, _moved(parameters, z))
+        (fn, value), moved = observed[name], _moved(parameters, z)
+        own = fn.curvature_on(data.rules[name], moved) if name in data.rules else fn.curvature(value, moved)
+        own_gradient, own_hessian = own
         jacobian = jax.jacfwd(parameters)(z)
         names = sorted(own_gradient)
         flat = {p: jacobian[p].reshape(-1, z.size) for p in names}

@@ -9,7 +9,7 @@ import xarray as xr
 
 from bayesunmix.descriptors import off_centring
 
-from .style import COLOURS, COLUMN, GREY, RC, axis_label, canvas, colour, dress, plain
+from .style import COLOURS, COLUMN, GREY, MASKED, RC, axis_label, canvas, colour, dress, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bayesunmix.fit import Fit
 
 _NINETY = 4.605  # 90 % quantile of chi-square with 2 degrees of freedom
+_MARK = (0.5, 1.2, 5.5)  # diameter of an atom's mark: share of the way to the next atom, least and most points
 
 
 def atoms(
@@ -50,17 +51,18 @@ def atoms(
     position = table["position"].transpose("atom", "axis").values
     with _rc():
         ax = _frame(table, image, ax)
+        size = _mark(ax, position)
         if values is None:
-            ax.scatter(position[:, 1], position[:, 0], s=4, color=COLOURS[1], linewidths=0)
+            ax.scatter(position[:, 1], position[:, 0], s=0.3 * size, color=COLOURS[1], linewidths=0)
         else:
-            drawn = ax.scatter(position[:, 1], position[:, 0], s=7, c=values.values, cmap="viridis", linewidths=0)
+            drawn = ax.scatter(position[:, 1], position[:, 0], s=size, c=values.values, cmap="viridis", linewidths=0)
             ax.figure.colorbar(drawn, ax=ax, label=axis_label(values), shrink=0.8)
         if "position_cov" in table:
             covariance = table["position_cov"].values
             if scale is None:
                 radius = np.sqrt(_NINETY * np.median(np.linalg.eigvalsh(covariance)[:, 1]))
                 scale = float(max(1.0, np.round(_spacing(position) / (6.0 * max(radius, 1e-12)))))
-            _ellipses(ax, position, covariance, scale)
+            _ellipses(ax, position, covariance, scale, over_image=image is not None)
             ax.set_title("90 % ellipses" if scale == 1 else f"90 % ellipses, {scale:g} × enlarged")
     return ax
 
@@ -96,15 +98,17 @@ def classes(fit: Fit, vectors: xr.Dataset, *, image: xr.DataArray | None = None,
         label = share.argmax(axis=1)
         sure = share.max(axis=1)
         least = 1.0 / share.shape[1]
+        size = _mark(ax, position)
         for k in range(share.shape[1]):
             here = (label == k) & np.isfinite(sure)
             faint = 0.15 + 0.85 * (sure[here] - least) / max(1.0 - least, 1e-9)
             shade = np.column_stack([np.tile(to_rgb(colour(k)), (here.sum(), 1)), faint])
-            ax.scatter(position[here, 1], position[here, 0], s=7, c=shade, linewidths=0)
-            ax.scatter([], [], s=12, color=colour(k), label=f"class {k} ({100 * np.nanmean(share[:, k]):.0f} %)")
+            ax.scatter(position[here, 1], position[here, 0], s=size, c=shade, linewidths=0)
+            ax.scatter([], [], s=12, color=colour(k), label=f"class {k} ({_percent(np.nanmean(share[:, k]))})")
         missing = ~np.isfinite(sure)
         if missing.any():
-            ax.scatter(position[missing, 1], position[missing, 0], s=3, color=GREY, linewidths=0, label="incomplete")
+            x, y = position[missing, 1], position[missing, 0]
+            ax.scatter(x, y, s=0.4 * size, color=GREY, linewidths=0, label="incomplete")
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         ax.set_title("most probable class")
     return ax
@@ -131,7 +135,8 @@ def membership_entropy(
         # At least a tenth of complete ignorance: what is next to nothing shall not look like something.
         most = max(float(np.nanmax(values, initial=0.0)), 0.1 * float(np.log(found.sizes["component"])), 1e-3)
         x, y = position[:, 1], position[:, 0]
-        drawn = ax.scatter(x, y, c=values, s=7, cmap="viridis", vmin=0.0, vmax=most, linewidths=0)
+        size = _mark(ax, position)
+        drawn = ax.scatter(x, y, c=values, s=size, cmap="viridis", vmin=0.0, vmax=most, linewidths=0)
         ax.figure.colorbar(drawn, ax=ax, label=f"{part.replace('_', ' ')} (nats)", shrink=0.8)
     return ax
 
@@ -147,7 +152,7 @@ def displacements(
     """Off-centring of every atom as an arrow in the colour of its class, a 90 % ellipse of its error at the tip.
 
     Parameters are those of :func:`classes`, and ``scale``: how many times too long the arrows and ellipses are drawn;
-    chosen when left out, so that the median arrow spans half the way to the next atom.
+    chosen when left out, so that nine arrows in ten end before the next atom.
 
     Returns
     -------
@@ -157,23 +162,41 @@ def displacements(
     start, step = vectors["position"].values, moved["displacement"].values
     whole = np.isfinite(step).all(axis=1) & np.isfinite(share).all(axis=1)
     start, step, label = start[whole], step[whole], share[whole].argmax(axis=1)
+    spacing = _spacing(start)
     if scale is None:
-        length = np.median(np.linalg.norm(step, axis=1))
-        scale = float(max(1.0, np.round(_spacing(start) / (2.0 * max(length, 1e-12)), 1)))
+        length = np.quantile(np.linalg.norm(step, axis=1), 0.9) if len(step) else 1.0
+        scale = float(max(1.0, np.round(spacing / max(length, 1e-12), 1)))
     colours = np.array([colour(k) for k in range(share.shape[1])])[label]
     with _rc():
         ax = _frame(vectors, image, ax)
-        arrow: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1.0, "width": 0.008, "headwidth": 3.5}
-        arrow |= {"edgecolor": "white", "linewidth": 0.3}
-        ax.quiver(start[:, 1], start[:, 0], scale * step[:, 1], scale * step[:, 0], facecolor=colours, **arrow)
+        arrow: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1.0, "headwidth": 3.5}
+        arrow |= {"units": "xy", "width": 0.14 * spacing, "minlength": 0.5}
+        if image is not None:
+            arrow |= {"edgecolor": "white", "linewidth": 0.3}
         if "displacement_cov" in moved:
-            _ellipses(ax, start + scale * step, moved["displacement_cov"].values[whole], scale)
+            cov = moved["displacement_cov"].values[whole]
+            _ellipses(ax, start + scale * step, cov, scale, over_image=image is not None)
+        ax.quiver(start[:, 1], start[:, 0], scale * step[:, 1], scale * step[:, 0], facecolor=colours, **arrow)
         ax.set_title(f"displacement × {scale:g}, 90 % ellipses")
     return ax
 
 
-def _ellipses(ax: Axes, centre: np.ndarray, covariance: np.ndarray, scale: float) -> None:
-    """90 % ellipses of (y, x) errors around ``centre`` (atom, 2)."""
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.005 else "< 1 %"
+
+
+def _mark(ax: Axes, position: np.ndarray) -> float:
+    """Area of a mark in square points that keeps atoms apart."""
+    ends = np.stack([position.min(0), position.max(0)])
+    box = ax.get_window_extent().size * 72.0 / ax.figure.dpi
+    shown = [np.ptp(ax.get_ylim()), np.ptp(ax.get_xlim())] if ax.images else np.ptp(ends, axis=0) * 1.1
+    point = float(np.min(box[::-1] / np.maximum(shown, 1e-9)))
+    share, least, most = _MARK
+    return float(np.clip(share * _spacing(position) * point, least, most)) ** 2
+
+
+def _ellipses(ax: Axes, centre: np.ndarray, covariance: np.ndarray, scale: float, *, over_image: bool) -> None:
+    """90 % ellipses of (y, x) errors around ``centre`` (atom, 2): dark, and with a bright core over an image."""
     from matplotlib import patheffects
     from matplotlib.collections import EllipseCollection
 
@@ -187,9 +210,9 @@ def _ellipses(ax: Axes, centre: np.ndarray, covariance: np.ndarray, scale: float
         offsets=centre[:, ::-1],
         offset_transform=ax.transData,
         facecolors="none",
-        edgecolors="white",
-        linewidths=0.5,
-        path_effects=[patheffects.withStroke(linewidth=1.1, foreground="black")],
+        edgecolors="white" if over_image else MASKED,
+        linewidths=0.5 if over_image else 0.4,
+        path_effects=[patheffects.withStroke(linewidth=1.1, foreground="black")] if over_image else None,
     )
     ax.add_collection(ellipses)
 

@@ -10,6 +10,7 @@ from scipy.stats import multivariate_normal
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture as Peer
 
+from bayesunmix.distributions import mixture_curvature
 from bayesunmix.distributions.mixtures import NormalMixture
 
 K, D, N = 3, 4, 50
@@ -142,3 +143,29 @@ def test_vanishing_scatter_is_k_means(parts) -> None:
         slope = jax.grad(lambda m: mixture(m).log_prob(parts["y"]).sum())(jnp.asarray(peer.cluster_centers_))
         # In units of the slope that one unit at a distance of one scatter would make.
         assert np.abs(np.asarray(slope) * scatter).max() < 1e-3
+
+
+@pytest.mark.parametrize("errors", [False, True])
+@pytest.mark.parametrize("rows", [7, 2**19])
+def test_curvature_is_that_of_automatic_differentiation(parts, errors: bool, rows: int, monkeypatch) -> None:
+    """In the parameters themselves, roots as lower triangles; rows that do not divide the units are padded."""
+    monkeypatch.setattr(mixture_curvature, "_FEWEST_ROWS", 1)
+    monkeypatch.setattr(mixture_curvature, "_NUMBERS", rows * 70)
+    names = ("weights", "means", "roots")
+    with jax.enable_x64(True):
+
+        def total(free):
+            return made(parts | free, errors).log_prob(parts["y"]).sum()
+
+        free = {name: jnp.asarray(parts[name]) for name in names}
+        slope, bend = made(parts, errors).curvature(jnp.asarray(parts["y"]))
+        true_slope, true_bend = jax.grad(total)(free), jax.hessian(total)(free)
+        lower = np.tril(np.ones((D, D)))
+        shown = {"weights": np.ones(K), "means": np.ones((K, D)), "roots": np.broadcast_to(lower, (K, D, D))}
+        for p in names:
+            np.testing.assert_allclose(slope[p] * shown[p], true_slope[p] * shown[p], rtol=1e-8, atol=1e-8)
+            for q in names:
+                both = np.multiply.outer(shown[p], shown[q])
+                np.testing.assert_allclose(bend[p][q] * both, true_bend[p][q] * both, rtol=1e-7, atol=1e-7)
+        only = made(parts, errors).curvature(jnp.asarray(parts["y"]), ("means",))
+        assert set(only[0]) == set(only[1]) == set(only[1]["means"]) == {"means"}

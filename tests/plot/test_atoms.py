@@ -86,7 +86,7 @@ def test_arrows_and_ellipses_of_displacements(drawn) -> None:
     fit, vectors, _ = drawn
     ax = bu.plot.displacements(fit, vectors, scale=3.0)
     moved = bu.descriptors.off_centring(vectors)
-    arrows, ellipses = ax.collections
+    ellipses, arrows = ax.collections
     np.testing.assert_allclose(arrows.U, 3.0 * moved["displacement"].values[1:, 1])
     np.testing.assert_allclose(arrows.V, 3.0 * moved["displacement"].values[1:, 0])
     tip = vectors["position"].values[1:] + 3.0 * moved["displacement"].values[1:]
