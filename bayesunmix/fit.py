@@ -17,7 +17,7 @@ from bayesunmix._keys import as_key
 from bayesunmix._named import named_diagnostics, named_posterior
 from bayesunmix.data.sequences import as_sequences
 from bayesunmix.data.units import Units, as_units
-from bayesunmix.descriptors.sharing import as_vectors, independent
+from bayesunmix.descriptors.sharing import as_vectors, independent, unlike_all
 from bayesunmix.inference import NUTS, SVI, Gibbs
 from bayesunmix.inference.gibbs import gibbs_settings, infer_by_gibbs
 from bayesunmix.inference.precision import native_precision
@@ -29,6 +29,10 @@ from bayesunmix.provenance import describe_run
 
 _LATENT_DRAWS = 100  # draws of the globals behind maps of the latent
 _PER_DRAW = 4
+_UNLIKE = (
+    "the {n} of {total} atoms that share none, on which the parameters rest, are not like all: weights of classes are "
+    'theirs (vectors.drop_vars("neighbour") takes all, as if they were independent)'
+)
 
 
 def fit(
@@ -119,6 +123,8 @@ def fit(
     values = result.values if own is not None or not hasattr(bound, "identified") else bound.identified(result.values)
     posterior = named_posterior(bound, values, units)
     judged = result.diagnostics if result.finished else result.diagnostics.stopped()
+    if units.independent is not None and unlike_all(units.values, units.independent):
+        judged = judged.remarked(_UNLIKE.format(n=units.independent.sum(), total=units.n_units))
     return Fit(
         model=bound,
         method=method,

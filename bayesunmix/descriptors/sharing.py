@@ -10,6 +10,8 @@ import h5py
 import numpy as np
 import xarray as xr
 
+_UNLIKE = 4.0  # standard errors of a random choice, at which the mean of those chosen is not that of all
+
 
 class Vectors(NamedTuple):
     """Neighbour vectors as :func:`bayesunmix.fit` takes them."""
@@ -104,3 +106,16 @@ def independent(members: np.ndarray) -> np.ndarray:
                     degree[third] -= 1
                     heapq.heappush(waiting, (int(degree[third]), third))
     return chosen
+
+
+def unlike_all(values: np.ndarray, chosen: np.ndarray) -> bool:
+    """Whether the ``chosen`` units (unit,) differ from all, ``values`` (unit, feature), by more than a random choice.
+
+    So they do where atoms of one kind share more than those of another: of a molecule of three only one is taken.
+    """
+    count, total = int(chosen.sum()), len(values)
+    if count in (0, total):
+        return False
+    error = values.std(axis=0) * np.sqrt(1.0 / count - 1.0 / total)
+    away = np.abs(values[chosen].mean(axis=0) - values.mean(axis=0))
+    return bool((away > _UNLIKE * np.maximum(error, 1e-12)).any())

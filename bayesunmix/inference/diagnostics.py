@@ -35,6 +35,10 @@ class Diagnostics:
         """The same of a run that did not come to its end."""
         return replace(self, failures=("it was stopped before its end", *self.failures))
 
+    def remarked(self, remark: str) -> Diagnostics:
+        """The same with one more remark."""
+        return replace(self, remarks=(*self.remarks, remark))
+
     @property
     def converged(self) -> bool:
         """Passed every test."""

@@ -12,7 +12,7 @@ from scipy.stats import chi2, kstest
 import bayesunmix as bu
 from bayesunmix.data import as_units
 from bayesunmix.data.lattices import off_centred_lattice
-from bayesunmix.descriptors.sharing import as_vectors, independent, read_vectors
+from bayesunmix.descriptors.sharing import as_vectors, independent, read_vectors, unlike_all
 
 FAST = bu.SVI(draws=200, steps=40)
 
@@ -173,3 +173,33 @@ def test_off_centring_is_the_displacement_of_the_simulation() -> None:
     vectors = bu.descriptors.neighbour_vectors(atoms, 4, species=("centre", "cage"))
     first = cov[vectors["index"].values[0]] + cov[vectors["neighbour"].values[0]].sum(0) / 16
     np.testing.assert_allclose(found["displacement_cov"].values[0], first, rtol=1e-9)
+
+
+def test_a_set_that_is_unlike_all_is_told() -> None:
+    """Trimers of one kind and single atoms of another: of three that share, one is taken."""
+    rng = np.random.default_rng(0)
+    trimers = np.repeat(np.arange(40), 3)
+    members = np.concatenate([np.stack([trimers, 1000 + np.arange(120)], 1), 2000 + np.arange(160).reshape(80, 2)])
+    chosen = independent(members)
+    assert chosen[:120].sum() == 40 and chosen[120:].all()
+    kind = np.arange(200) < 120
+    values = np.stack([rng.normal(size=200), 3.0 * kind + rng.normal(size=200)], axis=1)
+    assert unlike_all(values, chosen)
+    # The same set, of atoms whose kind has nothing to do with sharing; and no choice at all.
+    assert not unlike_all(rng.permutation(values), chosen)
+    assert not unlike_all(values, np.ones(200, dtype=bool))
+
+
+def test_the_verdict_of_a_fit_tells_it(crystal) -> None:
+    vectors, _, _ = crystal
+    few = vectors.isel(atom=slice(0, 96)).copy(deep=True)
+    kind = np.arange(96) < 72
+    few["neighbour"] = (("atom", "neighbour"), np.arange(384).reshape(96, 4) + 1000)
+    few["neighbour"][:72, 0] = 2000 + np.repeat(np.arange(24), 3)
+    few["vector"][:, 0] = 10.0 * kind + np.random.default_rng(0).normal(size=96)
+    model = bu.models.GaussianMixture(1, covariance="tied-spherical")
+    fit = bu.fit(model, few.drop_vars("vector_cov"), bu.SVI(draws=50, steps=20), progress=False)
+    assert fit.units.independent.sum() == 48
+    assert "the 48 of 96 atoms that share none" in fit.diagnostics.attrs["verdict"]
+    whole = bu.fit(model, few.drop_vars(["vector_cov", "neighbour"]), bu.SVI(draws=50, steps=20), progress=False)
+    assert "share none" not in whole.diagnostics.attrs["verdict"]
