@@ -88,7 +88,7 @@ def defects(path: Path, out: Path) -> list[str]:
     lengths = vectors.isel(feature=slice(3), other_feature=slice(3))
     y = lengths["vector"].values
     lines = [
-        "| classes | bayesunmix | from atoms that share none | scikit-learn, median of 20 seeds | its best likelihood |",
+        "| classes | bayesunmix | atoms that share none | scikit-learn, median of 20 seeds | its best likelihood |",
         "|---|---|---|---|---|",
     ]
     for n in (2, 3, 4):

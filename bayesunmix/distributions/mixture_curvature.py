@@ -35,7 +35,9 @@ _FEWEST_ROWS = 64
 Parts = tuple[jax.Array, jax.Array, jax.Array]  # weights, means, roots
 
 
-def curvature(parts: Parts, y: jax.Array, measurement_cov: jax.Array | None) -> tuple[Parts, tuple[Parts, ...]]:
+def curvature(
+    parts: Parts, y: jax.Array, measurement_cov: jax.Array | None
+) -> tuple[tuple[jax.Array, ...], tuple[tuple[jax.Array, ...], ...]]:
     """Gradient and Hessian of the log likelihood of all units, in weights, means and roots.
 
     Parameters
@@ -51,6 +53,7 @@ def curvature(parts: Parts, y: jax.Array, measurement_cov: jax.Array | None) -> 
     hessian
         For each of them the derivatives of its gradient, shaped (*one, *other).
     """
+    to_own: Callable
     if measurement_cov is None:
         # A fixed origin amid the classes, so that nothing large cancels.
         centre = jax.lax.stop_gradient(parts[1].mean(0))
@@ -187,7 +190,7 @@ def _summed(sums: Callable, units: tuple[jax.Array, ...]):
     return jax.lax.scan(add, zero, tuple(parts))[0]
 
 
-def _chained(to_own: Callable, parts: Parts, gradient, hessian) -> tuple[Parts, tuple[Parts, ...]]:
+def _chained(to_own: Callable, parts: Parts, gradient, hessian):
     """From the own parameters of every class to ``parts``."""
     n_classes, n_features = parts[1].shape
     flat = jnp.concatenate([part.reshape(n_classes, -1) for part in parts], axis=1)

@@ -188,7 +188,7 @@ def _percent(share: float) -> str:
 def _mark(ax: Axes, position: np.ndarray) -> float:
     """Area of a mark in square points that keeps atoms apart."""
     ends = np.stack([position.min(0), position.max(0)])
-    box = ax.get_window_extent().size * 72.0 / ax.figure.dpi
+    box = np.asarray(ax.get_window_extent().size) * 72.0 / ax.figure.dpi
     shown = [np.ptp(ax.get_ylim()), np.ptp(ax.get_xlim())] if ax.images else np.ptp(ends, axis=0) * 1.1
     point = float(np.min(box[::-1] / np.maximum(shown, 1e-9)))
     share, least, most = _MARK
