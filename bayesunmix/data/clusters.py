@@ -8,7 +8,7 @@ import numpy as np
 
 _SEEDINGS = 8
 _SAMPLE = 4000  # units that seedings compete on
-_ENOUGH = 20_000  # for the best of them: a start is to lie near the mode, not on it
+_ENOUGH = 8000  # for the best of them: a start is to lie near the mode, not on it
 _STEPS = (40, 200)  # of expectation and maximisation: while seedings compete, and for the best
 _SETTLED = 1e-6  # gain of log-likelihood per unit at which it ends
 _FLOOR = 1e-3  # smallest standard deviation of a class, in that of the data: no class on a single point
