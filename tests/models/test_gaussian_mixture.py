@@ -14,6 +14,9 @@ from sklearn.mixture import GaussianMixture as Peer
 
 import bayesunmix as bu
 from bayesunmix.data.clusters import clusters
+from bayesunmix.inference.program import compile_model, unconstrain
+from bayesunmix.inference.target import as_device_data, hessian
+from bayesunmix.inference.target import log_density as log_density_at
 
 FAST = bu.SVI(draws=200, steps=40)
 
@@ -125,3 +128,20 @@ def test_priors_are_described() -> None:
     assert "taken from the data" in model.describe()
     assert "within a factor of 7" in model.bind(np.random.default_rng(0).normal(size=(50, 2))).describe()
     assert "Weights: equal" in bu.models.GaussianMixture(2, weights="equal").describe()
+
+
+@pytest.mark.parametrize(("kind", "errors"), [("full", False), ("positions", True)])
+def test_curvature_of_the_posterior_is_that_of_automatic_differentiation(kind: str, errors: bool) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(40, 2)) + 2.0 * rng.integers(0, 2, (40, 1))
+    root = 0.3 * rng.normal(size=(40, 2, 2))
+    given = {"measurement_cov": root @ root.transpose(0, 2, 1)} if errors else {}
+    model = bu.models.GaussianMixture(2, covariance=kind).bind(y)
+    with jax.enable_x64(True):
+        program, numbers = compile_model(model, jnp.asarray(y), given)
+        data = as_device_data(program, numbers, y, given)
+        z = unconstrain(program, data.numbers, model.initial(y), data.y, data.covariates)
+        slope, bend = hessian(program, z, data)
+        density = lambda z: log_density_at(program, z, data)  # noqa: E731
+        np.testing.assert_allclose(slope, jax.grad(density)(z), rtol=1e-8, atol=1e-7)
+        np.testing.assert_allclose(bend, jax.hessian(density)(z), rtol=1e-8, atol=1e-6)
