@@ -108,8 +108,8 @@ def classes(fit: Fit, vectors: xr.Dataset, *, image: xr.DataArray | None = None,
         missing = ~np.isfinite(sure)
         if missing.any():
             x, y = position[missing, 1], position[missing, 0]
-            shade = {"facecolors": "none", "edgecolors": "white" if image is not None else GREY, "linewidths": 0.5}
-            ax.scatter(x, y, s=0.4 * size, **shade)
+            edge = GREY if image is None else "white"
+            ax.scatter(x, y, s=0.4 * size, facecolors="none", edgecolors=edge, linewidths=0.5)
             ax.scatter([], [], s=6, facecolors="none", edgecolors=GREY, linewidths=0.5, label="incomplete")
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         ax.set_title("most probable class")
