@@ -76,6 +76,7 @@ def lattice(domains: str, error: float, side: int, seed: int):
     """Neighbour vectors, labels of their atoms, truth."""
     atoms, truth = off_centred_lattice((side, side), domains, position_error=error, scatter=SCATTER, seed=seed)
     vectors = bu.descriptors.neighbour_vectors(atoms, 4, species=("centre", "cage"))
+    vectors = vectors.isel(atom=np.flatnonzero(vectors["complete"].values))  # scikit-learn takes no others
     return vectors, truth["label"].values[vectors["index"].values], truth
 
 
