@@ -118,7 +118,7 @@ def fit(
         elif isinstance(method, Gibbs):
             raise TypeError(f"method: {_name(model)} has no sampler of its own; use bu.SVI() or bu.NUTS()")
         else:
-            result = infer(bound, seen, given, method, as_key(seed), bar)
+            result = infer(bound, seen, given, method, as_key(seed), bar, units.values)
     wall = time.perf_counter() - started
     values = result.values if own is not None or not hasattr(bound, "identified") else bound.identified(result.values)
     posterior = named_posterior(bound, values, units)

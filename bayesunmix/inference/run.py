@@ -40,8 +40,11 @@ def infer(
     method: SVI | NUTS,
     key: jax.Array,
     progress: Progress,
+    every: np.ndarray | None = None,
 ) -> Result:
     """Run ``method`` on a bound model; call inside ``native_precision()``.
+
+    ``every`` unit, where ``y`` are only some of them, is what the search for the mode starts from.
 
     Raises
     ------
@@ -56,7 +59,7 @@ def infer(
         )
     data = as_device_data(program, numbers, y, covariates)
     key_mode, key_method, key_check = jax.random.split(key, 3)
-    start = model.initial(y) if hasattr(model, "initial") else {}
+    start = model.initial(y if every is None else every) if hasattr(model, "initial") else {}
     z = np.asarray(unconstrain(program, data.numbers, start, data.y, data.covariates))
     index = jnp.arange(len(y))
     mode = find_mode(program, data, z, index, key_mode, _relabel(program, model), progress.note)
