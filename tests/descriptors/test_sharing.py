@@ -203,3 +203,18 @@ def test_the_verdict_of_a_fit_tells_it(crystal) -> None:
     assert "the 48 of 96 atoms that share none" in fit.diagnostics.attrs["verdict"]
     whole = bu.fit(model, few.drop_vars(["vector_cov", "neighbour"]), bu.SVI(draws=50, steps=20), progress=False)
     assert "share none" not in whole.diagnostics.attrs["verdict"]
+
+
+def test_the_search_starts_from_all_atoms(crystal, monkeypatch) -> None:
+    """Among the few that share none it may start near a mode that all would not fall for."""
+    lengths, initial = [], bu.models.GaussianMixture.initial
+
+    def recorded(model, data):
+        lengths.append(len(data))
+        return initial(model, data)
+
+    monkeypatch.setattr(bu.models.GaussianMixture, "initial", recorded)
+    model = bu.models.GaussianMixture(1, covariance="tied-spherical")
+    vectors = crystal[0].drop_vars("vector_cov")
+    fit = bu.fit(model, vectors, bu.SVI(draws=50, steps=20), progress=False)
+    assert lengths == [256] and fit.units.independent.sum() == 64
