@@ -29,23 +29,16 @@ class Local(NamedTuple):
 class Frame(NamedTuple):
     """What is held fixed while an integral is differentiated."""
 
-    centre: jax.Array  # (units, K) mode
-    root: jax.Array  # (units, K, K) of the covariance there
+    centre: jax.Array  # (units, K) mode, where the search for it starts at other parameters
     base: jax.Array  # (points / 2, K) of the open unit cube, the same for all units
     shift: jax.Array  # (units, K) moves them around the cube
 
 
 def frame(local: Callable[[jax.Array], Local], n_units: int, size: int, n_points: int, key, index, dtype) -> Frame:
-    """Mode and curvature of every unit's integrand over ``size`` latents, and where its points come from."""
+    """Mode of every unit's integrand over ``size`` latents, and where its points come from."""
     centre = _mode(local, jnp.zeros((n_units, size), dtype))
     base = jnp.asarray(_sobol(size, max(n_points // 2, 1)), dtype)
-    if not size:
-        return Frame(centre, jnp.zeros((n_units, 0, 0), dtype), base, centre)
-    lower = lanes.cholesky(local(centre).bend)
-    one, none = jnp.ones(n_units, dtype), jnp.zeros(n_units, dtype)
-    columns = [lanes.solve_upper(lower, [one if i == j else none for i in range(size)]) for j in range(size)]
-    root = jnp.stack([jnp.stack(column, axis=-1) for column in columns], axis=-1)
-    return Frame(centre, root, base, shifts(key, index, size, dtype))
+    return Frame(centre, base, shifts(key, index, size, dtype) if size else centre)
 
 
 def shifts(key: jax.Array, index: jax.Array, size: int, dtype) -> jax.Array:
@@ -53,19 +46,23 @@ def shifts(key: jax.Array, index: jax.Array, size: int, dtype) -> jax.Array:
     return jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), (size,), dtype))(index)
 
 
-def points(own: Frame, slope) -> tuple[jax.Array, jax.Array]:
+def points(own: Frame, local: Callable[[jax.Array], Local], still: Callable[[jax.Array], Local]):
     """Latents (points, units, K), in pairs opposite each other, and the log density they were drawn with.
 
-    ``slope`` (units, K) is that of the log integrand at the centre as it is now, 0 at the parameters that the frame was
-    made with: the points go with the mode, one Newton step.
+    ``local`` is the log integrand as it is now, ``still`` the same without derivatives in its parameters. The points go
+    with its mode and its width. Left where the frame was made they would miss more of the integral the farther the
+    parameters move, which makes a posterior too narrow: of 32 points a quarter of its log density, 2 sd away.
     """
     size = own.centre.shape[1]
     if not size:
         return own.centre[None], jnp.zeros((1, len(own.centre)), own.centre.dtype)
+    centre = jax.lax.stop_gradient(_mode(still, jax.lax.stop_gradient(own.centre)))
+    # A Newton step of length 0 gives the mode its derivative (implicit function theorem).
+    middle = centre + _ascent(local(centre)._replace(bend=still(centre).bend))
+    lower = lanes.cholesky(local(middle).bend)
     white = _normal((own.base[:, None] + own.shift) % 1.0)
-    spread = jnp.einsum("nij,snj->sni", own.root, white)
-    middle = own.centre + jnp.einsum("nij,nkj,nk->ni", own.root, own.root, slope)
-    log_root = jnp.log(jnp.abs(jnp.diagonal(own.root, axis1=1, axis2=2))).sum(1)
+    spread = jnp.stack(lanes.solve_upper(lower, list(jnp.moveaxis(white, -1, 0))), axis=-1)
+    log_root = -sum(jnp.log(lower[k][k]) for k in range(size))
     log_density = -0.5 * (white**2).sum(-1) - log_root - size * (np.log(_WIDER) + 0.5 * _LOG_2PI)
     return middle + _WIDER * spread, log_density
 
@@ -88,12 +85,9 @@ def _mode(local: Callable[[jax.Array], Local], start: jax.Array) -> jax.Array:
         return start
     tolerance = 1e-7 if start.dtype == jnp.float64 else 1e-4
 
-    def direction(found: Local):
-        return jnp.stack(lanes.solve(lanes.cholesky(found.bend), list(found.slope.T)), axis=-1)
-
     def step(state):
         z, known, length, _, count = state
-        move = length[:, None] * direction(known)
+        move = length[:, None] * _ascent(known)
         new = local(z + move)
         slack = 1e2 * jnp.finfo(z.dtype).eps * (1.0 + jnp.abs(known.value))
         good = new.value >= known.value - slack
@@ -107,6 +101,11 @@ def _mode(local: Callable[[jax.Array], Local], start: jax.Array) -> jax.Array:
     unfinished = lambda state: (state[3] > tolerance) & (state[4] < _NEWTON_STEPS)  # noqa: E731
     ones, far = jnp.ones(len(start), start.dtype), jnp.array(jnp.inf, start.dtype)
     return jax.lax.while_loop(unfinished, step, (start, local(start), ones, far, jnp.array(0)))[0]
+
+
+def _ascent(found: Local) -> jax.Array:
+    """Newton's step of every unit, (units, K)."""
+    return jnp.stack(lanes.solve(lanes.cholesky(found.bend), list(found.slope.T)), axis=-1)
 
 
 @functools.cache

@@ -95,7 +95,7 @@ class PoissonFactors(dist.Distribution):
         return rule._replace(frame=rule.frame._replace(shift=fresh))
 
     def log_prob_on(self, rule: Rule):
-        """Log marginal density of the units of ``rule`` (made at nearby parameters), shape (units,)."""
+        """Log marginal density of the units of ``rule``, shape (units,); its points are moved to these parameters."""
 
         @jax.checkpoint
         def one(rule):
@@ -138,7 +138,10 @@ class PoissonFactors(dist.Distribution):
 
     def _weighted(self, rule: Rule):
         """Scores (points, units, K), their log weights (points, units), and the log shares there."""
-        z, log_density = normal_points.points(rule.frame, self._local(rule.frame.centre, rule.value).slope)
+        still = PoissonFactors(*jax.lax.stop_gradient((self.components, self.mean_, self.brightness_shape)))
+        z, log_density = normal_points.points(
+            rule.frame, lambda z: self._local(z, rule.value), lambda z: still._local(z, rule.value)
+        )
         logits = self.mean_ + z @ self.components
         norm = logsumexp(logits, axis=-1)
         # Linear in the scores but for the norm: no product of points, units and channels.
@@ -166,7 +169,7 @@ class PoissonFactors(dist.Distribution):
         def split(x):
             return jnp.pad(x, ((0, extra), *((0, 0),) * (x.ndim - 1)), mode="edge").reshape(-1, size, *x.shape[1:])
 
-        return tuple(map(split, (rule.frame.centre, rule.frame.root, rule.frame.shift, rule.value)))
+        return tuple(map(split, (rule.frame.centre, rule.frame.shift, rule.value)))
 
     def curvature_on(self, rule: Rule, wanted=()):
         """Gradient and Hessian of ``log_prob_on(rule).sum()`` in the ``wanted`` parameters, each a dict by their names.
@@ -242,7 +245,7 @@ class PoissonFactors(dist.Distribution):
     # ------------------------------------------------------------------ the latent
 
     def conditional_on(self, rule: Rule) -> ScoresAndBrightness:
-        """Distribution of scores and brightness given the data, on the points of a rule made at nearby parameters."""
+        """Distribution of scores and brightness given the data, on the points of a rule, moved to these parameters."""
         z, log_weight, _ = self._weighted(rule)
         shape = rule.value.sum(1) + self.brightness_shape
         rate = jnp.exp(self.mean_).sum() + self.brightness_shape
@@ -293,8 +296,8 @@ class PoissonFactors(dist.Distribution):
 
 def _rule_of(whole: Rule, part) -> Rule:
     """The rule of a chunk."""
-    centre, root, shift, value = part
-    return Rule(normal_points.Frame(centre, root, whole.frame.base, shift), value)
+    centre, shift, value = part
+    return Rule(normal_points.Frame(centre, whole.frame.base, shift), value)
 
 
 class ScoresAndBrightness(NamedTuple):
