@@ -14,6 +14,7 @@ import xarray as xr
 from numpyro import handlers
 
 from bayesunmix._keys import as_key
+from bayesunmix._named import derived
 from bayesunmix.data.axes import bare_dims
 from bayesunmix.data.sequences import as_padded
 from bayesunmix.data.units import Units
@@ -340,6 +341,7 @@ def _truth(model: Any, found: dict[str, Any], latents: dict[str, Any], image: xr
     known = {**found, **latents}
     if hasattr(model, "identified"):
         known = model.identified(known)
+    known = {**known, **derived(model, known)}
     for name, value in known.items():
         values = np.asarray(value)
         outer = pixel_dims if name in latents else ()

@@ -19,6 +19,7 @@ import json
 import os
 import resource
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -310,55 +311,57 @@ def large_image(side: int, n_channels: int, n_components: int, seed: int = 0) ->
     return image_of(values), loadings
 
 
+def megabytes() -> float:
+    """Peak of this process, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory(side: int, n_channels: int, n_components: int) -> None:
+    """Peak of image and fit above that of the libraries after a small fit, over the size of the image."""
+    bu.fit(ProbabilisticPCA(2), large_image(8, 16, 2)[0], progress=False)
+    before = megabytes()
+    image, _ = large_image(side, n_channels, n_components)
+    bu.fit(ProbabilisticPCA(n_components), image, progress=False)
+    print((megabytes() - before) * 2**20 / image.nbytes)
+
+
 def large(side: int, n_channels: int, n_components: int) -> None:
-    """A whole fit beside scikit-learn's PCA, in turn; and the memory it needs beside the image."""
+    """A whole fit beside scikit-learn's PCA, in turn; and the memory it needs, the image included."""
     from sklearn.decomposition import PCA
 
+    sizes = ["--pixels", str(side), "--channels", str(n_channels), "--components", str(n_components)]
+    peaks = [
+        float(subprocess.run([sys.executable, __file__, "memory", *sizes], capture_output=True, text=True).stdout)
+        for _ in range(2)
+    ]
     image, _ = large_image(side, n_channels, n_components)
-    values = image.values
     bu.fit(ProbabilisticPCA(2), image[:4, :8, :16], progress=False)
     rows = []
-    for again in range(3):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    for again in range(5):
         started, spent = time.perf_counter(), time.process_time()
         fit = bu.fit(ProbabilisticPCA(n_components), image, progress=False, seed=again)
         ours, cpu = time.perf_counter() - started, time.process_time() - spent
-        more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
         started, spent = time.perf_counter(), time.process_time()
-        PCA(n_components, svd_solver="covariance_eigh").fit(values.reshape(-1, n_channels))
+        PCA(n_components, svd_solver="covariance_eigh").fit(image.values.reshape(-1, n_channels))
         theirs, their_cpu = time.perf_counter() - started, time.process_time() - spent
-        size = values.nbytes / 2**20
-        rhat = float(fit.diagnostics["rhat"].max())
-        row = [f"{ours:.2f}", f"{theirs:.2f}", f"{ours / theirs:.2f}", f"{cpu:.1f}", f"{their_cpu:.1f}", f"{more:.0f}"]
-        rows.append([again + 1, *row, f"{rhat:.4f}", f"{os.getloadavg()[0]:.1f}"])
+        times = [f"{ours:.2f}", f"{theirs:.2f}", f"{ours / theirs:.2f}", f"{cpu:.2f}", f"{their_cpu:.2f}"]
+        rhat = f"{float(fit.diagnostics['rhat'].max()):.4f}"
+        rows.append([again + 1, *times, f"{cpu / their_cpu:.2f}", rhat, f"{os.getloadavg()[0]:.1f}"])
+    threads = os.environ.get("OPENBLAS_NUM_THREADS", "all")
     write(
-        f"large_{side}x{side}x{n_channels}_k{n_components}",
-        f"large --pixels {side} --channels {n_channels} --components {n_components}",
+        f"large_{side}x{side}x{n_channels}_k{n_components}_threads_{threads}",
+        f"large {' '.join(sizes)}",
         [
-            f"{side} x {side} x {n_channels} in float32 ({size:.0f} MiB), {n_components} components, isotropic "
-            "noise: `bu.fit` with "
+            f"{side} x {side} x {n_channels} in float32 ({image.nbytes / 2**20:.0f} MiB), {n_components} components, "
+            "isotropic noise: `bu.fit` with "
             f"its defaults ({fit.posterior.sizes['chain']} x {fit.posterior.sizes['draw']} draws) and scikit-learn's "
-            '`PCA(svd_solver="covariance_eigh")` in turn. Memory is what the peak of the process rose by during '
-            "`bu.fit`, "
-            "the image itself and what ran before not counted. Threads of the linear algebra: "
-            f"{os.environ.get('OPENBLAS_NUM_THREADS', 'all')}, on {os.cpu_count()} cores that others used too.",
+            f'`PCA(svd_solver="covariance_eigh")` in turn. `OPENBLAS_NUM_THREADS`: {threads}, on {os.cpu_count()} '
+            "cores.",
             "",
-            *table(
-                [
-                    "round",
-                    "fit, s",
-                    "PCA, s",
-                    "ratio",
-                    "fit, CPU s",
-                    "PCA, CPU s",
-                    "peak rose by, MiB",
-                    "worst R-hat",
-                    "load",
-                ],
-                rows,
-            ),
+            *table(["round", "fit, s", "PCA, s", "ratio", "CPU s", "PCA, CPU s", "ratio", "worst R-hat", "load"], rows),
             "",
-            f"Peak of image and fit together in the first round: {1 + float(rows[0][6]) / size:.2f} of the image.",
+            f"Peak memory, the image included, over the image: {' and '.join(f'{peak:.3f}' for peak in peaks)}, each "
+            "in a process of its own, that of the libraries after a small fit not counted.",
         ],
     )
 
@@ -376,11 +379,12 @@ def truncated(flat: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 USUAL_FLOOR = 0.01
-NOISES: tuple[tuple[Any, float], ...] = (
+NOISES: tuple[tuple[Any, Any], ...] = (
     ("diagonal", USUAL_FLOOR),
-    ("diagonal", 10.0),
+    ("diagonal", "visible"),
     ("two-way", USUAL_FLOOR),
     ("poisson", USUAL_FLOOR),
+    ("poisson", "visible"),
 )
 
 
@@ -409,7 +413,7 @@ def dose(side: int = 32, n_channels: int = 40) -> None:
             rms = np.sqrt(float(((parts["mean"] - expected) ** 2).mean()))
             above = float(fit.posterior["n_above_noise"].mean())
             covered = float(inside.sum() / seen.sum())
-            method = f'"{noise}"' + (f", floor {floor:g}" if floor != USUAL_FLOOR else "")
+            method = f'"{noise}"' + (f', floor "{floor}"' if floor != USUAL_FLOOR else "")
             rows.append([counts, method, f"{covered:.3f}", f"{rms / counts:.4f}", f"{above:.2f}"])
             print(*rows[-1], fit.diagnostics.attrs["verdict"], flush=True)
     write(
@@ -432,33 +436,37 @@ def dose(side: int = 32, n_channels: int = 40) -> None:
 
 # ---------------------------------------------------------------------- real data
 
-REAL: dict[str, tuple[str, Any, int]] = {
-    "eels": ("eels_cuzn/CuZn_EELS_mapping_tutorial.hspy", "diagonal", 1),
-    "cafm": ("cafm_bfo_iv/bfo_iv_final.hf5", "isotropic", 1),
-    "eds": ("eds_fept/core_shell.hspy", "diagonal", 16),
+# File, noise, channels and pixels along each side that are binned to one.
+REAL: dict[str, tuple[str, Any, int, int]] = {
+    "eels": ("eels_cuzn/CuZn_EELS_mapping_tutorial.hspy", "diagonal", 1, 1),
+    "cafm": ("cafm_bfo_iv/bfo_iv_final.hf5", "isotropic", 1, 1),
+    "eds": ("eds_fept/core_shell.hspy", "diagonal", 16, 1),
+    "eds_counts": ("eds_fept/core_shell.hspy", "poisson", 16, 2),
 }
 
 
-def real(name: str, sizes: range) -> None:
+def real(name: str, sizes: range, floor: Any = USUAL_FLOOR) -> None:
     """Fits of several sizes to a measured image: explained variances, fit, and which size is preferred."""
-    file, noise, bins = REAL[name]
+    file, noise, bins, pixels = REAL[name]
     folder = Path(os.environ.get("BAYESUNMIX_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
     image = bu.load(folder / file)
     channel = image.dims[-1]
     if bins > 1:
-        image = image.coarsen({channel: bins}, boundary="trim").sum()
+        sides = dict.fromkeys(image.dims[:-1], pixels)
+        image = image.coarsen({channel: bins, **sides}, boundary="trim").sum()
         image = image.isel({channel: (image > 0).any(image.dims[:-1])})
     fits, rows = {}, []
     for k in sizes:
         started = time.perf_counter()
-        fits[str(k)] = fit = bu.fit(ProbabilisticPCA(k, noise=noise), image, progress=False)
+        fits[str(k)] = fit = bu.fit(ProbabilisticPCA(k, noise=noise, component_floor=floor), image, progress=False)
         spent = time.perf_counter() - started
         checked = bu.check(fit, draws=40, replicates=49).attrs
         above, last = "-", "-"
         if k:
             low, high = fit.posterior["explained_variance"].isel(component=-1).quantile([0.05, 0.95]).values
             above, last = f"{float(fit.posterior['n_above_noise'].mean()):.2f}", f"{low:.3g} to {high:.3g}"
-        rhat = float(fit.diagnostics["rhat"].max())
+        rhat = float(fit.diagnostics["rhat"].max()) if "rhat" in fit.diagnostics else float("nan")
+        print(fit.diagnostics.attrs["verdict"], flush=True)
         fitted = [f"{checked['reduced_chi2']:.2f}", f"{checked['small_p_share']:.3f}"]
         rows.append([k, f"{spent:.1f}", f"{rhat:.3f}", above, last, *fitted])
         print(*rows[-1], flush=True)
@@ -467,9 +475,12 @@ def real(name: str, sizes: range) -> None:
         row += [f"{compared.loc[str(row[0]), c]:.1f}" for c in ("elpd_diff", "dse")]
     head = ["components", "s", "R-hat", "above noise", "variance of the last", "reduced chi2", "share of p < .05"]
     binned = f", {bins} channels binned to one, empty ones left out" if bins > 1 else ""
+    binned += f", {pixels} x {pixels} pixels binned to one" if pixels > 1 else ""
+    other, told = ("", "") if floor == USUAL_FLOOR else (f"_{floor}", f" --floor {floor}")
+    binned += f", `component_floor={floor!r}`" if other else ""
     write(
-        f"real_{name}",
-        f"real --data {name} --sizes {sizes.start} {sizes.stop - 1}",
+        f"real_{name}{other}",
+        f"real --data {name} --sizes {sizes.start} {sizes.stop - 1}{told}",
         [
             f"`{Path(file).name}`, {' x '.join(map(str, image.shape))}{binned}, {noise} noise.",
             "",
@@ -482,7 +493,7 @@ def real(name: str, sizes: range) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["selection", "calibration", "draws", "large", "dose", "real"])
+    parser.add_argument("what", choices=["selection", "calibration", "draws", "large", "memory", "dose", "real"])
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument(
         "--noise", choices=["isotropic", "diagonal", "two-way", "missing", "poisson"], default="isotropic"
@@ -491,6 +502,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=1024)
     parser.add_argument("--components", type=int, default=8)
     parser.add_argument("--data", choices=list(REAL), default="eels")
+    parser.add_argument("--floor", choices=["visible"], default=USUAL_FLOOR, help="component_floor, for real data")
     parser.add_argument("--sizes", type=int, nargs=2, default=(0, 8), help="first and last, for real data")
     given = parser.parse_args()
     if given.what == "selection":
@@ -501,8 +513,10 @@ def main() -> None:
         draws()
     elif given.what == "large":
         large(given.pixels, given.channels, given.components)
+    elif given.what == "memory":
+        memory(given.pixels, given.channels, given.components)
     elif given.what == "real":
-        real(given.data, range(given.sizes[0], given.sizes[1] + 1))
+        real(given.data, range(given.sizes[0], given.sizes[1] + 1), given.floor)
     else:
         dose()
 

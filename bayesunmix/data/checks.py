@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import xarray as xr
 
 # Dims that results have beside those of the data.
 _TAKEN = ("chain", "draw", "unit", "statistic", "endmember", "component", "state")
+_PART = 2**20  # values looked at together
 
 
 def one_array(data: Any) -> np.ndarray:
@@ -112,7 +114,7 @@ def finite(values: np.ndarray, where: Where) -> None:
     if values.dtype.kind != "f":
         return
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(values.sum(dtype=np.float64)):
+        if all(np.isfinite(part.sum(axis=-1)).all() for part in _parts(values)):
             return
     for test, words in ((np.isnan(values), "NaN"), (np.isinf(values), "infinite values")):
         if test.any():
@@ -123,13 +125,22 @@ def finite(values: np.ndarray, where: Where) -> None:
             )
 
 
+def _parts(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Some rows at a time."""
+    rows = max(1, _PART // max(1, values[:1].size))
+    return (values[start : start + rows] for start in range(0, len(values), rows))
+
+
 def varied(values: np.ndarray) -> None:
     """Not the same value everywhere."""
-    if np.nanmin(values) == np.nanmax(values):
-        raise ValueError(
-            f"every kept value is {np.nanmin(values)}: a constant image holds nothing to fit. "
-            "Check the file, the data set and the mask"
-        )
+    low = high = values.flat[0]
+    for part in _parts(values):
+        low, high = np.fmin(low, np.fmin.reduce(part, axis=None)), np.fmax(high, np.fmax.reduce(part, axis=None))
+        if low < high:
+            return
+    raise ValueError(
+        f"every kept value is {low}: a constant image holds nothing to fit. Check the file, the data set and the mask"
+    )
 
 
 def counts(values: np.ndarray, where: Where) -> None:

@@ -221,16 +221,26 @@ def as_units(data: Any, *, mask: Any = None, likelihood: str = "normal", entries
 
 
 def data_hash(units: Units) -> str:
-    """SHA-256 of what is fitted, 64 hexadecimal digits: shape, kept pixels, values as little-endian float64.
+    """SHA-256 of what is fitted, 64 hexadecimal digits: shape, kept pixels, values.
 
-    The same numbers give the same hash whatever their precision, byte order, names and machine.
+    Values are little-endian float32 where that holds each of them, else float64: the same numbers give the same hash
+    whatever their precision, byte order, names and machine.
     """
-    digest = hashlib.sha256()
-    digest.update(repr((tuple(map(int, units.pixel_shape)), units.n_channels)).encode())
-    digest.update(units.index.astype("<i8").tobytes())
-    rows = max(1, _HASH_BYTES // (8 * units.n_channels))
-    for start in range(0, units.n_units, rows):
-        digest.update(np.ascontiguousarray(units.values[start : start + rows], "<f8").data)
+    head = hashlib.sha256(repr((tuple(map(int, units.pixel_shape)), units.n_channels)).encode())
+    head.update(units.index.astype("<i8").tobytes())
+    return _digest(units.values, head.copy(), "<f4") or _digest(units.values, head, "<f8")
+
+
+def _digest(values: np.ndarray, digest: Any, dtype: str) -> str:
+    """The hash that goes on with values as ``dtype``; empty where that changes one of them."""
+    rows = max(1, _HASH_BYTES // (8 * values.shape[1]))
+    for start in range(0, len(values), rows):
+        part = values[start : start + rows]
+        with np.errstate(over="ignore"):
+            kept = np.ascontiguousarray(part, dtype)
+        if kept.dtype.itemsize < part.dtype.itemsize and not np.array_equal(kept, part, equal_nan=True):
+            return ""
+        digest.update(kept.data)
     return digest.hexdigest()
 
 

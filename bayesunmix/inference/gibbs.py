@@ -15,7 +15,9 @@ from bayesunmix.inference.run import Result
 from bayesunmix.inference.settings import SVI, Gibbs
 
 _BLOCK = 16  # draws made and finished at once, sweeps of warm-up made at once
-_DOUBLE_BYTES = 2**25  # of one parameter in double precision; more draws are kept in single precision
+_BLOCK_BYTES = 2**21  # of what they are told by, at most
+_DOUBLE_BYTES = 2**23  # of one parameter in double precision; more draws are kept in single precision
+_JUDGED = 2**17  # values of draws that are told at a time whether they agree
 _FEWEST = 4  # draws of a chain that was interrupted, to be told anything from
 _ENOUGH = 250  # draws a chain, for R-hat to see small disagreement
 
@@ -51,7 +53,7 @@ def infer_by_gibbs(
     sampler = model.gibbs(y, covariates)
     state, thin = sampler.start(rng, method.chains), 1
     kept = _Kept(model, sampler, method.draws)
-    finished = True
+    finished, block = True, 1
     try:
         for done in range(0, method.warmup, _BLOCK):
             state, _ = _swept(sampler, state, rng, 1, min(_BLOCK, method.warmup - done))
@@ -59,7 +61,8 @@ def infer_by_gibbs(
         while True:
             kept = _Kept(model, sampler, method.draws)
             while kept.count < method.draws:
-                state, values = _swept(sampler, state, rng, thin, min(_BLOCK, method.draws - kept.count))
+                state, values = _swept(sampler, state, rng, thin, min(block, method.draws - kept.count))
+                block = _fitting(values)
                 kept.append(values)
                 progress.step(kept.count, method.draws, f"sampling, one in {thin}" if thin > 1 else "sampling")
             values = kept.values()
@@ -90,8 +93,17 @@ def _swept(
     return state, {name: np.stack([one[name] for one in kept], axis=1) for name in kept[0]}
 
 
+def _fitting(values: dict[str, np.ndarray]) -> int:
+    """How many draws to take at once, by how much there is to each."""
+    draws = next(iter(values.values())).shape[1]
+    return int(np.clip(_BLOCK_BYTES * draws // max(1, sum(value.nbytes for value in values.values())), 1, _BLOCK))
+
+
 class _Kept:
-    """Draws by name, (chain, draw, ...), finished a block at a time; those of large parameters in single precision."""
+    """Draws by name, (chain, draw, ...), finished a block at a time; those of large parameters in single precision.
+
+    What the model can derive from others is left out.
+    """
 
     def __init__(self, model: Any, sampler: Any, most: int):
         self._finish = getattr(sampler, "finished", lambda values: values)
@@ -116,18 +128,37 @@ class _Kept:
         return match_labels(self._model, {name: array[:, : self.count] for name, array in self._arrays.items()})
 
 
+def _element(values: np.ndarray) -> str:
+    """Where the largest of them is, as an index."""
+    return str([int(i) for i in np.unravel_index(np.nanargmax(values), values.shape)]) if values.ndim else ""
+
+
+def _in_parts(tell: Any, value: np.ndarray) -> np.ndarray:
+    """``tell`` of (chain, draw, ...) for some of the trailing values at a time: it takes many times their memory."""
+    flat = value.reshape(*value.shape[:2], -1)
+    size = max(1, _JUDGED // (flat.shape[0] * flat.shape[1]))
+    parts = [tell(flat[..., start : start + size]) for start in range(0, flat.shape[-1], size)]
+    return np.concatenate(parts).reshape(value.shape[2:])
+
+
 def _judge(model: Any, values: dict[str, np.ndarray], thin: int) -> Diagnostics:
     """Split R-hat and effective draws, of the parameters that the model names in ``judged`` where it does."""
     values = {name: values[name] for name in getattr(model, "judged", values)}
     with np.errstate(invalid="ignore", divide="ignore"):  # what cannot vary, such as a forbidden transition, is NaN
-        rhat = {name: np.asarray(split_gelman_rubin(value)) for name, value in values.items()}
-        ess = {name: np.asarray(effective_sample_size(value)) for name, value in values.items()}
+        rhat = {name: _in_parts(split_gelman_rubin, value) for name, value in values.items()}
+        ess = {name: _in_parts(effective_sample_size, value) for name, value in values.items()}
     chains = len(next(iter(values.values())))
     failures = []
-    worst = max(float(np.nanmax(r)) for r in rhat.values())
+    most = {name: float(np.nanmax(r)) for name, r in rhat.items()}
+    at = max(most, key=most.__getitem__)
+    worst = most[at]
     fewest = min(float(np.nanmin(e)) for e in ess.values())
     if worst > RHAT_LIMIT:
-        failures.append(f"chains disagree (largest R-hat {worst:.3f}, limit {RHAT_LIMIT}); raise Gibbs(most_thin=...)")
+        advice = getattr(model, "unmixed", {}).get(at, "")
+        failures.append(
+            f"chains disagree (largest R-hat {worst:.3f}, of {at}{_element(rhat[at])}, limit {RHAT_LIMIT}); "
+            f"{advice}raise Gibbs(most_thin=...)"
+        )
     if fewest < ESS_PER_CHAIN * chains:
         failures.append(
             f"only {fewest:.0f} effective draws (limit {ESS_PER_CHAIN * chains}); raise Gibbs(draws=..., most_thin=...)"

@@ -83,7 +83,6 @@ def count_axes(values: dict[str, Any], reference: np.ndarray | None) -> dict[str
     components = np.swapaxes(turn, -1, -2) @ components
     variance = (scaled**2).sum(-1)
     found["components"], found["explained_variance"] = components, variance
-    found["direction"] = components / np.sqrt(variance)[..., None]
     if "score" in values:
         found["score"] = np.asarray(values["score"]) @ turn
     return found

@@ -21,6 +21,9 @@ from typing import NamedTuple
 import numpy as np
 
 from bayesunmix.data.moments import Moments
+from bayesunmix.models._principal_axes import normal_axes
+
+_SINGLE = 512  # channels
 
 
 class State(NamedTuple):
@@ -28,7 +31,7 @@ class State(NamedTuple):
 
     components: np.ndarray  # (c, K, P)
     mean: np.ndarray  # (c, P)
-    noise: np.ndarray  # (c, P), variances
+    noise: np.ndarray  # (c, P), variances, or (c, 1) for one of all channels
     missing: np.ndarray  # (c, entries): what stands for the entries that were not measured
 
 
@@ -46,11 +49,11 @@ class _Sums(NamedTuple):
 class Priors:
     """Numbers of the priors, in the basis that the sampler works in."""
 
-    scale: np.ndarray  # (P,) of loadings
+    scale: np.ndarray  # (P,) of loadings, or (1,)
     dof: float
     floor: float
     mean: np.ndarray  # (P,)
-    mean_scale: np.ndarray  # (P,)
+    mean_scale: np.ndarray  # (P,) or (1,)
     noise_shape: float
     noise_rate: np.ndarray  # (P,) or (1,) for one noise variance
 
@@ -65,7 +68,8 @@ class Compressed:
         self.roots = np.sqrt(found.count * found.eigenvalues[kept])
         self.rank = len(self.roots)
         self.diagonal = rotate
-        self.rows = None if rotate else self.roots[:, None] * found.eigenvectors[:, kept].T
+        # Where the basis is that of the eigenvectors, they have one entry each.
+        self.rows = self.roots[:0] if rotate else self.roots[:, None] * found.eigenvectors[:, kept].T
         self.origin = found.mean @ found.eigenvectors if rotate else found.mean
         square = np.zeros(len(self.origin))
         if rotate:
@@ -78,24 +82,25 @@ class Compressed:
 
     def scores(self, state: State, weighted: np.ndarray, precision: np.ndarray, rng) -> _Sums:
         chains, size, _ = weighted.shape
-        variance = 1.0 / precision
+        variance = (1.0 / precision)[:, :, None]
         root = np.sqrt(variance)
-        if self.diagonal:
-            centre = self.roots[:, None] * weighted[:, :, : self.rank].transpose(0, 2, 1)
-        else:
-            centre = self.rows @ weighted.transpose(0, 2, 1)
-        z = centre * variance[:, None] + root[:, None] * rng.standard_normal((chains, self.rank, size))
+        centre = weighted[:, :, : self.rank] * self.roots if self.diagonal else weighted @ self.rows.T
+        centre *= variance
+        z = rng.standard_normal((chains, size, self.rank))
+        z *= root
+        z += centre
         big = np.sqrt(self.count)
-        pull = np.einsum("ckp,cp->ck", weighted, self.origin - state.mean)
-        first = big * pull * variance + root * rng.standard_normal((chains, size))
-        square = z.transpose(0, 2, 1) @ z + first[:, :, None] * first[:, None]
-        square += root[:, :, None] * wishart(rng, self.free, chains, size) * root[:, None]
+        pull = weighted @ (self.origin - state.mean)[:, :, None]
+        first = big * pull * variance + root * rng.standard_normal((chains, size, 1))
+        square = z @ z.transpose(0, 2, 1) + first @ first.transpose(0, 2, 1)
+        square += root * wishart(rng, self.free, chains, size) * root.transpose(0, 2, 1)
         if self.diagonal:
             cross = np.zeros_like(weighted)
-            cross[:, :, : self.rank] = z.transpose(0, 2, 1) * self.roots
+            np.multiply(z, self.roots, out=cross[:, :, : self.rank])
         else:
-            cross = z.transpose(0, 2, 1) @ self.rows
-        return _Sums(big * first, square, square, big * first, cross)
+            cross = z @ self.rows
+        total = big * first[:, :, 0]
+        return _Sums(total, square, square, total, cross)
 
     def squares(self, state: State) -> np.ndarray:
         """Weighted sum of squared deviations from the origin, (c, P)."""
@@ -150,7 +155,7 @@ class Explicit:
         for c, z in enumerate(self._scores):
             scores = z[at] @ move[c] + shift[c]
             centre = (scores * state.components[c].T[channel]).sum(1) + (state.mean[c] - self.origin)[channel]
-            scale = np.sqrt(state.noise[c, channel] / self.weights[at])
+            scale = np.sqrt(np.broadcast_to(state.noise[c], self.origin.shape)[channel] / self.weights[at])
             filled[c] = centre + scale * rng.standard_normal(len(at))
         return state._replace(missing=filled)
 
@@ -176,16 +181,39 @@ def inverse_wishart_root(rng, dof: float, scale: np.ndarray) -> tuple[np.ndarray
     return (across * values[:, None]) @ turned, (across / values[:, None]) @ turned
 
 
+def _gram(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """``x weight x'`` for ``x`` (c, K, P) and weights (..., P), or (..., 1) where they are alike."""
+    across = x.transpose(0, 2, 1)
+    if weight.shape[-1] == 1:
+        return weight[..., None] * (x @ across)
+    return (x * weight[..., None, :]) @ across
+
+
 class FactorSampler:
     """What :mod:`bayesunmix.inference.gibbs` runs: start, sweep, values."""
 
-    def __init__(self, pixels: Compressed | Explicit, priors: Priors, start: dict[str, np.ndarray], basis: np.ndarray):
-        """``basis`` is (P, P) with a direction in each column, or (P,), the unit that a channel is measured in."""
-        self.pixels, self.priors, self.basis = pixels, priors, basis
+    def __init__(
+        self,
+        pixels: Compressed | Explicit,
+        priors: Priors,
+        start: dict[str, np.ndarray],
+        basis: np.ndarray,
+        reference: np.ndarray | None = None,
+    ):
+        """``basis`` is (P, P) with a direction in each column, or (P,), the unit that a channel is measured in.
+
+        ``reference`` (K, P) decides the signs of principal axes where the basis is of directions.
+        """
         turned = basis.ndim == 2
+        self.pixels, self.priors = pixels, priors
+        self._reference = reference @ basis if turned and reference is not None else None
         self._components = start["components"] @ basis if turned else start["components"]
         self._mean = start["mean"] @ basis if turned else start["mean"]
-        self._noise = np.broadcast_to(np.asarray(start["noise_scale"]) ** 2, self._mean.shape)
+        self.basis = basis
+        # Single precision is enough to turn the loadings of many channels back: their axes are found before.
+        self._turn = basis.T.astype(np.float32) if turned and len(basis) >= _SINGLE else basis.T
+        self._origin = basis @ pixels.origin if turned else pixels.origin
+        self._noise = np.atleast_1d(np.asarray(start["noise_scale"]) ** 2)
 
     def start(self, rng: np.random.Generator, chains: int) -> State:
         """Chains spread about the most likely values, more widely than their posterior."""
@@ -198,7 +226,7 @@ class FactorSampler:
         absent = np.zeros((chains, 0))
         if isinstance(self.pixels, Explicit):
             at, channel = self.pixels.absent
-            absent = scale[channel] * rng.standard_normal((chains, len(at)))
+            absent = np.broadcast_to(scale, mean.shape)[channel] * rng.standard_normal((chains, len(at)))
         return State(spread, np.broadcast_to(mean, (chains, len(mean))), noise, absent)
 
     def sweep(self, state: State, rng: np.random.Generator) -> State:
@@ -207,42 +235,43 @@ class FactorSampler:
         chains, size, channels = state.components.shape
         noise = state.noise
         # Scores, about the principal axes in units of the noise.
-        heavy = state.components / noise[:, None]
-        axes = np.linalg.eigh(heavy @ state.components.transpose(0, 2, 1))
-        turned = axes.eigenvectors.transpose(0, 2, 1)
-        state = state._replace(components=turned @ state.components)
-        components = state.components
-        sums = pixels.scores(state, turned @ heavy, 1.0 + axes.eigenvalues.clip(0.0), rng)
-        plain = pixels.sums_of(state) if isinstance(pixels, Explicit) else np.zeros_like(state.mean)
+        axes = np.linalg.eigh(_gram(state.components, 1.0 / noise))
+        components = axes.eigenvectors.transpose(0, 2, 1) @ state.components
+        state = state._replace(components=components)
+        sums = pixels.scores(state, components / noise[:, None], 1.0 + axes.eigenvalues.clip(0.0), rng)
+        # About their own mean deviations add up to nothing.
+        plain = pixels.sums_of(state) if isinstance(pixels, Explicit) else np.zeros((chains, 1))
         mean, sums, shift = self._move_mean(state, sums, plain, rng)
         away = mean - pixels.origin
-        cross = sums.cross - sums.weighted[:, :, None] * away[:, None]
+        cross = sums.cross
+        cross -= sums.weighted[:, :, None] * away[:, None]
         # Strengths given loadings, then given scores.
-        scaled = components / priors.scale
-        identity = np.eye(size)
-        first, _ = inverse_wishart_root(
-            rng, priors.dof + channels, priors.floor * identity + scaled @ scaled.transpose(0, 2, 1)
-        )
+        tight, identity = priors.scale**-2.0, np.eye(size)
+        first, _ = inverse_wishart_root(rng, priors.dof + channels, priors.floor * identity + _gram(components, tight))
         second, inverse = inverse_wishart_root(
             rng, priors.dof + pixels.count, priors.floor * identity + first @ sums.score2 @ first
         )
         # Loadings for scores of variance Omega, whose prior is one normal for all.
-        square, cross = first @ sums.weighted2 @ first, first @ cross
-        values, vectors = np.linalg.eigh(square)
-        across = vectors.transpose(0, 2, 1)
-        precision = values.clip(0.0)[:, :, None] / noise[:, None] + priors.scale**-2.0
+        values, vectors = np.linalg.eigh(first @ sums.weighted2 @ first)
+        values = values.clip(0.0)[:, :, None]
+        precision = values / noise[:, None] + tight
+        cross = (vectors.transpose(0, 2, 1) @ first) @ cross
+        loadings = cross / (noise[:, None] * precision)
         white = rng.standard_normal((chains, size, channels))
-        loadings = vectors @ ((across @ cross) / noise[:, None] / precision + white / np.sqrt(precision))
+        white /= np.sqrt(precision)
+        loadings += white
         # Noise.
         left = pixels.squares(state) - 2.0 * away * plain + pixels.weight * away**2
-        left = left + ((square @ loadings - 2.0 * cross) * loadings).sum(1)
-        left = left.clip(0.0)
+        more = (0.5 * values) * loadings
+        more -= cross
+        more *= loadings
+        left = (left + 2.0 * more.sum(1)).clip(0.0)
         single = len(priors.noise_rate) == 1
         if single:
             left = left.sum(1, keepdims=True)
         shape = priors.noise_shape + 0.5 * pixels.count * (channels if single else 1)
         drawn = (priors.noise_rate + 0.5 * left) / rng.standard_gamma(shape, left.shape)
-        state = State(second @ loadings, mean, np.broadcast_to(drawn, noise.shape), state.missing)
+        state = State((second @ vectors) @ loadings, mean, drawn, state.missing)
         if isinstance(pixels, Explicit):
             move = first @ inverse
             state = pixels.impute(state, move, np.einsum("ck,ckl->cl", shift, move), rng)
@@ -254,8 +283,8 @@ class FactorSampler:
         components = state.components
         chains, size, channels = components.shape
         tight = priors.mean_scale**-2.0
-        precision = pixels.count * np.eye(size) + (components * tight) @ components.transpose(0, 2, 1)
-        pull = np.einsum("ckp,cp->ck", components * tight, state.mean - priors.mean) - sums.score
+        precision = pixels.count * np.eye(size) + _gram(components, tight)
+        pull = (components @ (tight * (state.mean - priors.mean))[:, :, None])[:, :, 0] - sums.score
         half = np.linalg.cholesky(precision)
         white = np.linalg.solve(half, pull[..., None]) + rng.standard_normal((chains, size, 1))
         shift = np.linalg.solve(half.transpose(0, 2, 1), white)[..., 0]
@@ -270,9 +299,9 @@ class FactorSampler:
             moved(sums.score2, sums.score, pixels.count),
             moved(sums.weighted2, sums.weighted, pixels.weight),
             sums.weighted + pixels.weight * shift,
-            sums.cross + shift[:, :, None] * plain[:, None],
+            sums.cross + shift[:, :, None] * plain[:, None] if plain.any() else sums.cross,
         )
-        explained = np.einsum("ck,ckp->cp", sums.weighted, components)
+        explained = (sums.weighted[:, None] @ components)[:, 0]
         precise = pixels.weight / state.noise + tight
         centre = (plain + pixels.weight * pixels.origin - explained) / state.noise + tight * priors.mean
         mean = centre / precise + rng.standard_normal((chains, channels)) / np.sqrt(precise)
@@ -285,12 +314,18 @@ class FactorSampler:
         return {"components": state.components, "mean": state.mean, "noise_scale": noise_scale}
 
     def finished(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The same in the channels' own basis, for any number of states at once."""
-        components, mean = values["components"], values["mean"]
-        if self.basis.ndim == 2:
-            # One product of two matrices: a stack of small ones is many times slower.
-            flat = components.reshape(-1, components.shape[-1]) @ self.basis.T
-            components, mean = flat.reshape(components.shape), mean @ self.basis.T
-        else:
-            components, mean = components * self.basis, mean * self.basis
-        return {**values, "components": components, "mean": mean}
+        """The same in the channels' own basis, for any number of states at once.
+
+        From a basis of directions they come on their principal axes, which are found before anything is rounded.
+        """
+        if self.basis.ndim == 1:
+            return {**values, "components": values["components"] * self.basis, "mean": values["mean"] * self.basis}
+        if values["components"].shape[-2]:
+            values = normal_axes(values, self._reference)
+        # One product of two matrices: a stack of small ones is many times slower.
+        away = values["mean"] - self.pixels.origin
+        components, away = (
+            (flat.reshape(-1, len(self.basis)).astype(self._turn.dtype, copy=False) @ self._turn).reshape(flat.shape)
+            for flat in (values["components"], away)
+        )
+        return {**values, "components": components, "mean": self._origin + away}

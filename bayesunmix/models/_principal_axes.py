@@ -20,22 +20,24 @@ def principal_axes(components: np.ndarray, reference: np.ndarray | None = None) 
     """
     gram = components @ np.swapaxes(components, -1, -2)
     turn = np.linalg.eigh(gram).eigenvectors[..., ::-1]
-    turned = np.swapaxes(turn, -1, -2) @ components
     if reference is None:
+        turned = np.swapaxes(turn, -1, -2) @ components
         at = np.abs(turned).argmax(-1)[..., None]
         along = np.take_along_axis(turned, at, axis=-1)[..., 0]
     else:
-        along = (turned * reference).sum(-1)
-    sign = np.where(along < 0, -1.0, 1.0)
-    return turned * sign[..., None], turn * sign[..., None, :]
+        along = (turn * (components @ reference.T)).sum(-2)
+    turn = turn * np.where(along < 0, -1.0, 1.0)[..., None, :]
+    return np.swapaxes(turn, -1, -2) @ components, turn
 
 
 def normal_axes(values: dict[str, Any], reference: np.ndarray | None) -> dict[str, Any]:
-    """Draws turned to principal axes, with their directions and variances; scores are taken along."""
+    """Draws turned to principal axes, with their variances; scores are taken along."""
     components, turn = principal_axes(np.asarray(values["components"]), reference)
-    variance = (components**2).sum(-1)
-    direction = components / np.sqrt(variance)[..., None]
-    found = {**values, "components": components, "direction": direction, "explained_variance": variance}
+    found = {
+        **values,
+        "components": components,
+        "explained_variance": np.einsum("...kp,...kp->...k", components, components),
+    }
     if "score" in values:
         found["score"] = np.asarray(values["score"]) @ turn
     return found
@@ -71,6 +73,11 @@ def most_likely(
         if moved < tolerance:
             break
     return {"components": components, "mean": found.mean, "noise_scale": np.sqrt(noise)}
+
+
+def directions(values: dict[str, Any]) -> np.ndarray:
+    """Unit vectors along the principal axes."""
+    return np.asarray(values["components"]) / np.sqrt(np.asarray(values["explained_variance"]))[..., None]
 
 
 def largest_positive(components: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from bayesunmix.models import _count_components as counts
 from bayesunmix.models._factor_priors import complete_moments, normal_priors, scaled
 from bayesunmix.models._factor_sampler import Compressed, Explicit, FactorSampler, Priors
 from bayesunmix.models._hyperparameters import hyperparameters
-from bayesunmix.models._principal_axes import most_likely, normal_axes
+from bayesunmix.models._principal_axes import directions, most_likely, normal_axes
 
 _NOISE_SHAPE = 2.0
 
@@ -71,10 +71,12 @@ class ProbabilisticPCA:
         One level (probabilistic PCA), one per channel (factor analysis), a level times a known row and column
         factor (weighted PCA of counts), or counts as such. Two-way noise needs non-negative data; below about 10 counts
         a pixel its row factor is itself noise, and intervals are too narrow: use "poisson" there.
-    component_floor : float
+    component_floor : float or "visible"
         Variance, over that of the noise in one direction, below which a component is taken for switched off. It
         matters only below ``visible_share``, where the data cannot tell a component from noise: the default then
-        believes in none.
+        believes in none, and intervals know nothing of it. ``"visible"`` expects every component to be as strong as one
+        that just stays hidden among so many pixels and channels (:meth:`bind` makes it a number): intervals allow for
+        what cannot be seen, superfluous components mix faster, and ``n_above_noise`` counts some that are not there.
     missing
         Whether single entries may be NaN; :meth:`bind` finds out.
     mean_location, mean_scale, noise_level, column_factor, n_pixels, reference
@@ -99,7 +101,7 @@ class ProbabilisticPCA:
     noise: Literal["isotropic", "diagonal", "two-way", "poisson"] = field(
         default="isotropic", metadata={"static": True}
     )
-    component_floor: float = 0.01
+    component_floor: float | Literal["visible"] = 0.01
     missing: bool = field(default=False, metadata={"static": True})
     mean_location: Any = None
     mean_scale: Any = None
@@ -113,8 +115,9 @@ class ProbabilisticPCA:
             raise ValueError(f"noise: expected one of {', '.join(map(repr, _NOISE))}, got {self.noise!r}")
         if not isinstance(self.n_components, int | np.integer) or self.n_components < 0:
             raise ValueError(f"n_components: expected an integer of at least 0, got {self.n_components!r}")
-        if not (np.isfinite(self.component_floor) and self.component_floor > 0):
-            raise ValueError(f"component_floor: expected a positive number, got {self.component_floor!r}")
+        floor = self.component_floor
+        if not (floor == "visible" if isinstance(floor, str) else np.isfinite(floor) and floor > 0):
+            raise ValueError(f"component_floor: expected a positive number or 'visible', got {floor!r}")
         if self.missing and self.noise == "poisson":
             raise ValueError('missing: expected whole pixels with noise="poisson"; mask those with missing entries')
 
@@ -152,14 +155,14 @@ class ProbabilisticPCA:
         if not self.bound:
             raise ValueError("the priors have no scale yet: call model.bind(data) first (bu.fit does it for you)")
         level, location = jnp.asarray(self.noise_level), jnp.asarray(self.mean_location)
-        n_channels = location.shape[0]
+        n_channels, floor = location.shape[0], jnp.asarray(self.component_floor)
         scale = jnp.broadcast_to(level, (n_channels,))
         if self.noise == "two-way":
             scale = scale * jnp.sqrt(jnp.asarray(self.column_factor))
         if self.noise == "poisson" and self.n_components:
-            prior: Loadings = TurnedLoadings(scale, self.dof, self.component_floor / n_channels, self.reference)
+            prior: Loadings = TurnedLoadings(scale, self.dof, floor / n_channels, self.reference)
         else:
-            prior = Loadings(self.n_components, scale, self.dof, self.component_floor / n_channels)
+            prior = Loadings(self.n_components, scale, self.dof, floor / n_channels)
         components = numpyro.sample("components", prior) if self.n_components else jnp.zeros((0, n_channels))
         mean_scale = jnp.broadcast_to(jnp.asarray(self.mean_scale), (n_channels,))
         mean = numpyro.sample("mean", dist.Normal(location, mean_scale).to_event(1))
@@ -229,6 +232,12 @@ class ProbabilisticPCA:
         return ("explained_variance", "noise_scale", "mean") if self.n_components else ("noise_scale", "mean")
 
     @property
+    def unmixed(self) -> dict[str, str]:
+        """What to do, by name of the parameter, where chains do not agree on it."""
+        hidden = "what the noise hides is switched on in some: ask for fewer components, component_floor='visible', or "
+        return {"explained_variance": hidden} if self.component_floor != self.dof * self.visible_share else {}
+
+    @property
     def signal_free(self) -> ProbabilisticPCA:
         """The same noise without any component, not bound yet: what an image without signal looks like.
 
@@ -263,8 +272,12 @@ class ProbabilisticPCA:
                 "nothing is left to tell the noise from"
             )
         if self.noise == "poisson":
-            return replace(self, **counts.priors(values, self.n_components))
-        return replace(self, **normal_priors(values, self.n_components, self.noise))
+            bound = replace(self, **counts.priors(values, self.n_components))
+        else:
+            bound = replace(self, **normal_priors(values, self.n_components, self.noise))
+        if self.component_floor != "visible":
+            return bound
+        return replace(bound, component_floor=self.dof * bound.visible_share)
 
     @property
     def visible_share(self) -> float:
@@ -313,11 +326,11 @@ class ProbabilisticPCA:
         start["components"], start["mean"] = start["components"] / width, start["mean"] / width
         level = np.asarray(self.noise_level, dtype=np.float64)
         priors = Priors(
-            scale=np.broadcast_to(level, width.shape),
+            scale=np.atleast_1d(level),
             dof=self.dof,
-            floor=float(self.component_floor) / len(width),
+            floor=float(np.asarray(self.component_floor)) / len(width),
             mean=np.asarray(self.mean_location) / width,
-            mean_scale=np.broadcast_to(np.asarray(self.mean_scale) / width, width.shape),
+            mean_scale=np.atleast_1d(self.mean_scale if self.column_factor is None else self.mean_scale / width),
             noise_shape=_NOISE_SHAPE,
             noise_rate=_NOISE_SHAPE * np.atleast_1d(level) ** 2,
         )
@@ -328,34 +341,42 @@ class ProbabilisticPCA:
         found = moments(values)
         if rotate:
             priors = replace(priors, mean=priors.mean @ found.eigenvectors)
-        return FactorSampler(Compressed(found, rotate=rotate), priors, start, found.eigenvectors if rotate else width)
+        basis = found.eigenvectors if rotate else width
+        return FactorSampler(Compressed(found, rotate=rotate), priors, start, basis, self.reference)
 
     def identified(self, values: dict[str, Any]) -> dict[str, Any]:
         """Draws turned to principal axes, with what follows from them.
 
         ``values`` hold ``components`` (..., component, channel), ``noise_scale`` and perhaps ``score``
-        (unit, component) of the same turn.
+        (unit, component) of the same turn. With ``explained_variance`` they have been turned before.
         """
         reference = None if self.reference is None else np.asarray(self.reference)
         if self.noise == "poisson":
             values = counts.count_axes(values, reference if self.n_components else None)
         if not self.n_components:
             return {name: value for name, value in values.items() if name not in ("components", "score")}
-        found = values if self.noise == "poisson" else normal_axes(values, reference)
+        turned = self.noise == "poisson" or "explained_variance" in values
+        found = values if turned else normal_axes(values, reference)
         noise = np.asarray(values["noise_scale"])
         squared = (noise**2).mean(-1) if self.noise == "diagonal" else noise**2
         visible = self.visible_share * squared
         above = (found["explained_variance"] > visible[..., None]).sum(-1)
         return {**found, "n_above_noise": above.astype(np.float64)}
 
+    @property
+    def derived(self) -> dict[str, Any]:
+        """What follows from other parameters of the same draw and need not be kept: functions of the named values."""
+        return {"direction": directions} if self.n_components else {}
+
     def describe(self) -> str:
         """The priors in plain words, a line each."""
         count = f"{self.n_components} component" + ("" if self.n_components == 1 else "s")
         lines = [f"Every pixel is a mean spectrum plus {count} with normal scores of unit variance, plus noise."]
         if self.n_components:
+            floor = "what just stays hidden" if self.component_floor == "visible" else f"{self.component_floor:g} of it"
             lines.append(
-                "Components: normal in every channel with a common covariance that is learned; one whose variance "
-                f"falls below about {self.component_floor:g} of the noise's is switched off. No rotation is preferred."
+                "Components: normal in every channel with a common covariance that is learned; one that cannot be seen "
+                f"in the noise is expected to have about {floor} in variance. No rotation is preferred."
             )
         if not self.bound:
             lines.append("Mean and noise: scale taken from the data when the model is fitted.")

@@ -409,11 +409,11 @@ def test_empty_channels_are_accepted(image: xr.DataArray) -> None:
 
 
 def test_hash_is_what_it_says() -> None:
-    units = as_units(np.array([[1, 2], [3, 4]]))
-    digest = hashlib.sha256(b"((2,), 2)")
-    digest.update(np.array([0, 1], dtype="<i8").tobytes())
-    digest.update(np.array([1, 2, 3, 4], dtype="<f8").tobytes())
-    assert data_hash(units) == digest.hexdigest()
+    for values, dtype in (([[1, 2], [3, 4]], "<f4"), ([[1, 2], [3, 4.1]], "<f8")):
+        digest = hashlib.sha256(b"((2,), 2)")
+        digest.update(np.array([0, 1], dtype="<i8").tobytes())
+        digest.update(np.array(values, dtype=dtype).tobytes())
+        assert data_hash(as_units(np.array(values))) == digest.hexdigest()
 
 
 def test_hash_depends_on_numbers_alone(image: xr.DataArray, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,23 @@ def test_probabilities_of_all_images_of_a_pixel_sum_to_one() -> None:
     np.testing.assert_allclose(fn.variance, density @ (every - fn.mean) ** 2, rtol=0.02)
 
 
+def test_a_rule_goes_with_the_parameters() -> None:
+    """The density away from where a rule was made is that of a rule made there, and its slope that of differences.
+
+    With points that stay behind it is 6 % of the likelihood too low at these loadings, and posteriors too narrow.
+    """
+    y, made = jnp.asarray(Y, float), PoissonFactors(3.0 * W, MEAN, SHAPE)
+    rule = made.rule(y, jax.random.key(0), jnp.arange(len(Y)))
+    total = jax.jit(jax.value_and_grad(lambda scale: PoissonFactors(scale * W, MEAN, SHAPE).log_prob_on(rule).sum()))
+    for scale in (1.5, 3.0, 4.5):
+        value, slope = total(scale)
+        there = PoissonFactors(scale * W, MEAN, SHAPE)
+        fresh = there.log_prob_on(there.rule(y, jax.random.key(0), jnp.arange(len(Y)))).sum()
+        assert float(value) == pytest.approx(float(fresh), rel=1e-9)
+        difference = (total(scale + 1e-4)[0] - total(scale - 1e-4)[0]) / 2e-4
+        assert float(slope) == pytest.approx(float(difference), rel=1e-5)
+
+
 def test_curvature_is_that_of_the_density(monkeypatch: pytest.MonkeyPatch) -> None:
     fn = PoissonFactors(W, MEAN, SHAPE, n_points=1024)
     rule = jax.jit(lambda y: fn.rule(y, jax.random.key(3), jnp.arange(len(Y))))(jnp.asarray(Y, float))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,8 +15,9 @@ from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, NUTS
 
 import bayesunmix as bu
-from bayesunmix.data.moments import moments
+from bayesunmix.data.moments import moments, rounding
 from bayesunmix.distributions.factors import NormalFactors
+from bayesunmix.inference.gibbs import _judge
 from bayesunmix.models import ProbabilisticPCA
 from bayesunmix.models._principal_axes import most_likely, principal_axes
 
@@ -37,6 +39,28 @@ def test_moments_in_chunks_are_those_of_numpy(monkeypatch: pytest.MonkeyPatch) -
     assert found.count == 100
     np.testing.assert_allclose(found.mean, complete.mean(0), rtol=1e-12)
     np.testing.assert_allclose(found.covariance, np.cov(complete.T, ddof=0), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("strength", [0.5, 100.0])
+def test_products_are_single_only_where_that_is_harmless(strength: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against double precision, along every direction in units of its posterior standard deviation."""
+    rng = np.random.default_rng(1)
+    n_units, n_channels = 20000, 64
+    loadings = strength * rng.normal(size=(3, n_channels))
+    values = rng.standard_normal((n_units, n_channels), dtype=np.float32)
+    values += (rng.normal(size=(n_units, 3)) @ loadings).astype(np.float32)
+    double = moments(values)
+    monkeypatch.setattr("bayesunmix.data.moments._MANY_PRODUCTS", 0)
+    found = moments(values)
+    if strength > 1:
+        np.testing.assert_array_equal(found.covariance, double.covariance)
+        return
+    white = double.eigenvectors / np.sqrt(double.eigenvalues)
+    shifts = np.sqrt(n_units / 2) * np.linalg.eigvalsh(white.T @ (found.covariance - double.covariance) @ white)
+    # Not double, and the bound is no more than needed.
+    assert 0.1 * rounding(found) < np.abs(shifts).max() < rounding(found) < 1e-2
+    # The common level of the noise moves by far less than a thousandth of its standard deviation.
+    assert abs(shifts.sum()) / np.sqrt(n_channels) < 1e-3
 
 
 def test_most_likely_isotropic_is_pca() -> None:
@@ -205,6 +229,27 @@ def test_answers_are_ordered_orthogonal_and_of_one_sign(fit: bu.Fit) -> None:
     )
 
 
+def test_directions_of_large_fits_wait_until_they_are_looked_at(
+    fit: bu.Fit, image: xr.DataArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are the same as those of a small fit, at any index, in arithmetic and from a file."""
+    monkeypatch.setattr("bayesunmix._named._LAZY_BYTES", 0)
+    later = bu.fit(ProbabilisticPCA(4), image, progress=False)
+    expected = fit.posterior["direction"]
+    assert not later.posterior["direction"].variable._in_memory
+    for at in (
+        {"chain": -1, "draw": 3},
+        {"draw": slice(None, None, 7), "energy": slice(2, 5)},
+        {"component": 1},
+        {"draw": [4, 2]},
+    ):
+        xr.testing.assert_identical(later.posterior["direction"].isel(at), expected.isel(at))
+    assert not later.posterior["direction"].variable._in_memory
+    later.save(tmp_path / "fit.nc")
+    xr.testing.assert_identical(bu.load_fit(tmp_path / "fit.nc").posterior["direction"], expected)
+    xr.testing.assert_allclose(later.posterior["direction"].mean(("chain", "draw")), expected.mean(("chain", "draw")))
+
+
 def test_angle_to_a_reference_plane(fit: bu.Fit) -> None:
     """Against scipy's at one draw; the true plane is within a few of its standard errors, another is not."""
     from scipy.linalg import subspace_angles
@@ -245,6 +290,31 @@ def test_components_above_noise_are_counted(fit: bu.Fit) -> None:
     share = float((fit.posterior["n_above_noise"] == 3).mean())
     assert share > 0.8
     assert float(fit.posterior["explained_variance"].sel(component=2).mean()) > 0.1
+
+
+def test_what_cannot_be_seen_is_switched_off_or_allowed_for() -> None:
+    """Noise alone: the usual floor leaves next to nothing, "visible" about what could hide among so many pixels."""
+    y = np.random.default_rng(5).normal(size=(400, 16))
+    usual, visible = (bu.fit(ProbabilisticPCA(1, component_floor=f), y, progress=False) for f in (0.01, "visible"))
+    hidden = np.sqrt(16 / 400)
+    assert visible.model.component_floor == pytest.approx(hidden)
+    assert "0.2 of it" in visible.model.describe()
+    one, other = (float(f.posterior["explained_variance"].median()) for f in (usual, visible))
+    assert one < 0.25 * hidden < other < 2.0 * hidden
+
+
+def test_chains_that_disagree_say_on_what() -> None:
+    values = {
+        "noise_scale": np.random.default_rng(0).normal(size=(4, 50)),
+        "explained_variance": np.random.default_rng(1).normal(size=(4, 50, 2)),
+        "mean": np.random.default_rng(2).normal(size=(4, 50, 3)),
+    }
+    values["explained_variance"][0, :, 1] += 9.0
+    model = ProbabilisticPCA(2).bind(_data(50, 5, 2))
+    said = " ".join(_judge(model, values, 1).failures)
+    assert "of explained_variance[1]" in said and "ask for fewer components" in said
+    visible = replace(model, component_floor="visible").bind(_data(50, 5, 2))
+    assert "ask for fewer" not in " ".join(_judge(visible, values, 1).failures)
 
 
 def test_reconstruction_keeps_the_mean(fit: bu.Fit, image: xr.DataArray) -> None:
@@ -327,6 +397,7 @@ def test_two_way_noise_finds_the_level_of_counts() -> None:
         ({"n_components": -1}, "at least 0"),
         ({"n_components": 2, "noise": "white"}, "isotropic"),
         ({"n_components": 2, "component_floor": 0.0}, "positive"),
+        ({"n_components": 2, "component_floor": "hidden"}, "'visible'"),
     ],
 )
 def test_wrong_settings_are_refused(arguments: dict[str, Any], message: str) -> None:
