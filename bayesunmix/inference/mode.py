@@ -59,7 +59,8 @@ def find_mode(
     while True:
         z = ascend(program, z, data, index, key, more, tell)
         if relabel is not None:
-            z = relabel(z, with_rules(program, jnp.asarray(z), data, key, index, more))
+            # An order is plain on the default points too, for which everything is compiled.
+            z = relabel(z, with_rules(program, jnp.asarray(z), data, key, index))
         mode = recentred(program, z, data, index, key, more, tell)
         settled = mode.found and np.abs(mode.mc_shift).max(initial=0.0) <= MC_SHIFT_LIMIT
         if settled or not mode.data.rules or more == _MOST_POINTS:
