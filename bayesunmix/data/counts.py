@@ -1,4 +1,4 @@
-"""First looks at counts: their smooth part, and a factorisation to start from."""
+"""First looks at counts and at pixels that differ in brightness: their smooth part, and spectra to start from."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy as np
 from bayesunmix.data.purest import principal_plane, purest_pixels
 
 _SWEEPS = 150
+_PURITY = 4  # power of the share that weighs a unit
 
 
 def smoothed_counts(values: np.ndarray, rank: int) -> np.ndarray:
@@ -35,22 +36,50 @@ def factorised_counts(values: np.ndarray, n_endmembers: int, *, brightness: bool
     ----------
     Lee & Seung, "Algorithms for non-negative matrix factorization", NIPS 13 (2000).
     """
-    values = np.asarray(values, dtype=np.float64)
+    spectra, parts = _purest(values, n_endmembers, brightness, least)
+    for _ in range(_SWEEPS):
+        parts = _parts(values, spectra, parts, 1, brightness)
+        ratio = values / np.maximum(parts @ spectra, np.finfo(float).tiny)
+        spectra = np.maximum(spectra * (parts.T @ ratio) / parts.sum(0)[:, None], least)
+    return np.maximum(spectra * _even_scales(parts, spectra)[:, None], least) if brightness else spectra
+
+
+def purest_shapes(values: np.ndarray, n_endmembers: int, *, least: float) -> np.ndarray:
+    """Endmembers (n_endmembers, channel), none below ``least``, of pixels (unit, channel) that differ in brightness.
+
+    The pixels of purest shape, in the scales that make brightness and composition independent.
+    """
+    spectra, parts = _purest(values, n_endmembers, True, least)
+    parts = _parts(values, spectra, parts, _SWEEPS, True)
+    return np.maximum(spectra * _even_scales(parts, spectra)[:, None], least)
+
+
+def _purest(values, n_endmembers: int, brightness: bool, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """Purest pixels of the smoothed values, taken to one level if ``brightness``; and parts to start from."""
     smooth = smoothed_counts(values, n_endmembers if brightness else n_endmembers - 1)
     level = smooth.sum(1, keepdims=True)
     shapes = smooth * (level.mean() / np.maximum(level, 0.05 * level.mean())) if brightness else smooth
     spectra = np.maximum(purest_pixels(shapes, n_endmembers), least)
-    parts = np.full((len(values), n_endmembers), 1.0 / n_endmembers)
-    if brightness:
-        parts = parts * level / level.mean()
-    for _ in range(_SWEEPS):
+    parts = np.full((len(smooth), n_endmembers), 1.0 / n_endmembers)
+    return spectra, parts * level / level.mean() if brightness else parts
+
+
+def _parts(values, spectra, parts, sweeps: int, brightness: bool) -> np.ndarray:
+    """Multiplicative steps of the parts (unit, n_endmembers) on the Poisson likelihood."""
+    for _ in range(sweeps):
         ratio = values / np.maximum(parts @ spectra, np.finfo(float).tiny)
-        parts = parts * (ratio @ spectra.T) / spectra.sum(1)
-        parts = np.maximum(parts, 1e-9)
+        parts = np.maximum(parts * (ratio @ spectra.T) / spectra.sum(1), 1e-9)
         if not brightness:
             parts /= parts.sum(1, keepdims=True)
-        ratio = values / np.maximum(parts @ spectra, np.finfo(float).tiny)
-        spectra = np.maximum(spectra * (parts.T @ ratio) / parts.sum(0)[:, None], least)
-    if brightness:
-        spectra = np.maximum(spectra * parts.sum(1).mean(), least)
-    return spectra
+    return parts
+
+
+def _even_scales(parts: np.ndarray, spectra: np.ndarray) -> np.ndarray:
+    """Factors (n_endmembers,) of spectra that give each the mean signal of its purest units.
+
+    Only the assumption that brightness and composition are independent tells the scales of spectra apart.
+    """
+    signal = parts * spectra.sum(1)
+    total = signal.sum(1)
+    weight = (signal / total[:, None]) ** _PURITY
+    return (total @ weight) / weight.sum(0) / spectra.sum(1)

@@ -21,16 +21,20 @@ from bayesunmix.distributions import truncated
 
 _LOG_ROOT_2PI = 0.9189385332046727
 _TURN = 6.0  # softplus at which the cube turns into a line: 108 counts; 3 to 12 were tried, see docs/numerics.md
+_WIDEST = 100.0  # log scale of a row, either way
 _FAR = 40.0  # standard deviations that no draw exceeds
 
 
 class _Spectra(constraints.Constraint):
-    """Rows of spectra: fixed ones equal to ``location``; the others real, or positive and resolved to ``width``."""
+    """Rows of spectra: fixed ones equal to ``location``; the others real, or positive and resolved to ``width``.
+
+    ``level`` (endmember, 1) is a typical mean of a row in units of ``width``, where rows have scales of their own.
+    """
 
     event_dim = 2
 
-    def __init__(self, location, width, fixed: tuple[bool, ...], signed: bool, counted: bool):
-        self.location, self.width = location, width
+    def __init__(self, location, width, level, fixed: tuple[bool, ...], signed: bool, counted: bool):
+        self.location, self.width, self.level = location, width, level
         self.fixed, self.signed, self.counted = fixed, signed, counted
 
     def __call__(self, x):
@@ -44,7 +48,7 @@ class _Spectra(constraints.Constraint):
 
     def tree_flatten(self):
         aux = {"fixed": self.fixed, "signed": self.signed, "counted": self.counted}
-        return (self.location, self.width), (("location", "width"), aux)
+        return (self.location, self.width, self.level), (("location", "width", "level"), aux)
 
 
 class _CubeThenLine(Transform):
@@ -75,6 +79,54 @@ class _CubeThenLine(Transform):
         return (), ((), {})
 
 
+class _OwnScale(Transform):
+    """Positive rows as scale times shape: ``y = inner(x - a + level) exp(a / level - 1)`` with a the mean of x.
+
+    Moving all of x by the same amount multiplies a row and leaves its shape; everything else changes the shape, by an
+    amount in proportion to the scale. To first order around ``level`` it is ``inner`` itself.
+    """
+
+    domain = constraints.independent(constraints.real, 1)
+    codomain = constraints.independent(constraints.positive, 1)
+
+    def __init__(self, inner: Transform, level):
+        self._inner, self._level = inner, level
+
+    def _split(self, x):
+        mean = x.mean(-1, keepdims=True)
+        return x - mean + self._level, mean / self._level - 1.0
+
+    def __call__(self, x):
+        shape, log_scale = self._split(x)
+        return self._inner(shape) * jnp.exp(log_scale)
+
+    def _inverse(self, y):
+        """By bisection: the mean of the shape's coordinate falls as the scale rises."""
+        coordinate = lambda log_scale: self._inner.inv(y * jnp.exp(-log_scale))  # noqa: E731
+
+        def halve(_, bounds):
+            low, high = bounds
+            middle = 0.5 * (low + high)
+            above = coordinate(middle).mean(-1, keepdims=True) > self._level
+            return jnp.where(above, middle, low), jnp.where(above, high, middle)
+
+        start = jnp.zeros((*y.shape[:-1], 1), y.dtype)
+        low, high = jax.lax.fori_loop(0, 100, halve, (start - _WIDEST, start + _WIDEST))
+        log_scale = 0.5 * (low + high)
+        return coordinate(log_scale) + self._level * log_scale
+
+    def log_abs_det_jacobian(self, x, y, intermediates=None):
+        shape, log_scale = self._split(x)
+        inner = self._inner(shape)
+        steep = self._inner.log_abs_det_jacobian(shape, inner)
+        # Determinant of a diagonal matrix and one of rank one.
+        lever = jnp.log((inner * jnp.exp(-steep)).mean(-1) / self._level[..., 0])
+        return steep.sum(-1) + shape.shape[-1] * log_scale[..., 0] + lever
+
+    def tree_flatten(self):
+        raise NotImplementedError("made anew from its constraint wherever it is needed")
+
+
 class _Coordinates(Transform):
     """From the unconstrained rows (unknown, channel) to all rows (endmember, channel), the fixed ones put in."""
 
@@ -94,6 +146,8 @@ class _Coordinates(Transform):
             # Linear well above `width`, logarithmic well below: a posterior of that width is near-Gaussian in it, at
             # the boundary too.
             self._inner = ComposeTransform([SoftplusTransform(), scaled])
+        if constraint.level is not None:
+            self._inner = _OwnScale(self._inner, constraint.level[self._rows])
 
     def __call__(self, x):
         rows = self._inner(x)
@@ -104,9 +158,10 @@ class _Coordinates(Transform):
         return self._inner.inv(y[..., self._rows, :])
 
     def log_abs_det_jacobian(self, x, y, intermediates=None):
-        return jnp.broadcast_to(
-            self._inner.log_abs_det_jacobian(x, y[..., self._rows, :]), (*x.shape[:-2], *x.shape[-2:])
-        ).sum((-1, -2))
+        found = self._inner.log_abs_det_jacobian(x, y[..., self._rows, :])
+        if found.ndim == x.ndim:
+            found = found.sum(-1)
+        return found.sum(-1)
 
     def forward_shape(self, shape):
         return (*shape[:-2], len(self._all), shape[-1])
@@ -141,11 +196,14 @@ class Spectra(dist.Distribution):
         distribution (a Gaussian copula).
     fixed : tuple of bool
         Which rows equal ``location``.
+    own_scale : bool
+        Whether the coordinate of a row is its scale apart from its shape. That suits a posterior that knows shapes far
+        better than scales, and shapes in proportion to the scale; signed rows have none.
     """
 
     support_event_dim = 2
     pytree_data_fields = ("location", "spread", "width", "length")
-    pytree_aux_fields = ("fixed", "signed", "counted")
+    pytree_aux_fields = ("fixed", "signed", "counted", "own_scale")
 
     def __init__(
         self,
@@ -157,17 +215,22 @@ class Spectra(dist.Distribution):
         fixed: tuple[bool, ...] | None = None,
         signed: bool = False,
         counted: bool = False,
+        own_scale: bool = False,
         validate_args=None,
     ):
         self.location, self.spread = jnp.broadcast_arrays(jnp.asarray(location), jnp.asarray(spread))
         self.width, self.length = jnp.asarray(width), length
         self.fixed = fixed or (False,) * len(self.location)
-        self.signed, self.counted = signed, counted
+        self.signed, self.counted, self.own_scale = signed, counted, own_scale
         super().__init__((), self.location.shape, validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=False, event_dim=2)
     def support(self):
-        return _Spectra(self.location, self.width, self.fixed, self.signed, self.counted)
+        level = None
+        if self.own_scale and not self.signed:
+            typical = jnp.maximum(self.location, 0.8 * self.spread)  # the mean of a half-normal
+            level = (typical / self.width).mean(-1, keepdims=True)
+        return _Spectra(self.location, self.width, level, self.fixed, self.signed, self.counted)
 
     def sample(self, key, sample_shape=()):
         score = jax.random.normal(key, (*sample_shape, *self.location.shape), jnp.result_type(float))

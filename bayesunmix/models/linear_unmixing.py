@@ -10,7 +10,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from bayesunmix.data.counts import factorised_counts
+from bayesunmix.data.counts import factorised_counts, purest_shapes
 from bayesunmix.data.gaps import filled
 from bayesunmix.data.purest import purest_pixels
 from bayesunmix.distributions.channel_laws import LAWS
@@ -203,6 +203,7 @@ class LinearUnmixing:
             fixed=known.fixed,
             signed=self.endmember_support == "real",
             counted=self.likelihood == "poisson",
+            own_scale=self.brightness,
         )
         return numpyro.sample("endmembers", prior)
 
@@ -309,9 +310,11 @@ class LinearUnmixing:
             return start
         nonnegative = self.endmember_support == "nonnegative"
         least = 0.5 * float(self.endmember_resolution)
-        if self.likelihood == "poisson" or self.brightness:
-            kept = np.maximum(values, 0.0) if nonnegative else values
+        kept = np.maximum(values, 0.0) if nonnegative else values
+        if self.likelihood == "poisson":
             found = factorised_counts(kept, self.n_endmembers, brightness=self.brightness, least=least)
+        elif self.brightness:
+            found = purest_shapes(kept, self.n_endmembers, least=least)
         else:
             found = purest_pixels(values, self.n_endmembers)
         if self.endmembers is not None:

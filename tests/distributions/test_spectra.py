@@ -105,6 +105,27 @@ def test_fixed_rows_have_no_coordinate_and_no_density() -> None:
     np.testing.assert_array_equal(prior.sample(jax.random.key(0), (4,))[:, 0], np.tile(known[0], (4, 1)))
 
 
+@pytest.mark.parametrize("counted", [False, True])
+def test_rows_of_own_scale(counted: bool) -> None:
+    """Moving a whole row multiplies it; the change of variables is that of automatic differentiation."""
+    with jax.enable_x64(True):
+        prior = blank(shape=(2, 4), scale=3.0, width=0.1, own_scale=True, counted=counted)
+        transform = biject_to(prior.support)
+        u = jnp.asarray(np.random.default_rng(0).normal(20.0, 8.0, (2, 4)))
+        x = transform(u)
+        np.testing.assert_allclose(transform.inv(x), u, rtol=1e-9)
+        moved = transform(u + jnp.array([[3.0], [0.0]]))
+        np.testing.assert_allclose(moved[1], x[1], rtol=1e-12)
+        np.testing.assert_allclose(moved[0] / x[0], moved[0, 0] / x[0, 0], rtol=1e-12)
+        assert moved[0, 0] > 1.05 * x[0, 0]
+        jacobian = jax.jacfwd(lambda v: transform(v.reshape(2, 4)).ravel())(u.ravel())
+        expected = np.linalg.slogdet(np.asarray(jacobian))[1]
+        np.testing.assert_allclose(transform.log_abs_det_jacobian(u, x), expected, rtol=1e-9)
+        # A dark row and one with dark channels.
+        dark = jnp.array([[1e-9, 2e-8, 1e-9, 1e-9], [1e-12, 5.0, 0.3, 1e-4]])
+        np.testing.assert_allclose(transform(transform.inv(dark)), dark, rtol=1e-6)
+
+
 def test_it_travels_through_jit() -> None:
     prior = blank(width=jnp.full((2, 3), 0.1))
     assert prior.batch_shape == () and prior.event_shape == (2, 3)

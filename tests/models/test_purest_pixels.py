@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
+from bayesunmix.data.counts import purest_shapes
 from bayesunmix.data.purest import principal_plane, purest_pixels
 
 
@@ -80,3 +81,17 @@ def test_degenerate_data_do_not_hang(values: np.ndarray) -> None:
     found = purest_pixels(values, 3)
     assert found.shape == (3, 4)
     assert np.isfinite(found).all()
+
+
+def test_purest_shapes_of_pixels_that_differ_in_brightness() -> None:
+    """Without noise shapes are exact, and so are scales of ten to one where many pixels are pure."""
+    truth = mixtures(3)[0] * np.array([[1.0], [3.0], [0.3]])
+    rng = np.random.default_rng(0)
+    shares = np.concatenate([rng.dirichlet(np.ones(3), 200), np.repeat(np.eye(3), 100, axis=0)])
+    brightness = rng.gamma(10.0, 0.1, len(shares))
+    brightness[200:] /= brightness[200:].reshape(3, 100).mean(1).repeat(100)
+    found = purest_shapes((brightness[:, None] * shares) @ truth, 3, least=1e-9)
+    order = linear_sum_assignment(-np.corrcoef(truth, found)[:3, 3:])[1]
+    shape = found[order] / found[order].sum(1, keepdims=True)
+    np.testing.assert_allclose(shape, truth / truth.sum(1, keepdims=True), atol=1e-8)
+    np.testing.assert_allclose(found[order].sum(1), truth.sum(1), rtol=0.3)
