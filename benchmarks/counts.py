@@ -176,11 +176,16 @@ def write(args: argparse.Namespace, new: dict[int, dict[str, float]]) -> list[st
     part, parts = map(int, args.part.split("/"))
     own = {image: row for image, row in sorted(rows.items()) if image % parts == part - 1}
     path = args.out / (f"{name}.json" if parts == 1 else f"{name}.{part}.json")
-    path.write_text(json.dumps({"settings": settings, "version": bu.__version__, "rows": own}, indent=1) + "\n")
+    # Other parts may be reading it.
+    half = path.with_suffix(".part")
+    half.write_text(json.dumps({"settings": settings, "version": bu.__version__, "rows": own}, indent=1) + "\n")
+    half.replace(path)
     if parts == 1:
         for piece in args.out.glob(f"{name}.[0-9]*.json"):
             piece.unlink()
     kept = [row for image, row in rows.items() if image < args.cubes]
+    if not kept:
+        return ["no images yet"]
     table = np.array([list(row.values()) for row in kept])
     error = table.std(0, ddof=1) / np.sqrt(len(table)) if len(table) > 1 else np.full(table.shape[1], np.nan)
     lines = [f"{len(table)} images", "", "| quantity | mean | standard error |", "|---|---|---|"]
