@@ -130,7 +130,7 @@ class DetectedUnmixing(MixedSpectra):
             level = jnp.where(seen, value, 0.0).sum(1) / (seen @ jnp.abs(self.endmembers).mean(0))
             start = start * jnp.clip(level, 0.05, 20.0)
         frame = simplex.frame(
-            lambda h: self._local(h, value),
+            lambda h: self._local(h, value, self._tame_power()),
             start,
             self.concentration,
             key,
@@ -147,8 +147,22 @@ class DetectedUnmixing(MixedSpectra):
         at_centre, pull, gram, beyond = self._expanded(rule)
         return at_centre + simplex.log_integral(rule.frame, pull, gram, self.concentration, beyond)
 
-    def _local(self, h, value) -> simplex.Local:
-        """Log density of data and parts, without the powers of the parts, and its derivatives."""
+    def _power(self):
+        """Of the sum of the parts, where brightness is free."""
+        return None if self.closed else self.brightness_shape - self._exponents().sum()
+
+    def _tame_power(self):
+        """The same for a reference point, which a negative power would draw to zero in dark units."""
+        if self.closed:
+            return None
+        smallest = self.brightness_shape - simplex.BARRIER * len(self.endmembers)
+        return jnp.maximum(self._power(), jnp.minimum(smallest, 0.0))
+
+    def _local(self, h, value, above) -> simplex.Local:
+        """Log density of data and parts, without the powers of the parts, and its derivatives.
+
+        ``above`` is the power of the sum of the parts.
+        """
         law, noise = self._law, self._noise()
         mean = h.T @ self.endmembers
         if law.positive:
@@ -160,7 +174,6 @@ class DetectedUnmixing(MixedSpectra):
         rows = [[bend @ (self.endmembers[i] * self.endmembers[j]) for j in range(i + 1)] for i in range(n_parts)]
         if not self.closed:
             size = h.sum(0)
-            above = self.brightness_shape - self._exponents().sum()
             total = total + above * jnp.log(size) - self.brightness_shape * size
             slope = slope + above / size - self.brightness_shape
             # A convex term has no curvature to expand with: its tangent alone.
@@ -171,7 +184,7 @@ class DetectedUnmixing(MixedSpectra):
     def _expanded(self, rule: Rule):
         """Value, slope and curvature of the log integrand at the centre, and what lies beyond them."""
         centre = rule.frame.centre
-        local = self._local(centre, rule.value)
+        local = self._local(centre, rule.value, self._power())
         constant = simplex.log_dirichlet_constant(self._exponents())
         if not self.closed:
             shape = self.brightness_shape

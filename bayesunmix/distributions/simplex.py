@@ -27,7 +27,7 @@ from bayesunmix.distributions import lanes
 from bayesunmix.distributions.walk import Walk, n_natural, walk
 
 _NEWTON_STEPS = 80
-_BARRIER = 0.1  # smallest exponent that keeps the reference point off the faces
+BARRIER = 0.1  # smallest exponent that keeps the reference point off the faces
 _LANES = 2**18  # points times units that are worked on together
 _CELLS = 2**22  # points times units times channels, where a likelihood is evaluated at every point
 
@@ -89,7 +89,7 @@ def frame(
     """
     n_parts = len(start)
     repelled = jnp.zeros(n_parts, start.dtype) if concentration is None else jnp.maximum(concentration - 1.0, 0.0)
-    barrier = jnp.maximum(repelled, _BARRIER)
+    barrier = jnp.maximum(repelled, BARRIER)
     centre = mode(local, start, barrier, closed=closed)
     force = (barrier - repelled)[:, None] / centre
     n_free = n_parts - 1 if closed else n_parts

@@ -196,3 +196,18 @@ def test_what_was_not_measured_says_nothing(law: str, shape: float | None) -> No
     np.testing.assert_allclose(bend[kept], within, atol=1e-4 * np.abs(within).max())
     assert (slope[:, [1, 3]] == 0).all()
     assert (bend[:, [1, 3]] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.6, 2.0])
+def test_dark_units_keep_a_reference_point(shape: float) -> None:
+    """The power of the size is negative below the sum of the concentrations, and dark units have nothing but noise."""
+    endmembers, y = example("normal", 3, 20.0, 4.0)
+    y = np.random.default_rng(0).normal(0.0, NOISE["normal"]["noise_scale"], y.shape)
+    with jax.enable_x64(True):
+        own = DetectedUnmixing(endmembers, None, law="normal", brightness_shape=shape, **NOISE["normal"])
+        rule = own.rule(y, jax.random.key(0), jnp.arange(UNITS))
+        assert float(rule.frame.centre.min()) > 1e-8
+        assert bool(jnp.isfinite(own.log_prob_on(rule)).all())
+        slope, bend = own.curvature_on(rule)
+    for found in jax.tree_util.tree_leaves((slope, bend)):
+        assert bool(jnp.isfinite(found).all())
