@@ -63,8 +63,8 @@ def waic(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS,
     """Widely applicable information criterion, on the scale of the log density.
 
     Per unit ``log(mean over draws of p(y | globals)) - variance over draws of log p(y | globals)``, with the
-    unit's own latent integrated out: the density that predicts a new unit. Accumulated in a stream over the
-    draws in float64 on a CPU.
+    unit's own latent integrated out: the density that predicts a new unit. A chunk of units at a time, in float64 on
+    a CPU.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def waic(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS,
     n_terms = units.n_units * (n_blocks or 1)
     log_mean, variance = np.empty((2, n_terms))
     with native_precision():
-        for part, found in _passes(fit, fit.draws(), as_key(seed), n_blocks, keep=False):
+        for part, found in _passes(fit, fit.draws(), as_key(seed), n_blocks):
             log_mean[part], variance[part] = found.log_mean, found.variance
     return _elpd(fit, log_mean - variance, variance, variance, VARIANCE_LIMIT, unit, "waic", seed, n_blocks)
 
@@ -147,7 +147,7 @@ def loo(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS, 
     terms, gain, shape = np.empty((3, n_terms))
     efficiency = relative_efficiency(fit.posterior)
     with native_precision():
-        for part, found in _passes(fit, fit.draws(), as_key(seed), n_blocks, keep=True):
+        for part, found in _passes(fit, fit.draws(), as_key(seed), n_blocks):
             log_p = np.asarray(found.pointwise, dtype=np.float64).T
             weights, shape[part] = psis(log_p, efficiency)
             terms[part] = _log_sum_exp(weights + log_p)
@@ -195,15 +195,13 @@ def warning_of(fit: Fit) -> str:
     return "" if fit.converged else str(fit.diagnostics.attrs["verdict"])
 
 
-def _passes(
-    fit: Fit, draws: Draws, key: jax.Array, n_blocks: int | None, keep: bool
-) -> Iterator[tuple[slice, LikelihoodPass]]:
+def _passes(fit: Fit, draws: Draws, key: jax.Array, n_blocks: int | None) -> Iterator[tuple[slice, LikelihoodPass]]:
     """Log densities of the units over the draws, chunk by chunk."""
     if n_blocks is not None:
         yield slice(None), _of_blocks(fit, draws, n_blocks)
         return
     for part, chunk, key_sets in likelihood_chunks(draws, fit.units, fit.covariates, key):
-        yield part, likelihood_pass(*draws, chunk, key_sets, keep)
+        yield part, likelihood_pass(*draws, chunk, key_sets)
 
 
 def _of_blocks(fit: Fit, draws: Draws, n_blocks: int) -> LikelihoodPass:
@@ -245,7 +243,7 @@ def _integration_error(fit: Fit, counted: np.ndarray, seed: int | jax.Array, n_b
             for part, chunk, key_sets in likelihood_chunks(draws, fit.units, fit.covariates, own):
                 if chunk.rule is None:
                     return 0.0
-                found = likelihood_pass(*draws, chunk, key_sets, False)
+                found = likelihood_pass(*draws, chunk, key_sets)
                 terms[row, part] = found.log_mean - found.variance
     return float(np.sqrt(0.5 * np.sum((terms[0] - terms[1])[counted] ** 2)))
 

@@ -14,7 +14,7 @@ from bayesunmix.elpd import Elpd, warning_of
 from bayesunmix.fit import Fit, fit, units_of
 from bayesunmix.inference import NUTS, SVI, Gibbs
 from bayesunmix.inference.precision import native_precision
-from bayesunmix.inference.units import chunks, likelihood_pass
+from bayesunmix.inference.units import POINT_SETS, chunks, likelihood_pass
 from bayesunmix.predict import POINTS
 
 
@@ -116,10 +116,11 @@ def _terms(fitted: Fit, units: Units, hidden: np.ndarray, points: int) -> tuple[
     log_mean, variance = np.empty((2, units.n_units))
     with native_precision():
         draws, key = fitted.draws(), as_key(points)
-        both = (chunks(draws, y, fitted.covariates, key, held=2 * draws.size) for y in (units.values, seen))
+        held = 4 * draws.size + 2 * POINT_SETS
+        both = (chunks(draws, y, fitted.covariates, key, held) for y in (units.values, seen))
         for (part, everything), (_, rest) in zip(*both, strict=True):
             key_sets = jax.random.fold_in(key, part.start)
-            found = [np.asarray(likelihood_pass(*draws, c, key_sets, True).pointwise) for c in (everything, rest)]
+            found = [np.asarray(likelihood_pass(*draws, c, key_sets).pointwise) for c in (everything, rest)]
             log_p = found[0] - found[1]
             top = log_p.max(0)
             log_mean[part], variance[part] = top + np.log(np.exp(log_p - top).mean(0)), log_p.var(0)

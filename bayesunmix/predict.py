@@ -22,6 +22,7 @@ from bayesunmix.fit import Fit, of_sequences, units_of
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.program import Program, compile_model
 from bayesunmix.inference.units import (
+    POINT_SETS,
     Chunk,
     Draws,
     chunks,
@@ -215,7 +216,7 @@ def log_likelihood(
     with native_precision():
         chosen = fit.draws()
         for part, chunk, key in likelihood_chunks(chosen, units, fit.covariates, as_key(seed)):
-            found[part] = np.asarray(likelihood_pass(*chosen, chunk, key, True).pointwise).T
+            found[part] = np.asarray(likelihood_pass(*chosen, chunk, key).pointwise).T
         conditional = bool(local_latents(fit))
     coords = {dim: fit.posterior[dim] for dim in ("chain", "draw")}
     image = units.to_map(found.reshape(-1, *sizes), ("chain", "draw"), coords).transpose("chain", "draw", ...)
@@ -228,7 +229,7 @@ def likelihood_chunks(
 ) -> Iterator[tuple[slice, Chunk, jax.Array]]:
     """Chunks of units for ``likelihood_pass``, and keys for it: the same wherever they are asked for."""
     key_points, key_sets = jax.random.split(key)
-    for part, chunk in chunks(draws, units.values, covariates, key_points, held=draws.size):
+    for part, chunk in chunks(draws, units.values, covariates, key_points, held=2 * draws.size + POINT_SETS):
         yield part, chunk, jax.random.fold_in(key_sets, part.start)
 
 

@@ -19,7 +19,7 @@ from numpyro import handlers
 from bayesunmix.inference.program import Program
 
 _CHUNK_BYTES = 2**28  # of integration points held at a time
-_SETS = 128  # of integration points, beside the rule's own, behind a marginal likelihood that is reported
+POINT_SETS = 128  # of integration points, beside the rule's own, behind a marginal likelihood that is reported
 _SETS_OF_MEAN = 32  # of points, behind what points add to the variance of means
 
 
@@ -265,73 +265,38 @@ def emission_at(program, numbers, value, chunk, key):
 
 
 class LikelihoodPass(NamedTuple):
-    """Marginal log-likelihood of every unit over the draws, each (units,), in a stream."""
+    """Marginal log-likelihood of every unit over the draws."""
 
-    log_mean: jax.Array  # log of the mean over draws
-    variance: jax.Array  # of the log over draws, ddof 0
-    pointwise: jax.Array  # (draws, units) or (0, units)
+    log_mean: jax.Array  # (units,) log of the mean over draws
+    variance: jax.Array  # (units,) of the log over draws, ddof 0
+    pointwise: jax.Array  # (draws, units)
 
 
-@partial(jax.jit, static_argnames=("program", "keep"))
-def likelihood_pass(program: Program, numbers, values, chunk: Chunk, key, keep: bool) -> LikelihoodPass:
-    """Running log-sum-exp and Welford over draws; the draws themselves too when ``keep``.
+@partial(jax.jit, static_argnames="program")
+def likelihood_pass(program: Program, numbers, values, chunk: Chunk, key) -> LikelihoodPass:
+    """Log density of every unit of a chunk at every draw.
 
     The draws share a unit's integration points, and so nearly all of its integration error: what many sets of
-    points find at the mean of the draws is taken off everywhere. They are visited in the same scan, whose body, the
+    points find at the mean of the draws is taken off everywhere. They are visited in the same loop, whose body, the
     integrals, takes long to compile.
     """
     values = inputs_of(program, values, chunk)
     n_draws = len(next(iter(values.values())))
-    n_sets = 0 if chunk.rule is None else 1 + _SETS  # the chunk's own points first
+    n_sets = 0 if chunk.rule is None else 1 + POINT_SETS  # the chunk's own points first
     at_mean = {n: jnp.broadcast_to(v.mean(0), (n_sets, *v.shape[1:])) for n, v in values.items()}
     visits = {n: jnp.concatenate([v, at_mean[n]]) for n, v in values.items()}
-    order = jnp.arange(n_draws + n_sets)
 
-    def log_density(value, key, fresh):
+    def one(visit):
+        value, key, fresh = visit
         fn = program.likelihood(numbers, value, chunk.y, chunk.covariates)
         if chunk.rule is None:
             return fn.log_prob(chunk.y)
         other = fn.redraw(chunk.rule, key, chunk.index)
         return fn.log_prob_on(jax.tree_util.tree_map(lambda new, own: jnp.where(fresh, new, own), other, chunk.rule))
 
-    def one(state, visit):
-        value, key, i = visit
-        log_p = log_density(value, key, i > n_draws)
-        draws, sets, own = state
-        draws = _where(i < n_draws, (_summed(draws[0], log_p), _spread(draws[1], log_p)), draws)
-        sets = _where(i >= n_draws, _summed(sets, log_p), sets)
-        return (draws, sets, jnp.where(i == n_draws, log_p, own)), log_p if keep else None
-
-    dtype = chunk.y.dtype
-    zero = jnp.zeros(chunk.y.shape[0], dtype)
-    nothing, count = (jnp.full_like(zero, -jnp.inf), zero), jnp.zeros((), dtype)
-    start = ((nothing, (count, zero, zero)), nothing, zero)
-    keys = jax.random.split(key, n_draws + n_sets)
-    ((in_draws, (_, _, spread)), in_sets, own), kept = jax.lax.scan(one, start, (visits, keys, order))
-    missed = _log_total(in_sets) - jnp.log(n_sets) - own if n_sets else jnp.zeros_like(zero)
-    kept = kept[:n_draws] + missed if keep else jnp.zeros((0, zero.size), dtype)
-    return LikelihoodPass(_log_total(in_draws) - jnp.log(n_draws) + missed, spread / n_draws, kept)
-
-
-def _where(chosen, new, old):
-    return jax.tree_util.tree_map(lambda x, y: jnp.where(chosen, x, y), new, old)
-
-
-def _summed(state, log_p):
-    """A sum of exponentials as (highest exponent, sum relative to it), with one more term."""
-    top, total = state
-    higher = jnp.maximum(top, log_p)
-    return higher, total * jnp.exp(top - higher) + jnp.exp(log_p - higher)
-
-
-def _log_total(state):
-    return state[0] + jnp.log(state[1])
-
-
-def _spread(state, value):
-    """Count, mean and sum of squares about it (Welford) with one more value."""
-    count, centre, spread = state
-    count = count + 1.0
-    moved = value - centre
-    centre = centre + moved / count
-    return count, centre, spread + moved * (value - centre)
+    fresh = jnp.arange(n_draws + n_sets) > n_draws
+    log_p = jax.lax.map(one, (visits, jax.random.split(key, n_draws + n_sets), fresh))
+    kept, sets = log_p[:n_draws], log_p[n_draws:]
+    if n_sets:
+        kept = kept + (jax.nn.logsumexp(sets, axis=0) - jnp.log(n_sets) - sets[0])
+    return LikelihoodPass(jax.nn.logsumexp(kept, axis=0) - jnp.log(n_draws), kept.var(0), kept)
