@@ -64,7 +64,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def measure(name: str, kind: str, repeats: int | None, out: Path) -> None:
+def measure(name: str, kind: str, repeats: int | None, only: str, out: Path) -> None:
     """Run one workload and keep what it finds."""
     workload = harness.load(name)
     size = workload.sizes[kind]
@@ -80,7 +80,7 @@ def measure(name: str, kind: str, repeats: int | None, out: Path) -> None:
         path.write_text(json.dumps(found, indent=1) + "\n")
 
     print(f"{name}: {workload.title}, {size}", flush=True)
-    found["skipped"] = harness.run(name, size, repeats or workload.repeats, found["rows"], keep)
+    found["skipped"] = harness.run(name, size, repeats or workload.repeats, found["rows"], keep, only)
     for who, why in found["skipped"].items():
         print(f"  skipped: {who}, {why}", flush=True)
     if found["rows"]:
@@ -94,8 +94,8 @@ def write(kind: str, out: Path) -> None:
     lines = [
         f"Workloads at their {kind} size: `{command}`. Medians over turns; scores are means with standard errors "
         "between turns, which have data of their own. Wall and CPU times are of warm calls; the first call includes "
-        "imports of the contender and compiling. Peak is of the contender's process; what it holds beyond interpreter and data is "
-        "beside it.",
+        "imports of the contender and compiling. Peak is of the contender's process; what it holds beyond interpreter "
+        "and data is beside it.",
         "",
     ]
     for name in NAMES:
@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="WORKLOAD", help="all when none is named")
     parser.add_argument("--short", action="store_true", help="small sizes: minutes in all")
     parser.add_argument("--repeats", type=int, help=f"turns; default {harness.REPEATS}, heavy workloads fewer")
+    parser.add_argument("--only", default="", metavar="TEXT", help="contenders with this in their name")
     parser.add_argument("--list", action="store_true", help="names and titles")
     parser.add_argument("--readme", action="store_true", help="put the table of full sizes into the README")
     parser.add_argument("--out", type=Path, default=HERE / "results")
@@ -142,7 +143,7 @@ def main() -> None:
     args.out.mkdir(exist_ok=True)
     print(f"bayesunmix {bayesunmix.__version__}, {commit()}", flush=True)
     for name in args.names or NAMES:
-        measure(name, "short" if args.short else "full", args.repeats, args.out)
+        measure(name, "short" if args.short else "full", args.repeats, args.only, args.out)
 
 
 if __name__ == "__main__":

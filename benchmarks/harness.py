@@ -66,11 +66,17 @@ def load(name: str) -> Workload:
 
 
 def run(
-    name: str, size: dict[str, Any], repeats: int, rows: list[dict[str, Any]], keep: Callable[[], None]
+    name: str,
+    size: dict[str, Any],
+    repeats: int,
+    rows: list[dict[str, Any]],
+    keep: Callable[[], None],
+    only: str = "",
 ) -> dict[str, str]:
     """Let the contenders of a workload take turns; returns those that were skipped, with the reason.
 
     ``rows`` grows by a row a turn, and ``keep`` is called after each; turns that have a row already are not repeated.
+    ``only`` is a part of the names of those that are wanted.
     """
     workload = load(name)
     done = {(row["contender"], row["repeat"]) for row in rows}
@@ -79,7 +85,7 @@ def run(
     with contextlib.ExitStack() as stack:
         for index, contender in enumerate(workload.contenders):
             due = [r for r in range(min(repeats, contender.repeats)) if (contender.name, r) not in done]
-            if due:
+            if due and only in contender.name:
                 worker = stack.enter_context(_Worker(name, index, size))
                 if worker.missing:
                     skipped[contender.name] = worker.missing
