@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -201,3 +203,33 @@ def test_nothing_configures_jax_for_the_whole_process(path: Path) -> None:
 def test_configuring_jax_is_seen(source: str) -> None:
     assert _configures_jax(ast.parse(source))
     assert not _configures_jax(ast.parse("with jax.enable_x64(True):\n    run()"))
+
+
+def _seconds(code: str) -> float:
+    """Processor time that Python code says it took: least of three processes, since other work slows them down."""
+    command = [sys.executable, "-c", code]
+    return min(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(3))
+
+
+def test_importing_what_a_fit_needs_is_quick() -> None:
+    """In 1.5 s beyond JAX, which takes as long as it takes."""
+    code = """
+import time
+import jax
+start = time.process_time()
+import bayesunmix as bu
+bu.load, bu.models.LinearUnmixing, bu.fit
+print(time.process_time() - start)
+"""
+    assert _seconds(code) < 1.5
+
+
+def test_help_is_quick() -> None:
+    code = """
+import contextlib, io, time
+from bayesunmix.cli import main
+with contextlib.redirect_stdout(io.StringIO()):
+    main(["--help"], standalone_mode=False)
+print(time.process_time())
+"""
+    assert _seconds(code) < 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -31,7 +32,13 @@ def moments(own: simplex.Frame, pull: jax.Array, gram: jax.Array, concentration:
         return Moments(one, jnp.zeros((len(one), len(one), n_units), pull.dtype))
     eta = simplex.natural(own, pull, gram, concentration)
     points = simplex.more_points(own, _POINTS)
-    first, second = simplex.in_chunks(_natural_moments, eta, simplex.sorted_hold(own), points, own.shift)
+    arrays = (eta, simplex.sorted_hold(own), points, own.shift)
+    with_points = partial(simplex.in_chunks, _natural_moments)
+    if n_logs:
+        first, second = with_points(*arrays)
+    else:
+        normal = lambda e, h, *_: _normal_moments(e, h, n_parts - 1)  # noqa: E731
+        first, second = simplex.in_stages(normal, with_points, own.near > 0, *arrays)
     # From features v_j and v_i v_j of the sorted, reduced v = a - c to those of a.
     reduce = _reduction(own, pull.dtype)  # (K - 1, K, units), v = reduce' of the first parts; a - c = sum_j v_j e_j
     pairs = list(zip(*np.triu_indices(n_parts - 1), strict=True))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bayesunmix.distributions import simplex
-from bayesunmix.distributions.walk import normal_moments, walk
+from bayesunmix.distributions.walk import normal_moments, scores, walk
 
 
 class Nodes(NamedTuple):
@@ -32,20 +32,36 @@ def nodes(
         simplex.more_points(own, least),
     )
 
+    def spread(parts, like):
+        return jnp.stack([jnp.broadcast_to(v, like.shape) for v in parts])
+
     def one(e, h, base, shift, order, data):
         found = walk(e, h, base, shift, every=True)
         away, log_weight = simplex.as_given(found.away, order), found.log_weight
         if beyond is not None:
             log_weight = log_weight + beyond.log(away, beyond.shared, data)
-        spread = lambda x: jnp.stack([jnp.broadcast_to(v, log_weight.shape) for v in x])  # noqa: E731
-        logs = spread(simplex.unsorted(found.logs, order)) if found.logs else None
-        return spread(away), log_weight, logs
+        logs = spread(simplex.unsorted(found.logs, order), log_weight) if found.logs else None
+        return spread(away, log_weight), log_weight, logs
 
-    if beyond is None:
-        away, log_weight, logs = one(eta, held, base, own.shift, own.order, ())
+    def with_points(*arrays):
+        data, channels = ((), 1) if beyond is None else (beyond.own, beyond.channels)
+        # In one chunk XLA would walk anew for every part and for the weights: ten times as long.
+        return simplex.over_chunks(one, arrays, data, channels, least=2)
+
+    arrays = (eta, held, base, own.shift, own.order)
+    if beyond is None and concentration is None:
+
+        def normal(e, h, base, shift, order):
+            # Far from all faces: all points alike.
+            normals = lambda e, h, base, shift: jnp.stack(scores(base, shift))  # noqa: E731
+            z = simplex.in_chunks(normals, e, h, base, shift, least=2)
+            mean, root = jax.tree_util.tree_map(lambda x: x.astype(z.dtype), normal_moments(e, h, len(base)))
+            away = [mean[i] + sum(root[i][m] * z[m] for m in range(i + 1)) for i in range(len(base))]
+            return spread(simplex.as_given(away, order), z[0]), jnp.zeros_like(z[0]), None
+
+        away, log_weight, logs = simplex.in_stages(normal, with_points, own.near > 0, *arrays)
     else:
-        arrays = (eta, held, base, own.shift, own.order)
-        away, log_weight, logs = simplex.over_chunks(one, arrays, beyond.own, beyond.channels)
+        away, log_weight, logs = with_points(*arrays)
     points = jnp.maximum(own.centre[:, None] + away.astype(pull.dtype), 0.0)
     return Nodes(points, jax.nn.softmax(log_weight.astype(pull.dtype), axis=0), logs)
 

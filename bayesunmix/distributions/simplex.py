@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -24,11 +25,13 @@ import numpy as np
 from jax.scipy.special import gammaln
 
 from bayesunmix.distributions import lanes
-from bayesunmix.distributions.walk import Walk, n_natural, walk
+from bayesunmix.distributions.walk import Walk, closed_log_integral, n_natural, walk
 
 _NEWTON_STEPS = 80
 BARRIER = 0.1  # smallest exponent that keeps the reference point off the faces
 _LANES = 2**18  # points times units that are worked on together
+_AWAY = 6.0  # standard deviations from a face, beyond which it cuts off nothing
+_BLOCKS = 32  # at most, of units that need points
 _CELLS = 2**22  # points times units times channels, where a likelihood is evaluated at every point
 
 
@@ -40,6 +43,7 @@ class Frame(NamedTuple):
     force: jax.Array  # (K, units) with which the faces hold the parts there
     base: jax.Array  # (free parts, points) of the open unit cube, the same for all units; K - 1 are free on the simplex
     shift: jax.Array  # (free parts, units) moves them around the cube
+    near: jax.Array  # (units,) how many parts are within reach of a face; all of them where that is not known
 
 
 class Beyond(NamedTuple):
@@ -71,7 +75,15 @@ class Local(NamedTuple):
 
 
 def frame(
-    local: Callable[[jax.Array], Local], start: jax.Array, concentration, key, index, n_points: int, *, closed=True
+    local: Callable[[jax.Array], Local],
+    start: jax.Array,
+    concentration,
+    key,
+    index,
+    n_points: int,
+    *,
+    closed=True,
+    gram=None,
 ) -> Frame:
     """Reference points and integration points of units.
 
@@ -86,6 +98,9 @@ def frame(
         Pick the unit's own points.
     closed : bool
         Whether the parts sum to one.
+    gram : (K, K), optional
+        Minus the curvature of a log integrand that is quadratic, the same for all units: tells which of them are far
+        from the faces.
     """
     n_parts = len(start)
     repelled = jnp.zeros(n_parts, start.dtype) if concentration is None else jnp.maximum(concentration - 1.0, 0.0)
@@ -94,7 +109,20 @@ def frame(
     force = (barrier - repelled)[:, None] / centre
     n_free = n_parts - 1 if closed else n_parts
     base = jnp.asarray(_sobol(n_free, n_points).T, start.dtype)
-    return Frame(jnp.argsort(centre, axis=0), centre, force, base, _shifts(key, index, n_free, start.dtype))
+    shift = _shifts(key, index, n_free, start.dtype)
+    if gram is None or concentration is not None or not n_free:
+        return Frame(jnp.argsort(centre, axis=0), centre, force, base, shift, jnp.full(start.shape[1], n_parts))
+    away = centre / _spread(gram)[:, None]
+    near = ~(away > _AWAY)  # so that NaN is near
+    # A face that is out of reach holds nothing: what pulls there moves the normal distribution as a whole.
+    return Frame(jnp.argsort(away, axis=0), centre, jnp.where(near, force, 0.0), base, shift, near.sum(0))
+
+
+def _spread(gram) -> jax.Array:
+    """Standard deviations of parts that sum to one under the normal distribution of a quadratic, faces ignored."""
+    reduced = gram[:-1, :-1] - gram[:-1, -1:] - gram[-1:, :-1] + gram[-1, -1]
+    covariance = jnp.linalg.inv(reduced)
+    return jnp.sqrt(jnp.append(jnp.diag(covariance), covariance.sum()))
 
 
 def redraw(old: Frame, key, index) -> Frame:
@@ -180,7 +208,7 @@ def log_integral(own: Frame, pull, gram, concentration=None, beyond: Beyond | No
         return jnp.zeros_like(pull[0])
     eta, held = natural(own, pull, gram, concentration), sorted_hold(own)
     if beyond is None:
-        return _log_integral(eta, held, own.base, own.shift)
+        return _log_integral(eta, held, own.base, own.shift, own.near > (1 if len(own.base) > 1 else 2))
 
     @jax.checkpoint
     def one(e, h, base, shift, order, own_data):
@@ -190,20 +218,27 @@ def log_integral(own: Frame, pull, gram, concentration=None, beyond: Beyond | No
 
 
 @jax.custom_jvp
-def _log_integral(eta, held, base, shift):
-    return in_chunks(_raw, eta, held, base, shift)
+def _log_integral(eta, held, base, shift, hard):
+    closed = lambda e, h, *_: closed_log_integral(e, h, len(base))  # noqa: E731
+    return in_stages(closed, partial(in_chunks, _raw), hard, eta, held, base, shift)
 
 
 @_log_integral.defjvp
 def _log_integral_jvp(primals, tangents):
-    eta, *rest = primals
+    eta, held, base, shift, hard = primals
+
+    def closed(e, h, *_):
+        fn = lambda x: closed_log_integral(x, h, len(base))  # noqa: E731
+        # Forwards: with few numbers a unit and nothing summed, XLA would go the whole way back for each of them.
+        along = lambda unit: jax.jvp(fn, (e,), (jnp.broadcast_to(unit[:, None], e.shape),))[1]  # noqa: E731
+        return fn(e), jax.vmap(along)(jnp.eye(len(e), dtype=e.dtype))
 
     def both(e, *fixed):
         value, back = jax.vjp(lambda x: _raw(x, *fixed), e)
         return value, back(jnp.ones_like(value))[0]
 
     # One pass for value and slope: what a sampler and a guide ask for is always both.
-    value, slope = in_chunks(both, eta, *rest)
+    value, slope = in_stages(closed, partial(in_chunks, both), hard, eta, held, base, shift)
     return value, (slope * tangents[0]).sum(0)
 
 
@@ -219,6 +254,22 @@ def _log_mean(found: Walk, dtype, order=None, beyond: Beyond | None = None, own=
     return found.constant + (top + jnp.log(jnp.exp(log_weight - top).mean(0))).astype(dtype)
 
 
+def in_stages(closed: Callable, fn: Callable, hard, *arrays):
+    """``closed`` of all units, and ``fn`` instead of those that are ``hard``, (units,).
+
+    Both take ``arrays``, eta, held, base, shift and any more, units last but for ``base``, and give arrays, units last.
+    """
+    base, size = arrays[2], -(-len(hard) // _BLOCKS)
+    hard_first = jnp.argsort(~hard)
+
+    def block(i, found):
+        at = jax.lax.dynamic_slice(hard_first, (i * size,), (size,))  # the last block reaches back
+        again = fn(*(x if x is base else x[..., at] for x in arrays))
+        return jax.tree_util.tree_map(lambda old, new: old.at[..., at].set(new), found, again)
+
+    return jax.lax.fori_loop(0, -(-hard.sum() // size), block, closed(*arrays))
+
+
 def in_chunks(fn: Callable, eta, held, base, shift, least: int = 1):
     """``fn`` over chunks of the units, so that what it holds at a time does not grow with the image.
 
@@ -230,10 +281,10 @@ def in_chunks(fn: Callable, eta, held, base, shift, least: int = 1):
     return _map_units(lambda e, h, s, _: fn(e, h, base, s), (eta, held, shift), (), count)
 
 
-def over_chunks(fn: Callable, arrays, own, channels: int):
+def over_chunks(fn: Callable, arrays, own, channels: int, least: int = 1):
     """The same for what works on every channel at every point; ``own`` has a leading unit axis."""
     eta, held, base, shift, order = arrays
-    count = max(1, -(-eta.shape[1] * base.shape[1] * channels // _CELLS))
+    count = max(least, -(-eta.shape[1] * base.shape[1] * channels // _CELLS))
     if count == 1:
         return fn(eta, held, base, shift, order, own)
     return _map_units(lambda e, h, s, o, y: fn(e, h, base, s, o, y), (eta, held, shift, order), own, count)

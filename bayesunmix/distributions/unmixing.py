@@ -83,7 +83,7 @@ class NormalUnmixing(MixedSpectra):
         n_parts = len(self.endmembers)
         centre = jnp.full_like(linear, 1.0 / n_parts)
         local = simplex.quadratic(gram, linear)
-        frame = simplex.frame(local, centre, self.concentration, key, index, n_points or self.n_points)
+        frame = simplex.frame(local, centre, self.concentration, key, index, n_points or self.n_points, gram=gram)
         rule = Rule(frame, value - frame.centre.T @ self.endmembers, self.endmembers)
         return jax.lax.stop_gradient(rule)
 

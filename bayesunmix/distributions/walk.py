@@ -116,6 +116,23 @@ def normal_moments(eta, held, n_free: int) -> tuple[list[jax.Array], list[list[j
     return mean, root
 
 
+def closed_log_integral(eta, held, n_free: int) -> jax.Array:
+    """Log integral of units of which only the first sorted part comes near a face, (units,); exponents are 1."""
+    exact = proposal(eta, held, n_free)
+    normal, centre = jax.tree_util.tree_map(lambda x: x.astype(_WORK), (exact, held[0]))
+    first = _Part(normal.slope[0], normal.scale[0], normal.location[0])
+    mass = first.mass(-centre, 1.0 - centre)[2]
+    others = sum((jnp.log(scale) + _LOG_ROOT_2PI for scale in normal.scale[1:]), start=jnp.zeros_like(mass))
+    return exact.constant + (mass + others).astype(eta.dtype)
+
+
+def scores(base, shift) -> list[jax.Array]:
+    """Standard normal numbers (points, units), one array a free part, in place of a walk that meets no face."""
+    tiny = jnp.finfo(_WORK).eps
+    u = [(start[:, None] + move) % 1.0 for start, move in zip(base.astype(_WORK), shift.astype(_WORK), strict=True)]
+    return [ndtri(jnp.clip(x, tiny, 1.0 - tiny)) for x in u]
+
+
 def walk(eta, held, base, shift, *, every: bool, bounded: bool = True) -> Walk:
     """Draw the sorted parts one after the other.
 

@@ -5,6 +5,7 @@ Everything goes through a few compiled functions on shapes that the tests share:
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import jax
@@ -322,3 +323,64 @@ def test_conditional_draws_have_the_conditional_moments() -> None:
     z = (draws.mean(0) - np.asarray(conditional.mean)) / np.sqrt(variance / len(draws))
     assert np.abs(z).max() < 5.5
     assert abs(np.mean(draws.var(0) / variance) - 1) < 0.01
+
+
+def test_units_far_from_the_faces_need_no_points() -> None:
+    """Closed forms agree with points on all units: value, slope, curvature, and moments of the abundances."""
+    rng = np.random.default_rng(3)
+    with jax.enable_x64(True):
+        spectra = jnp.asarray(rng.uniform(0.2, 1.0, (4, 12)) + 2 * np.eye(4, 12))
+        shares = rng.dirichlet(np.ones(4), 160)
+        shares[:8] = np.eye(4)[np.arange(8) % 4]  # at corners
+        noise = 0.02
+        value = jnp.asarray(shares @ spectra + noise * rng.normal(size=(160, 12)))
+
+        @jax.jit
+        def found(near):
+            fn = NormalUnmixing(spectra, None, noise)
+            rule = fn.rule(value, jax.random.key(0), jnp.arange(160))
+            rule = rule._replace(frame=rule.frame._replace(near=jnp.maximum(rule.frame.near, near)))
+            at = lambda e: NormalUnmixing(e, None, noise).log_prob_on(rule)  # noqa: E731
+            latent = fn.conditional_on(rule)
+            curved = fn.curvature_on(rule)[1]["endmembers"]["endmembers"]
+            slope = jax.grad(lambda e: at(e).sum())(spectra)
+            return rule.frame.near, at(spectra), slope, curved, latent.mean, latent.variance
+
+        near, *closed = found(0)
+        _, *by_points = found(4)
+    kinds = np.bincount(np.asarray(near).astype(int), minlength=4)
+    assert (kinds[:3] >= 10).all()
+    for mine, theirs in zip(closed[:3], by_points[:3], strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-6 * np.abs(theirs).max())
+    # The same points, by way of another quantile function in single precision.
+    for mine, theirs in zip(closed[3:], by_points[3:], strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-4 * np.abs(theirs).max())
+
+
+def constrained_least_squares(spectra: np.ndarray, pixel: np.ndarray) -> np.ndarray:
+    """Best mixture with non-negative weights that sum to one: the best of all faces of the simplex that holds one."""
+    n, best = len(spectra), (np.inf, np.zeros(0))
+    for size in range(1, n + 1):
+        for face in itertools.combinations(range(n), size):
+            own = spectra[list(face)]
+            edges = own[1:] - own[0]
+            along = np.linalg.lstsq(edges.T, pixel - own[0], rcond=None)[0] if size > 1 else np.zeros(0)
+            weights = np.zeros(n)
+            weights[list(face)] = [1.0 - along.sum(), *along]
+            if weights.min() >= 0:
+                best = min(best, (float(((pixel - weights @ spectra) ** 2).sum()), weights), key=lambda x: x[0])
+    return best[1]
+
+
+def test_without_noise_the_mean_is_constrained_least_squares() -> None:
+    """Of pixels inside the simplex, beyond its faces, its edges and its corners; to 1e-6 in float64."""
+    rng = np.random.default_rng(11)
+    spectra = rng.uniform(0.2, 1.0, (4, 12)) + 2 * np.eye(4, 12)
+    pixels = rng.dirichlet(np.full(4, 0.7), 200) @ spectra + 0.2 * rng.normal(size=(200, 12))
+    pixels[:4] = 1.5 * spectra - 0.5 * spectra.mean(0)
+    expected = np.array([constrained_least_squares(spectra, pixel) for pixel in pixels])
+    with jax.enable_x64(True):
+        y, at = jnp.asarray(pixels), jnp.asarray(spectra)
+        mean = jax.jit(lambda noise: NormalUnmixing(at, None, noise).conditional(y).mean)(1e-7)
+    assert set((expected > 0).sum(1)) == {1, 2, 3, 4}
+    np.testing.assert_allclose(mean, expected, rtol=0, atol=1e-6)
