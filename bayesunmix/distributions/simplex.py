@@ -43,7 +43,7 @@ class Frame(NamedTuple):
     force: jax.Array  # (K, units) with which the faces hold the parts there
     base: jax.Array  # (free parts, points) of the open unit cube, the same for all units; K - 1 are free on the simplex
     shift: jax.Array  # (free parts, units) moves them around the cube
-    near: jax.Array  # (units,) how many parts are within reach of a face; all of them where that is not known
+    near: jax.Array  # (units,) how many parts are within reach of a face; more than there are where that is not known
 
 
 class Beyond(NamedTuple):
@@ -111,7 +111,7 @@ def frame(
     base = jnp.asarray(_sobol(n_free, n_points).T, start.dtype)
     shift = _shifts(key, index, n_free, start.dtype)
     if gram is None or concentration is not None or not n_free:
-        return Frame(jnp.argsort(centre, axis=0), centre, force, base, shift, jnp.full(start.shape[1], n_parts))
+        return Frame(jnp.argsort(centre, axis=0), centre, force, base, shift, jnp.full(start.shape[1], n_parts + 1))
     away = centre / _spread(gram)[:, None]
     near = ~(away > _AWAY)  # so that NaN is near
     # A face that is out of reach holds nothing: what pulls there moves the normal distribution as a whole.
@@ -208,7 +208,8 @@ def log_integral(own: Frame, pull, gram, concentration=None, beyond: Beyond | No
         return jnp.zeros_like(pull[0])
     eta, held = natural(own, pull, gram, concentration), sorted_hold(own)
     if beyond is None:
-        return _log_integral(eta, held, own.base, own.shift, own.near > (1 if len(own.base) > 1 else 2))
+        exact = 1 if len(own.base) > 1 else 2  # parts at a face that need no points
+        return _log_integral(eta, held, own.base, own.shift, own.near > exact)
 
     @jax.checkpoint
     def one(e, h, base, shift, order, own_data):
