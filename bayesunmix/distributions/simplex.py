@@ -112,10 +112,12 @@ def frame(
     shift = _shifts(key, index, n_free, start.dtype)
     if gram is None or concentration is not None or not n_free:
         return Frame(jnp.argsort(centre, axis=0), centre, force, base, shift, jnp.full(start.shape[1], n_parts + 1))
-    away = centre / _spread(gram)[:, None]
-    near = ~(away > _AWAY)  # so that NaN is near
-    # A face that is out of reach holds nothing: what pulls there moves the normal distribution as a whole.
-    return Frame(jnp.argsort(away, axis=0), centre, jnp.where(near, force, 0.0), base, shift, near.sum(0))
+    near = ~(centre > _AWAY * _spread(gram)[:, None])  # so that NaN is near
+    count = near.sum(0)
+    # The one part at a face is drawn first, and faces out of reach hold nothing: then there is no integration error.
+    first = jnp.where(near & (count == 1), -1.0, centre)
+    force = jnp.where(near | (count > 1), force, 0.0)
+    return Frame(jnp.argsort(first, axis=0), centre, force, base, shift, count)
 
 
 def _spread(gram) -> jax.Array:
