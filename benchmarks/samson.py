@@ -2,6 +2,7 @@
 
     python benchmarks/samson.py PATH/TO/samson.npz
     python benchmarks/samson.py PATH/TO/samson.npz --concentration 0.5 --noise diagonal --side 48
+    python benchmarks/samson.py PATH/TO/samson.npz --likelihood scaled-poisson --concentration learned
 
 The reference scales each of its endmembers to a largest value of one and derives its abundances from them, so the
 fitted abundances are divided out in the same way: times the largest value of their endmember, then to sum one. Spectral
@@ -70,7 +71,8 @@ def main() -> None:
     ]
     print("\n".join(lines))
     args.out.mkdir(exist_ok=True)
-    stem = "samson" + "_plain" * args.plain + f"_{args.noise}_concentration_{args.concentration}"
+    noise = args.noise if args.likelihood == "normal" else args.likelihood
+    stem = "samson" + "_plain" * args.plain + f"_{noise}_concentration_{args.concentration}"
     (args.out / f"{stem}.md").write_text("\n".join(lines) + "\n")
 
 
