@@ -16,7 +16,7 @@ def principal_axes(components: np.ndarray, reference: np.ndarray | None = None) 
     """Loadings (..., component, channel) turned to orthogonal ones, the longest first, and the turn.
 
     The turn (..., component, component) takes scores along: ``score @ turn``. Signs are those of ``reference``
-    (component, channel), or make the entry of largest size positive where there is none.
+    (..., component, channel), or make the entry of largest size positive where there is none.
     """
     gram = components @ np.swapaxes(components, -1, -2)
     turn = np.linalg.eigh(gram).eigenvectors[..., ::-1]
@@ -25,7 +25,7 @@ def principal_axes(components: np.ndarray, reference: np.ndarray | None = None) 
         at = np.abs(turned).argmax(-1)[..., None]
         along = np.take_along_axis(turned, at, axis=-1)[..., 0]
     else:
-        along = (turn * (components @ reference.T)).sum(-2)
+        along = (turn * (components @ np.swapaxes(reference, -1, -2))).sum(-2)
     turn = turn * np.where(along < 0, -1.0, 1.0)[..., None, :]
     return np.swapaxes(turn, -1, -2) @ components, turn
 

@@ -213,6 +213,17 @@ def fit(image: xr.DataArray) -> bu.Fit:
     return bu.fit(ProbabilisticPCA(4), image, progress=False)
 
 
+def test_every_draw_may_have_a_reference_of_its_own() -> None:
+    rng = np.random.default_rng(3)
+    components, reference = rng.normal(size=(5, 4, 2, 6)), rng.normal(size=(5, 4, 2, 6))
+    found, turn = principal_axes(components, reference)
+    for at in np.ndindex(5, 4):
+        one, own = principal_axes(components[at], reference[at])
+        np.testing.assert_allclose(found[at], one, atol=1e-12)
+        np.testing.assert_allclose(turn[at], own, atol=1e-12)
+        assert ((one * reference[at]).sum(-1) > 0).all()
+
+
 def test_answers_are_ordered_orthogonal_and_of_one_sign(fit: bu.Fit) -> None:
     assert fit.converged and isinstance(fit.method, bu.Gibbs)
     posterior = fit.posterior
