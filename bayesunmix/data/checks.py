@@ -161,9 +161,8 @@ def counts(values: np.ndarray, where: Where) -> None:
         )
 
 
-def warn_of_zeros(values: np.ndarray, where: Where, channel_dim: str) -> None:
-    """One warning with the number of pixels that are zero in every channel."""
-    empty = ~values.any(axis=1)
+def warn_of_zeros(empty: np.ndarray, where: Where, channel_dim: str) -> None:
+    """One warning with the number of pixels that are zero in every channel, marked in ``empty``."""
     if empty.any():
         warnings.warn(
             f"every channel is zero in {where.pixels(empty)}; if they are no measurement, leave them out "

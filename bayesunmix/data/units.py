@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import xarray as xr
 
 from bayesunmix.data import checks
 from bayesunmix.data.axes import bare_dims
+from bayesunmix.data.rows import Rows
 
 _SLAB_BYTES = 2**26
 _HASH_BYTES = 2**22
@@ -26,8 +27,9 @@ class Units:
 
     Attributes
     ----------
-    values : numpy.ndarray
-        ``(unit, channel)``, float32 or float64, read-only: the kept pixels in C order of the pixel grid.
+    values : numpy.ndarray or Rows
+        ``(unit, channel)``, float32 or float64, read-only: the kept pixels in C order of the pixel grid. Images of more
+        than 128 MiB in a file, or of dask, stay there (:class:`~bayesunmix.data.rows.Rows`).
     index : numpy.ndarray
         ``(unit,)``, flat position of each unit in the pixel grid.
     pixel_dims, pixel_shape, channel_dim
@@ -194,20 +196,20 @@ def as_units(data: Any, *, mask: Any = None, likelihood: str = "normal", entries
     image = _as_image(data)
     entries = entries and isinstance(mask, str) and mask == "finite"
     keep = _keep(image, mask, entries=entries)
-    values = _gather(image, keep)
-    if entries:
-        values = np.where(np.isfinite(values), values, np.nan)
     index = np.flatnonzero(keep)
     pixel_dims = tuple(map(str, image.dims[:-1]))
     where = checks.Where(index, pixel_dims, keep.shape)
-    if not entries:
-        checks.finite(values, where)
-    checks.varied(values)
-    if likelihood == "poisson":
-        checks.counts(values, where)
-    checks.warn_of_zeros(values, where, str(image.dims[-1]))
-    values = _floating(values)
-    values.flags.writeable = False
+    if image.nbytes > _SHARED_BYTES and not isinstance(image.variable._data, np.ndarray):
+        values: Any = _in_file(image, where, likelihood, entries)
+    else:
+        values = _gather(image, keep)
+        if entries:
+            values = np.where(np.isfinite(values), values, np.nan)
+        values = _checked(values, where, likelihood, entries)
+        checks.varied(values)
+        checks.warn_of_zeros(~values.any(axis=1), where, str(image.dims[-1]))
+        values = _floating(values)
+        values.flags.writeable = False
     return Units(
         values=values,
         index=index,
@@ -218,6 +220,33 @@ def as_units(data: Any, *, mask: Any = None, likelihood: str = "normal", entries
         name=str(image.name or ""),
         attrs=dict(image.attrs),
     )
+
+
+def _checked(values: np.ndarray, where: checks.Where, likelihood: str, entries: bool) -> np.ndarray:
+    """The values, unless one of them cannot be fitted."""
+    if not entries:
+        checks.finite(values, where)
+    if likelihood == "poisson":
+        checks.counts(values, where)
+    return values
+
+
+def _in_file(image: xr.DataArray, where: checks.Where, likelihood: str, entries: bool) -> Rows:
+    """The kept pixels left where they are, after they were looked at once."""
+    raw = Rows(image, where.index, image.dtype.newbyteorder("="), gaps=entries)
+    empty, lowest, highest = np.zeros(len(raw), dtype=bool), [], []
+    step = max(1, _SLAB_BYTES // (raw.shape[1] * raw.dtype.itemsize))
+    for start in range(0, len(raw), step):
+        part = slice(start, start + step)
+        values = _checked(raw[part], replace(where, index=where.index[part]), likelihood, entries)
+        empty[part] = ~values.any(axis=1)
+        lowest.append(np.nanmin(values))
+        highest.append(np.nanmax(values))
+        if values.dtype.kind == "f":
+            checks.in_double(values)
+    checks.varied(np.array([lowest, highest]))
+    checks.warn_of_zeros(empty, where, str(image.dims[-1]))
+    return Rows(image, where.index, _float_type(raw.dtype, min(lowest), max(highest)), gaps=entries)
 
 
 def data_hash(units: Units) -> str:
@@ -319,8 +348,15 @@ def _gather(image: xr.DataArray, keep: np.ndarray) -> np.ndarray:
 def _floating(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "f":
         checks.in_double(values)
-        return values.astype({2: np.float32, 4: np.float32}.get(values.dtype.itemsize, np.float64), copy=False)
-    largest = max(abs(int(values.min())), abs(int(values.max())))
+        return values.astype(_float_type(values.dtype), copy=False)
+    return values.astype(_float_type(values.dtype, values.min(), values.max()))
+
+
+def _float_type(dtype: np.dtype, lowest: Any = 0, highest: Any = 0) -> type:
+    """Single or double precision, whichever holds every value."""
+    if dtype.kind == "f":
+        return np.float32 if dtype.itemsize <= 4 else np.float64
+    largest = max(abs(int(lowest)), abs(int(highest)))
     if largest > _EXACT_IN_FLOAT64:
         raise ValueError(f"integers up to {largest} do not fit into double precision; divide them before fitting")
-    return values.astype(np.float32 if largest <= _EXACT_IN_FLOAT32 else np.float64)
+    return np.float32 if largest <= _EXACT_IN_FLOAT32 else np.float64

@@ -18,6 +18,7 @@ from numpyro.distributions import constraints
 
 from bayesunmix.distributions import simplex
 from bayesunmix.distributions.curvature import curvature
+from bayesunmix.distributions.information import information, layered
 from bayesunmix.distributions.mixed_spectra import MixedSpectra
 from bayesunmix.distributions.moments import moments
 from bayesunmix.distributions.nodes import nodes
@@ -154,6 +155,17 @@ class NormalUnmixing(MixedSpectra):
         share = self._exponents() / total
         spread = share @ self.endmembers**2 - (share @ self.endmembers) ** 2
         return jnp.broadcast_to(spread / (total + 1.0) + self.noise_scale**2, self.batch_shape + self.event_shape)
+
+    def layers_on(self, rule: Rule):
+        """Sums over units from which :meth:`layers` makes slope and curvature in the endmembers and one noise level."""
+        value = rule.residual + rule.frame.centre.T @ rule.reference
+        pull, gram, _ = self._about(rule)
+        return information(self.endmembers, value, moments(rule.frame, pull, gram, self.concentration))
+
+    @staticmethod
+    def layers(parameters, sums):
+        """See :func:`bayesunmix.distributions.information.layered`."""
+        return layered(parameters["endmembers"], parameters["noise_scale"], sums)
 
     def curvature_on(self, rule: Rule, wanted=("endmembers",)):
         """Gradient and Hessian of ``log_prob_on(rule).sum()`` in noise_scale, a given concentration and, if among

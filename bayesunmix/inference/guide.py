@@ -12,10 +12,12 @@ import numpy as np
 import optax
 import scipy.linalg
 
+from bayesunmix.inference.curvature import curvature
+from bayesunmix.inference.layered import log_det, push, sds
 from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.settings import SVI
-from bayesunmix.inference.target import Data, hessian, value_and_grad
+from bayesunmix.inference.target import Data, value_and_grad
 
 _CHUNK = 10  # steps between looks at the ELBO
 _PATIENCE = 3  # chunks without a rise
@@ -80,10 +82,9 @@ def _step(state: _State, factor, white, values, slopes, settings: SVI):
     The path derivative only (Roeder et al. 2017): its noise vanishes as the guide becomes exact.
     """
     stretch = jnp.exp(state.parameters["log_stretch"])
-    entropy = state.parameters["log_stretch"].sum() + jnp.log(jnp.abs(jnp.diag(factor)) * np.sqrt(2 * np.pi)).sum()
+    entropy = state.parameters["log_stretch"].sum() + log_det(factor) + 0.5 * white.shape[1] * np.log(2 * np.pi)
     elbo = (values + 0.5 * (white**2).sum(1)).mean() + entropy
-    back = jax.scipy.linalg.solve_triangular(factor, white.T, lower=False, trans=1).T
-    due = slopes + back / stretch
+    due = slopes + push(factor, white) / stretch
     gradient = {"shift": -(due @ factor).mean(0), "log_stretch": -(due * stretch * (white @ factor.T)).mean(0)}
     update, inner = _optimiser(settings).update(gradient, state.optimiser)
     return _State(optax.apply_updates(state.parameters, update), inner), elbo
@@ -107,7 +108,7 @@ def fit_guide(
     tell: Callable[[int, int, str], None] = lambda *_: None,
 ) -> tuple[Guide, np.ndarray, bool]:
     """Guide, ELBO of every step, and whether the ELBO had stopped rising (False when the steps ran out)."""
-    location, factor = jnp.asarray(mode.z), jnp.asarray(mode.factor)
+    location, factor = jax.tree_util.tree_map(jnp.asarray, (mode.z, mode.factor))
     zero = {"shift": jnp.zeros_like(location), "log_stretch": jnp.zeros_like(location)}
     state = _State(zero, _optimiser(settings).init(zero))
     trace: list[float] = []
@@ -146,7 +147,7 @@ def reshaped(program: Program, guide: Guide, mode: Mode, key: jax.Array, pairs: 
     half = np.asarray(jax.random.normal(key, (pairs, guide.location.size), guide.location.dtype))
     white = np.concatenate([half, -half])
     points = guide.place(white)
-    mean = np.mean([np.asarray(hessian(program, z, mode.data)[1], dtype=np.float64) for z in points], axis=0)
+    mean = np.mean([curvature(program, z, mode.data)[1] for z in points], axis=0)
     old = guide.stretch[:, None] * np.asarray(guide.factor, dtype=np.float64)
     steepness, axes = np.linalg.eigh(-old.T @ mean @ old)
     steepness = np.maximum(np.abs(steepness), _WIDEST**-2.0)
@@ -223,20 +224,21 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
     key_draw, key_direction = jax.random.split(key)
     size = guide.location.size
     random = np.asarray(jax.random.normal(key_direction, (_RANDOM_DIRECTIONS, size)), dtype=np.float64)
-    directions = np.concatenate([guide.factor, random])
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    random /= np.linalg.norm(random, axis=1, keepdims=True)
+    widths = sds(guide.factor)
+    along_all = lambda x: np.concatenate([(x @ guide.factor.T) / widths, x @ random.T], axis=-1)  # noqa: E731
     half = np.asarray(jax.random.normal(key_draw, (_CHECK_PAIRS[-1], size), guide.location.dtype))
-    shifts, steepness, skews = np.zeros((3, 0, len(directions)))
+    shifts, steepness, skews = np.zeros((3, 0, size + _RANDOM_DIRECTIONS))
     for first, last in zip((0, *_CHECK_PAIRS), _CHECK_PAIRS, strict=False):
         points = np.concatenate([half[first:last], -half[first:last]])
         slopes = _slopes(program, guide.place(points), data)[1]
         scores = (slopes * guide.stretch) @ guide.factor
-        along, excess = points @ directions.T, (scores + points) @ directions.T
+        along, excess = along_all(points), along_all(scores + points)
         # An antithetic pair is one observation.
         shifts = np.concatenate([shifts, _of_pairs(excess)])
         steepness = np.concatenate([steepness, _of_pairs(-along * excess)])
         skews = np.concatenate([skews, _of_pairs((along**2 - 1.0) * excess)])
-        square, root = (half[:last] @ directions.T) ** 2, np.sqrt(last)
+        square, root = along_all(half[:last]) ** 2, np.sqrt(last)
         steep, skew = steepness / square.mean(0), 2.0 * skews / ((square - 1.0) ** 2).mean(0)
         found = GuideCheck(
             shifts.mean(0),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,13 @@ import numpy as np
 import scipy.linalg
 from scipy.optimize import minimize
 
+from bayesunmix.inference.curvature import curvature
+from bayesunmix.inference.layered import Layers, sds
 from bayesunmix.inference.program import Program
-from bayesunmix.inference.target import Data, hessian, value_and_grad, with_fresh_points, with_rules
+from bayesunmix.inference.target import Data, value_and_grad, with_fresh_points, with_rules
 
 _STEPS = 60
-_DECREMENT = 1e-2  # squared length of the Newton step, in posterior sds, at which the mode is found
+DECREMENT = 1e-2  # squared length of the Newton step, in posterior sds, at which the mode is found
 _STALLED = 2  # steps without halving the decrement: what is left is integration error, which the tilt takes up
 _MEMORY, _EVALUATIONS = 20, 60  # of the quasi-Newton method, for every curvature
 _CLOSE = 0.25  # decrement a parameter, in posterior sds, at which a stalled search has still found the mode
@@ -25,14 +27,14 @@ _REACH = 0.3  # posterior sds over which it is measured
 _SOFT_ERROR = 0.1  # of the softest curvature: an error that is let stand
 _MOST_REDRAWS = 16
 _SOFTEST = 1e-6  # eigenvalue of a scaled curvature that is not positive, at which a direction is taken for flat
-_MOST_POINTS = 4  # times the default number
+MOST_POINTS = 4  # times the default number
 
 
 class Mode(NamedTuple):
     """Mode, square root of the covariance there, and the numerical state it was found with."""
 
     z: np.ndarray  # (size,)
-    factor: np.ndarray  # (size, size), covariance = factor factor'
+    factor: Any  # (size, size), covariance = factor factor': triangular, or layered
     data: Data  # rules frozen at the mode, tilt measured
     mc_shift: np.ndarray  # (size,) numerical shift of the posterior, in posterior sds; empty without sampling
     found: bool  # the search came near it, up to integration error; whatever the curvature there
@@ -45,7 +47,7 @@ def find_mode(
     start: np.ndarray,
     index: jax.Array,
     key: jax.Array,
-    relabel: Callable[[np.ndarray, Data], np.ndarray] | None = None,
+    relabel: Callable[[np.ndarray, Iterable[Data]], np.ndarray] | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Mode:
     """Climb from ``start`` to the mode, and measure what the integration error does there.
@@ -60,38 +62,53 @@ def find_mode(
         z = ascend(program, z, data, index, key, more, tell)
         if relabel is not None:
             # An order is plain on the default points too, for which everything is compiled.
-            z = relabel(z, with_rules(program, jnp.asarray(z), data, key, index))
+            z = relabel(z, [with_rules(program, jnp.asarray(z), data, key, index)])
         mode = recentred(program, z, data, index, key, more, tell)
         settled = mode.found and np.abs(mode.mc_shift).max(initial=0.0) <= MC_SHIFT_LIMIT
-        if settled or not mode.data.rules or more == _MOST_POINTS:
+        if settled or not mode.data.rules or more == MOST_POINTS:
             return mode
-        more = _MOST_POINTS
+        more = MOST_POINTS
 
 
 def recentred(program, z: np.ndarray, data: Data, index, key, more: int, tell=lambda _: None) -> Mode:
     """Freeze points at ``z``, measure slope and curvature there, and take the Newton step that is left."""
     frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
-    factor, definite = inverse_root(-_measured_softness(program, z, frozen, _curvature(program, z, frozen)[1]))
+    matrix = measured_softness(program, z, frozen, curvature(program, z, frozen)[1])
+    factor, definite = inverse_root(-matrix)
     if not frozen.rules:
         return Mode(z, factor, frozen, np.zeros(0), definite)
-    frozen, shift = _tilted(program, frozen, index, key, factor, tell)
-    step = factor.T @ _slope(program, z, frozen)
+
+    def fresh(batch: int) -> np.ndarray:
+        again = with_fresh_points(program, frozen, jax.random.fold_in(key, batch + 1), index)
+        return _slope(program, z, again)
+
+    slope, shift = averaged(fresh, factor, tell)
+    frozen = frozen._replace(tilt=jnp.asarray(slope - _slope(program, z, frozen), frozen.tilt.dtype))
+    return stepped(z, factor, frozen, slope, shift, more)
+
+
+def stepped(z: np.ndarray, factor, data: Data, slope: np.ndarray, shift, more: int) -> Mode:
+    """The mode, a Newton step away from ``z`` where ``slope`` says that it is near."""
+    step = factor.T @ slope
     close = float(np.mean(step**2)) < _CLOSE**2
-    return Mode(z + factor @ step if close else z, factor, frozen, shift, close, more)
+    return Mode(z + factor @ step if close else z, factor, data, shift, close, more)
 
 
-def ascend(program, z: np.ndarray, data: Data, index, key, more: int = 1, tell=lambda _: None) -> np.ndarray:
-    """Climb on points frozen at every step's start, until Newton steps are short or only integration error is left."""
+def ascend(
+    program, z: np.ndarray, data: Data, index, key, more: int = 1, tell=lambda _: None, enough: float = DECREMENT
+) -> np.ndarray:
+    """Climb on points frozen at every step's start, until Newton steps are short ``enough`` (their squared length, in
+    posterior sds) or only integration error is left."""
     decrements: list[float] = []
     for taken in range(_STEPS):
         frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
-        gradient, matrix = _curvature(program, z, frozen)
+        gradient, matrix = curvature(program, z, frozen)
         factor, _ = inverse_root(-matrix)
         white = factor.T @ gradient
         decrements.append(float(white @ white))
         tell(f"mode: step {taken + 1}, {decrements[-1]:.2g} to go")
         stalled = len(decrements) > _STALLED and decrements[-1] > 0.5 * min(decrements[:-_STALLED])
-        if decrements[-1] < _DECREMENT or stalled:
+        if decrements[-1] < enough or stalled:
             break
         moved = _climb(program, z, factor, white, frozen)
         if not moved.any():
@@ -100,7 +117,7 @@ def ascend(program, z: np.ndarray, data: Data, index, key, more: int = 1, tell=l
     return z
 
 
-def _climb(program, z: np.ndarray, factor: np.ndarray, newton: np.ndarray, data: Data) -> np.ndarray:
+def _climb(program, z: np.ndarray, factor: Any, newton: np.ndarray, data: Data) -> np.ndarray:
     """Where the log density of the frozen points is highest, in whitened coordinates from ``z``; 0 when nowhere near.
 
     Newton's step where it is good, and from there, or from ``z``, quasi-Newton steps: one curvature then serves many
@@ -108,43 +125,38 @@ def _climb(program, z: np.ndarray, factor: np.ndarray, newton: np.ndarray, data:
     """
 
     def fall(white: np.ndarray) -> tuple[float, np.ndarray]:
-        value, slope = value_and_grad(program, jnp.asarray(z + factor @ white), data)
+        value, slope = value_and_grad(program, z + factor @ white, data)
         found = float(value), factor.T @ np.asarray(slope, dtype=np.float64)
         if not (np.isfinite(found[0]) and np.isfinite(found[1]).all()):  # a slope back to where there are numbers
             return far * (white @ white) - here, 2.0 * far * white
         return -found[0], -found[1]
 
     far = newton @ newton
-    here = float(value_and_grad(program, jnp.asarray(z), data)[0])
+    here = float(value_and_grad(program, z, data)[0])
     good = -fall(newton)[0] - here > 0.2 * far
     start = newton if good else np.zeros_like(newton)
     rounding = 4 * np.finfo(np.result_type(data.y.dtype)).eps
     options = {
         "maxcor": _MEMORY,
         "maxfun": _EVALUATIONS,
-        "gtol": 0.1 * np.sqrt(_DECREMENT / len(z)),
-        "ftol": max(_DECREMENT / max(abs(here), 1.0), rounding),
+        "gtol": 0.1 * np.sqrt(DECREMENT / len(z)),
+        "ftol": max(DECREMENT / max(abs(here), 1.0), rounding),
     }
     found = minimize(fall, start, jac=True, method="L-BFGS-B", options=options)
     return found.x if -found.fun > here else np.zeros_like(newton)
 
 
 def _slope(program: Program, z: np.ndarray, data: Data) -> np.ndarray:
-    return np.asarray(value_and_grad(program, jnp.asarray(z), data)[1], dtype=np.float64)
+    return np.asarray(value_and_grad(program, z, data)[1], dtype=np.float64)
 
 
-def _curvature(program: Program, z: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
-    gradient, matrix = hessian(program, jnp.asarray(z), data)
-    return np.asarray(gradient, dtype=np.float64), np.asarray(matrix, dtype=np.float64)
-
-
-def _measured_softness(program: Program, z: np.ndarray, data: Data, matrix: np.ndarray) -> np.ndarray:
+def measured_softness(program: Program, z: np.ndarray, data: Data, matrix: Any) -> Any:
     """The curvature, with that along its softest directions replaced by differences of the gradient.
 
-    Along a seesaw of two spectra the curvature is a small difference of large numbers, one of which ``hessian`` knows
+    Along a seesaw of two spectra the curvature is a small difference of large numbers, one of which ``curvature`` knows
     from few random combinations; the gradient is exact for the points it is taken on.
     """
-    if not data.rules:
+    if not data.rules or isinstance(matrix, Layers):
         return matrix
     root = np.sqrt(np.abs(np.diag(matrix)).clip(1e-12))
     scaled = -matrix / np.outer(root, root)
@@ -165,32 +177,30 @@ def _measured_softness(program: Program, z: np.ndarray, data: Data, matrix: np.n
     return -scaled * np.outer(root, root)
 
 
-def _tilted(program, data: Data, index, key, factor: np.ndarray, tell) -> tuple[Data, np.ndarray]:
-    """Measure with fresh points what the slope at the anchor misses; and how far its remaining error moves the
-    posterior, in posterior sds."""
-    gradient = _slope(program, np.asarray(data.anchor), data)
-    slopes = [np.zeros_like(gradient), np.zeros_like(gradient)]
+def averaged(fresh: Callable[[int], np.ndarray], factor: Any, tell, least: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Mean slope over sets of fresh points; and how far its remaining error moves the posterior, in posterior sds."""
+    slopes: list[Any] = [0.0, 0.0]
     for batch in range(_MOST_REDRAWS):
-        fresh = with_fresh_points(program, data, jax.random.fold_in(key, batch + 1), index)
-        slopes[batch % 2] += _slope(program, np.asarray(data.anchor), fresh)
+        slopes[batch % 2] += fresh(batch)
         if batch % 2 == 0:
             continue
         pairs = (batch + 1) // 2
-        shift = 0.5 * factor @ (factor.T @ (slopes[0] - slopes[1]) / pairs) / np.sqrt((factor**2).sum(1))
-        if batch > 2 and np.abs(shift).max() < 0.4 * MC_SHIFT_LIMIT:
+        shift = 0.5 * factor @ (factor.T @ (slopes[0] - slopes[1]) / pairs) / sds(factor)
+        if batch >= least - 1 and np.abs(shift).max() < 0.4 * MC_SHIFT_LIMIT:
             break
     tell(f"integration error: {np.abs(shift).max():.2g} posterior sd with {batch + 1} sets of points")
-    tilt = (slopes[0] + slopes[1]) / (2 * pairs) - gradient
-    return data._replace(tilt=jnp.asarray(tilt)), shift
+    return (slopes[0] + slopes[1]) / (2 * pairs), shift
 
 
-def inverse_root(precision: np.ndarray) -> tuple[np.ndarray, bool]:
+def inverse_root(precision: Any) -> tuple[Any, bool]:
     """An upper triangular factor of the inverse, and whether ``precision`` was positive definite as it came.
 
     Where it was not, its eigenvalues (with the diagonal scaled to one) are taken without their signs: away from the
     mode that is a Newton step that climbs out of saddles (Dauphin et al. 2014), and near it what the integration error
     of a soft direction leaves.
     """
+    if isinstance(precision, Layers):
+        return precision.inverse_root()
     if not np.isfinite(precision).all():
         raise FloatingPointError("the curvature of the log posterior is not finite: check the data for extreme values")
     definite = True

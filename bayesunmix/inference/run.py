@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,11 +14,15 @@ import numpy as np
 
 from bayesunmix.align import match_labels
 from bayesunmix.inference import diagnostics, guide, sampler
+from bayesunmix.inference.layered import LayeredRoot, stretched
 from bayesunmix.inference.mode import Mode, find_mode, recentred
 from bayesunmix.inference.program import Program, compile_model, unconstrain
 from bayesunmix.inference.progress import Progress
+from bayesunmix.inference.sampled import mode_of_all
 from bayesunmix.inference.settings import NUTS, SVI
 from bayesunmix.inference.target import Data, as_device_data, constrain
+from bayesunmix.inference.units import local_sites, of_units
+from bayesunmix.inference.whole import Whole
 
 _MOST_GLOBALS = 8192
 _LATEST = 10  # steps whose mean is taken for the ELBO
@@ -51,29 +56,45 @@ def infer(
     ValueError
         When the model has more globals than a dense covariance can hold.
     """
-    program, numbers = compile_model(model, jnp.asarray(y), covariates)
+    n_units = len(y)
+    size = method.batch if isinstance(method, SVI) else n_units
+    sampled = n_units > 2 * size
+    few = {name: of_units(value, slice(2), n_units) for name, value in covariates.items()}
+    if sampled:
+        one = {name: of_units(value, slice(1), n_units) for name, value in covariates.items()}
+        program, numbers = compile_model(model, jnp.asarray(y[:2]), few)
+        sampled = not local_sites(program, numbers, y.shape[1:], one)
+    if not sampled:
+        program, numbers = compile_model(model, jnp.asarray(y), covariates)
     if program.size > _MOST_GLOBALS:
         raise ValueError(
             f"expected at most {_MOST_GLOBALS} unknown globals, got {program.size}: integrate the latents of every "
             "unit out of the likelihood, or crop or bin the channels"
         )
-    data = as_device_data(program, numbers, y, covariates)
     key_mode, key_method, key_check = jax.random.split(key, 3)
     start = model.initial(y if every is None else every) if hasattr(model, "initial") else {}
+    relabel = _relabel(program, model)
+    if sampled and isinstance(method, SVI):
+        z = np.asarray(unconstrain(program, numbers, start, jnp.asarray(y[:2], jnp.result_type(float)), few))
+        whole = Whole(program, numbers, y, covariates, size)
+        mode, index, other = mode_of_all(program, whole, z, key_mode, relabel, progress.note)
+        return _by_guide(program, mode, method, index, other, key_method, key_check, progress)
+    data = as_device_data(program, numbers, y, covariates)
     z = np.asarray(unconstrain(program, data.numbers, start, data.y, data.covariates))
-    index = jnp.arange(len(y))
-    mode = find_mode(program, data, z, index, key_mode, _relabel(program, model), progress.note)
+    index = jnp.arange(n_units)
+    mode = find_mode(program, data, z, index, key_mode, relabel, progress.note)
     if isinstance(method, SVI):
-        return _by_guide(program, mode, method, index, key_method, key_check, progress)
+        return _by_guide(program, mode, method, index, mode.data, key_method, key_check, progress)
     return _by_sampler(program, mode, method, key_method, progress)
 
 
-def _by_guide(program: Program, mode: Mode, method: SVI, index, key, key_check, progress: Progress) -> Result:
+def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key, key_check, progress: Progress):
+    """The guide fitted on the mode's data and checked on those to ``judge`` by; NUTS where it fails."""
     fitted, elbo, settled = guide.fit_guide(program, mode, method, key, progress.step)
-    checked = guide.check_guide(program, fitted, mode.data, key_check)
+    checked = guide.check_guide(program, fitted, judge, key_check)
     faults = checked.faults()
     for again, pairs in enumerate(guide.CURVATURE_PAIRS, start=1):
-        if not faults:
+        if not faults or isinstance(fitted.factor, LayeredRoot):
             break
         progress.note("the guide has not the shape of the posterior: averaging the curvature over it")
         start = guide.reshaped(program, fitted, mode, jax.random.fold_in(key_check, again), pairs)
@@ -82,12 +103,12 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, key, key_check, 
         if not after.mean() > before.mean() - 2.0 * np.sqrt((before.var() + after.var()) / _LATEST):
             break
         fitted, elbo, settled = tried, np.concatenate([elbo, more]), settled_again
-        checked = guide.check_guide(program, fitted, mode.data, key_check)
+        checked = guide.check_guide(program, fitted, judge, key_check)
         faults = checked.faults() + checked.lopsided()
     if method.sample_if_needed and faults:
         progress.note("the posterior is not Gaussian: sampling it")
         own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)
-        start = own._replace(z=fitted.location, factor=fitted.stretch[:, None] * fitted.factor)
+        start = own._replace(z=fitted.location, factor=stretched(fitted.factor, fitted.stretch))
         return _by_longer_chains(program, start, elbo, checked, faults, method, key_check, progress)
     white = jax.random.normal(jax.random.fold_in(key, 2**20), (method.draws, program.size), fitted.location.dtype)
     values = _named(program, fitted.place(np.asarray(white))[None], mode.data)
@@ -131,9 +152,13 @@ def _relabel(program: Program, model: Any):
     if label is None:
         return None
 
-    def relabel(z: np.ndarray, data: Data) -> np.ndarray:
-        values, latent = _at(program, jnp.asarray(z), data)
-        order = model.order({model.latent: np.asarray(latent)})
+    def relabel(z: np.ndarray, parts: Iterable[Data]) -> np.ndarray:
+        found, sizes = [], []
+        for data in parts:
+            values, latent = _at(program, jnp.asarray(z), data._replace(rest=None))
+            found.append(np.asarray(latent))
+            sizes.append(len(data.y))
+        order = model.order({model.latent: np.average(found, axis=0, weights=sizes)})
         values = {
             name: np.take(np.asarray(value), order, axis=model.dims[name].index(label))
             if label in model.dims.get(name, ())

@@ -132,7 +132,7 @@ def _run_chain(program, mode: Mode, settings: NUTS, key, state, chain, done, sto
     try:
         with native_precision():
             key_start, key_run = jax.random.split(key)
-            location, factor = jnp.asarray(mode.z), jnp.asarray(mode.factor)
+            location, factor = jax.tree_util.tree_map(jnp.asarray, (mode.z, mode.factor))
             # Overdispersed starts, or R-hat could not see chains that have not met.
             white = 1.5 * jax.random.normal(key_start, location.shape, location.dtype)
             warmup = 0

@@ -28,6 +28,10 @@ class SVI:
         has sharp walls), sample with NUTS in the guide's coordinates, as many draws. With False the failed
         guide is returned
         as it is, and marked.
+    batch : int
+        An image of more than twice as many units is represented by a random sample of this size, corrected to the
+        value, slope and curvature that all units give at the mode (:mod:`bayesunmix.inference.whole`), and the guide
+        is checked on another such sample. So a file larger than memory is read a handful of times.
     """
 
     draws: int = 1000
@@ -35,6 +39,7 @@ class SVI:
     samples: int = 4
     learning_rate: float = 0.3
     sample_if_needed: bool = True
+    batch: int = 4096
 
     def __post_init__(self) -> None:
         _check_positive(self)

@@ -1,4 +1,7 @@
-"""Prior scales of endmembers and noise from the data, for each likelihood of mixed spectra."""
+"""Prior scales of endmembers and noise from the data, for each likelihood of mixed spectra.
+
+``values`` (unit, channel) may be some of the ``n_units`` units.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from bayesunmix.data.counts import smoothed_counts
 from bayesunmix.data.purest import principal_plane
 
 
-def _normal_scales(values: np.ndarray, n_endmembers: int, rank: int, noise: str) -> dict[str, Any]:
-    n_units, n_channels = values.shape
+def _normal_scales(values: np.ndarray, n_units: int, n_endmembers: int, rank: int, noise: str) -> dict[str, Any]:
+    n_channels = values.shape[1]
     if np.ptp(values) == 0:
         scale, level = np.ones(n_channels), np.full(n_channels, 0.05)
     else:
@@ -29,19 +32,19 @@ def _normal_scales(values: np.ndarray, n_endmembers: int, rank: int, noise: str)
     }
 
 
-def _poisson_scales(values: np.ndarray, n_endmembers: int, rank: int, noise: str) -> dict[str, Any]:
+def _poisson_scales(values: np.ndarray, n_units: int, n_endmembers: int, rank: int, noise: str) -> dict[str, Any]:
     scale = np.ones(values.shape[1])
     if np.ptp(values) > 0:
         scale = np.maximum(np.quantile(smoothed_counts(values, rank), 0.999, axis=0), 1.5 * values.mean(0))
         scale = np.maximum(scale, 1e-3 * scale.max())
     # The value of an endmember that gives about one count in the whole image.
-    return {"endmember_scale": scale, "endmember_resolution": n_endmembers / len(values)}
+    return {"endmember_scale": scale, "endmember_resolution": n_endmembers / n_units}
 
 
-def _camera_scales(values: np.ndarray, n_endmembers: int, rank: int, noise: str) -> dict[str, Any]:
+def _camera_scales(values: np.ndarray, n_units: int, n_endmembers: int, rank: int, noise: str) -> dict[str, Any]:
     from scipy.optimize import nnls
 
-    found = _normal_scales(values, n_endmembers, rank, "isotropic")
+    found = _normal_scales(values, n_units, n_endmembers, rank, "isotropic")
     level = found["noise_level"]
     gain, read = level**2 / max(float(np.mean(found["endmember_scale"])), 1e-300), level
     if np.ptp(values) > 0:

@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 from bayesunmix.data.counts import factorised_counts, purest_shapes
 from bayesunmix.data.gaps import filled
 from bayesunmix.data.purest import purest_pixels
+from bayesunmix.data.thinning import thinned
 from bayesunmix.distributions.channel_laws import LAWS
 from bayesunmix.distributions.detected import DetectedUnmixing
 from bayesunmix.distributions.spectra import Spectra
@@ -264,8 +265,8 @@ class LinearUnmixing:
         UserWarning
             For known endmembers that cannot be told apart, or do not resemble the data.
         """
-        values = np.asarray(data, dtype=np.float64).reshape(-1, np.shape(data)[-1])
-        n_units, n_channels = values.shape
+        n_units, n_channels = int(np.prod(np.shape(data)[:-1])), np.shape(data)[-1]
+        values = thinned(data)
         given = channels_of(self.endmembers)
         if given not in (None, n_channels):
             raise ValueError(f"endmembers have {given} channels, the data {n_channels}: give both the same axis")
@@ -291,12 +292,12 @@ class LinearUnmixing:
         if varied and self._all_known:
             warn_of_twins(self.endmembers)
             compare_with_data(self.endmembers, values, any_scale=self.brightness)
-        scales = SCALES[self.likelihood](values, self.n_endmembers, rank, self.noise)
+        scales = SCALES[self.likelihood](values, n_units, self.n_endmembers, rank, self.noise)
         return replace(self, **scales)
 
     def initial(self, data) -> dict[str, np.ndarray]:
         """Where to start: the purest pixels and the noise left by their plane."""
-        values = filled(np.asarray(data, dtype=np.float64), self.n_endmembers)
+        values = filled(thinned(data), self.n_endmembers)
         start: dict[str, Any] = {}
         if self.likelihood == "normal":
             start["noise_scale"] = np.asarray(self.noise_level, dtype=np.float64)

@@ -66,7 +66,7 @@ def test_a_wrong_curvature_of_soft_directions_is_measured_again(
     true = turn @ np.diag(values) @ turn.T
     wrong = true + error * turn[:, :10] @ np.diag(rng.random(10)) @ turn[:, :10].T
     monkeypatch.setattr(modes, "_slope", lambda program, z, data: -true @ z)
-    found = -modes._measured_softness(problem.program, np.zeros(40), problem.mode.data, -wrong)
+    found = -modes.measured_softness(problem.program, np.zeros(40), problem.mode.data, -wrong)
     white = turn / np.sqrt(values)
     before, after = (np.linalg.eigvalsh(white.T @ matrix @ white) for matrix in (wrong, found))
     assert np.abs(before - 1.0).max() > 2.0

@@ -1,0 +1,101 @@
+"""Curvature of the normal unmixing likelihood for many channels, as a block per channel and a few columns.
+
+With one noise level, what a unit's data say of its abundances is in their component along the endmembers, and the rest
+``e`` of them is independent of it. The complete-data score of an endmember, ``a_k (y - sum_m a_m W_m) / sigma^2``, is
+``(sum_m g_km W_m + a_k e) / sigma^2`` with ``g_km = a_k (b_m - a_m)`` and ``b`` the unit's least-squares abundances. So
+Louis's identity (:mod:`bayesunmix.distributions.curvature`) needs the covariance of the K^2 features g, exactly, and
+that of ``a_k e``, of which the expectation over ``e`` is taken: ``Cov(a) sigma^2`` times the projector away from the
+endmembers. What the observed ``e`` would add has mean zero, and falls off with the number of units.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesunmix.distributions.moments import Moments
+
+
+class Information(NamedTuple):
+    """Sums over units."""
+
+    mean: jax.Array  # (K, K), of products of mean abundances
+    spread: jax.Array  # (K, K), of covariances of abundances
+    features: jax.Array  # (K^2 + 1, K^2 + 1), of covariances of g and of the squared residual
+    aligned: jax.Array  # (K, channel), of mean a_k times residual
+    squared: jax.Array  # (), of mean squared residuals
+    n_values: jax.Array  # (), units times channels
+
+
+class Layered(NamedTuple):
+    """Slope, and a Hessian that is a block of endmembers for every channel beside a few columns."""
+
+    slope: dict[str, np.ndarray]  # of the endmembers (K, channel) and of the noise ()
+    block: np.ndarray  # (K, K), of the endmembers, the same in every channel
+    number: float  # of the noise
+    columns: np.ndarray  # (K, channel, r - 1), of the endmembers; the last of r columns is the noise
+    core: np.ndarray  # (r, r)
+
+
+def information(endmembers, value, moments: Moments) -> Information:
+    """Sums over the units ``value`` (units, channel), with moments of their abundances."""
+    n_parts = len(endmembers)
+    rows, columns = np.triu_indices(n_parts)
+    n_pairs = len(rows)
+    gram = endmembers @ endmembers.T
+    least_squares = jnp.linalg.solve(gram, endmembers @ value.T)  # (K, units)
+    mean, covariance = moments.mean[: n_parts + n_pairs], moments.covariance[: n_parts + n_pairs, : n_parts + n_pairs]
+    # g and the squared residual as combinations of the features (a, a_k a_m): what depends on b, and what does not.
+    by_b = np.zeros((n_parts**2, n_parts + n_pairs, n_parts))
+    constant = np.zeros((n_parts**2, n_parts + n_pairs))
+    for j, (k, m) in enumerate(zip(rows, columns, strict=True)):
+        constant[k * n_parts + m, n_parts + j] = constant[m * n_parts + k, n_parts + j] = -1.0
+    part = np.arange(n_parts)
+    by_b[part[:, None] * n_parts + part, part[:, None], part] = 1.0
+    squares = gram[rows, columns] * np.where(rows == columns, 1.0, 2.0)
+    energy = jnp.concatenate(
+        [-2.0 * gram @ least_squares, jnp.broadcast_to(squares[:, None], (n_pairs, value.shape[0]))]
+    )
+    change = jnp.concatenate([jnp.einsum("cfm,mn->cfn", by_b, least_squares) + constant[..., None], energy[None]])
+    half = jnp.einsum("cfn,fgn->cgn", change, covariance)
+    products = jnp.zeros((n_parts, n_parts), value.dtype).at[rows, columns].set(mean[n_parts:].sum(1))
+    products = products + jnp.triu(products, 1).T
+    seen = mean[:n_parts] @ value
+    aligned = seen - products @ endmembers
+    return Information(
+        mean[:n_parts] @ mean[:n_parts].T,
+        covariance[:n_parts, :n_parts].sum(-1),
+        jnp.einsum("cgn,dgn->cd", half, change),
+        aligned,
+        (value**2).sum() - (endmembers * (seen + aligned)).sum(),
+        jnp.asarray(value.size, value.dtype),
+    )
+
+
+def layered(endmembers: np.ndarray, noise_scale: float, sums: Information) -> Layered:
+    """Slope and Hessian from the sums over all units."""
+    n_parts, n_channels = endmembers.shape
+    size = n_parts**2
+    noise = float(noise_scale)
+    precision = noise**-2.0
+    inverse = np.linalg.inv(endmembers @ endmembers.T)
+    slope = precision * np.asarray(sums.aligned)
+    # Columns: e_k times every endmember, the slope, and the noise.
+    columns = np.zeros((n_parts, n_channels, size + 1))
+    for k in range(n_parts):
+        columns[k, :, k * n_parts : (k + 1) * n_parts] = endmembers.T
+    columns[..., size] = slope
+    core = np.zeros((size + 2, size + 2))
+    features = precision**2 * np.asarray(sums.features)
+    core[:size, :size] = features[:size, :size] - precision * np.kron(np.asarray(sums.spread), inverse)
+    # From log noise to noise.
+    core[:size, -1] = core[-1, :size] = features[:size, -1] / noise
+    core[-1, -1] = features[-1, -1] / noise**2
+    core[size, -1] = core[-1, size] = -2.0 / noise
+    squared = precision * float(sums.squared)
+    log_slope = squared - float(sums.n_values)
+    slopes = {"endmembers": slope, "noise_scale": np.asarray(log_slope / noise)}
+    return Layered(slopes, -precision * np.asarray(sums.mean), (-2.0 * squared - log_slope) / noise**2, columns, core)

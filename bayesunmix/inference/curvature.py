@@ -1,0 +1,297 @@
+"""Slope and curvature of the log posterior of the globals.
+
+Units come first: their second derivatives, in the parameters of the likelihood where it knows its own, are sums that
+may be taken a chunk of units at a time. The chain rule to the unconstrained globals comes once, at the end.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Var
+
+from bayesunmix.inference.layered import Layers
+from bayesunmix.inference.program import Program
+from bayesunmix.inference.target import Data
+
+MOST_DENSE = 2048  # globals whose curvature is a matrix, where there is a choice
+_COLUMNS = 64  # Hessian columns taken together
+_ROWS = 512  # of a Hessian that are worked on together
+
+
+class UnitCurvature(NamedTuple):
+    """Second derivatives of the log likelihood of units; a sum over units, so those of chunks add up."""
+
+    own: dict[str, tuple[dict[str, Any], dict[str, Any]]]  # of sites with rules, in the parameters of the likelihood
+    slope: jax.Array  # of all other sites, in z
+    bend: jax.Array | None
+
+
+@partial(jax.jit, static_argnames="program")
+def curvature_of_units(program: Program, z: jax.Array, data: Data) -> UnitCurvature:
+    """Slope and curvature of the log likelihood of the units.
+
+    A distribution that knows its own curvature gives it in its parameters; any other goes through automatic
+    differentiation.
+    """
+
+    observed = program.evaluate(data.numbers, z, data.y, data.covariates).observed
+    knowing = {n for n, (fn, _) in observed.items() if n in data.rules or getattr(fn, "knows_curvature", False)}
+
+    def plain(v):
+        run = program.evaluate(data.numbers, v, data.y, data.covariates)
+        rest = [fn.log_prob(value).sum() for name, (fn, value) in run.observed.items() if name not in knowing]
+        return data.weight * sum(rest, start=jnp.zeros((), v.dtype))
+
+    own = {}
+    for name in sorted(knowing):
+        (fn, value), moved = observed[name], _moved(_parameters(program, data, name), z)
+        found = fn.curvature_on(data.rules[name], moved) if name in data.rules else fn.curvature(value, moved)
+        own[name] = jax.tree_util.tree_map(lambda x: data.weight * x, found)
+    if set(observed) == knowing:
+        return UnitCurvature(own, jnp.zeros_like(z), None)
+    return UnitCurvature(own, jax.grad(plain)(z), _dense_hessian(plain, z))
+
+
+def curvature(program: Program, z: Any, data: Data) -> tuple[np.ndarray, Any]:
+    """Gradient (size,) and Hessian of the log density: a matrix, or of very many globals :class:`Layers`."""
+    z = jnp.asarray(z)
+    units = units_curvature(program, z, data._replace(rest=None))
+    return assembled(program, z, data, units)
+
+
+def units_curvature(program: Program, z: jax.Array, data: Data) -> Any:
+    """What the units have to say of the curvature: sums over them, for :func:`assembled`."""
+    if can_be_layered(program, z, data):
+        return layers_of_units(program, z, data)
+    return curvature_of_units(program, z, data)
+
+
+def assembled(program: Program, z: jax.Array, data: Data, units: Any) -> tuple[np.ndarray, Any]:
+    """Gradient and Hessian of the log density from those of the units' likelihood, by the chain rule."""
+    if not isinstance(units, UnitCurvature):
+        return _layered(program, z, data, units)
+    slopes = {name: own[0] for name, own in units.own.items()}
+    around = _around_units(program, z, data._replace(rest=None), slopes)
+    gradient, matrix = (np.array(x, dtype=np.float64) for x in around)
+    gradient += np.asarray(units.slope)
+    if units.bend is not None:
+        matrix += np.asarray(units.bend)
+    if data.rest is not None:
+        gradient += data.rest.value_and_grad(np.asarray(z, dtype=np.float64))[1]
+        matrix += data.rest.bend
+    for name, (own_gradient, own_hessian) in units.own.items():
+        chain = _chain(program, z, data, name)
+        sizes = {p: np.size(x) for p, x in own_gradient.items()}
+        for p in own_gradient:
+            _add_slope(gradient, np.asarray(own_gradient[p]).ravel(), chain[p])
+            for q in own_gradient:
+                block = np.asarray(own_hessian[p][q]).reshape(sizes[p], sizes[q])
+                _add_block(matrix, block, chain[p], chain[q])
+    matrix += matrix.T
+    matrix *= 0.5
+    return gradient, matrix
+
+
+# ---------------------------------------------------------------------- very many globals
+
+
+def can_be_layered(program: Program, z: jax.Array, data: Data) -> bool:
+    """Whether the likelihood of very many globals knows its curvature as a block per channel and a few columns."""
+    if z.size <= MOST_DENSE or set(data.rules) != {"y"}:
+        return False
+    parameters = _parameters(program, data, "y")
+    shapes = jax.eval_shape(parameters, z)
+    if _moved(parameters, z) != ["endmembers", "noise_scale"] or shapes["noise_scale"].ndim:
+        return False
+    known: list[bool] = []
+    jax.eval_shape(lambda v: known.append(hasattr(_site(program, data, v), "layers_on")), z)
+    if not known[0] or z.size != shapes["endmembers"].size + 1:
+        return False
+    singles = [isinstance(by_z, _Single) for by_z in _chain(program, z, data, "y").values() if np.size(by_z)]
+    by_ones, probe, by_probe = _prior_products(program, z, data._replace(rules={}, rest=None))
+    return all(singles) and bool(np.allclose(by_probe, by_ones * probe, rtol=1e-3, atol=1e-6 * np.abs(by_ones).max()))
+
+
+@partial(jax.jit, static_argnames="program")
+def _prior_products(program: Program, z: jax.Array, data: Data):
+    """The Hessian of the prior times ones and times another vector, and that vector: is it diagonal?"""
+    prior = lambda v: program.evaluate(data.numbers, v, data.y, data.covariates).log_prior  # noqa: E731
+    probe = 1.0 + jax.random.uniform(jax.random.key(0), z.shape, z.dtype)
+    by_ones, by_probe = (jax.jvp(jax.grad(prior), (z,), (v,))[1] for v in (jnp.ones_like(z), probe))
+    return by_ones, probe, by_probe
+
+
+def _site(program: Program, data: Data, z: jax.Array) -> Any:
+    return program.evaluate(data.numbers, z, data.y, data.covariates).observed["y"][0]
+
+
+@partial(jax.jit, static_argnames="program")
+def layers_of_units(program: Program, z: jax.Array, data: Data) -> Any:
+    """Sums over the units."""
+    found = _site(program, data, z).layers_on(data.rules["y"])
+    return jax.tree_util.tree_map(lambda x: data.weight * x, found)
+
+
+def _layered(program: Program, z: jax.Array, data: Data, sums: Any) -> tuple[np.ndarray, Layers]:
+    likelihood: list[Any] = []
+    jax.eval_shape(lambda v: likelihood.append(type(_site(program, data, v))), z)
+    values = jax.device_get(_parameter_values(program, z, data))
+    own = likelihood[0].layers(values, sums)
+    chain = _chain(program, z, data, "y")
+    slopes = {"y": {name: jnp.asarray(x, z.dtype) for name, x in own.slope.items()}}
+    around = _diagonal_around_units(program, z, data._replace(rest=None), slopes)
+    gradient, diagonal = (np.array(x, dtype=np.float64) for x in around)
+    for name, slope in own.slope.items():
+        _add_slope(gradient, slope.ravel(), chain[name])
+    spectra, noise = chain["endmembers"], chain["noise_scale"]
+    n_parts, n_channels = own.slope["endmembers"].shape
+    group, steep = (x.reshape(n_parts, n_channels).T for x in (spectra.entry, spectra.slope))
+    block = own.block * steep[:, :, None] * steep[:, None, :]
+    block = block + np.eye(n_parts) * diagonal[group][:, :, None]
+    columns = np.zeros((z.size, len(own.core)))
+    columns[spectra.entry, :-1] = spectra.slope[:, None] * own.columns.reshape(n_parts * n_channels, -1)
+    columns[noise.entry, -1] = noise.slope
+    number = own.number * noise.slope**2 + diagonal[noise.entry]
+    found = Layers(group, noise.entry, block, number, columns, own.core)
+    if data.rest is not None:
+        gradient += data.rest.value_and_grad(np.asarray(z, dtype=np.float64))[1]
+        found = found + data.rest.bend
+    return gradient, found
+
+
+@partial(jax.jit, static_argnames="program")
+def _parameter_values(program: Program, z: jax.Array, data: Data) -> dict[str, jax.Array]:
+    return _parameters(program, data, "y")(z)
+
+
+@partial(jax.jit, static_argnames="program")
+def _diagonal_around_units(program: Program, z: jax.Array, data: Data, slopes: dict[str, dict[str, jax.Array]]):
+    """As :func:`_around_units` for globals of which each has a prior and a coordinate of its own."""
+    prior, bent = _surroundings(program, data, slopes)
+    return jax.grad(prior)(z) + data.tilt, jax.jvp(jax.grad(bent), (z,), (jnp.ones_like(z),))[1]
+
+
+# ---------------------------------------------------------------------- the chain rule
+
+
+@partial(jax.jit, static_argnames="program")
+def _around_units(program: Program, z: jax.Array, data: Data, slopes: dict[str, dict[str, jax.Array]]):
+    """Gradient of prior and tilt; Hessian of the prior, and the bend of the likelihood's parameters."""
+    prior, bent = _surroundings(program, data, slopes)
+    return jax.grad(prior)(z) + data.tilt, _dense_hessian(bent, z)
+
+
+def _surroundings(program: Program, data: Data, slopes: dict[str, dict[str, jax.Array]]):
+    def prior(v):
+        return program.evaluate(data.numbers, v, data.y, data.covariates).log_prior
+
+    def bent(v):
+        total = prior(v)
+        for name, weights in slopes.items():
+            found = _parameters(program, data, name)(v)
+            total = total + sum((weights[p] * found[p]).sum() for p in weights)
+        return total
+
+    return prior, bent
+
+
+def _parameters(program: Program, data: Data, name: str):
+    """The parameters of the likelihood at a site, as a function of ``z``."""
+
+    def parameters(v):
+        fn = program.evaluate(data.numbers, v, data.y, data.covariates).observed[name][0]
+        return {p: getattr(fn, p) for p in fn.arg_constraints if getattr(fn, p) is not None}
+
+    return parameters
+
+
+class _Single(NamedTuple):
+    """Derivative of a parameter of which every entry in ``row`` follows one entry of ``z``, and the others none."""
+
+    row: np.ndarray
+    entry: np.ndarray
+    slope: np.ndarray
+
+
+def _add_slope(gradient: np.ndarray, own: np.ndarray, by_z: _Single | np.ndarray) -> None:
+    if isinstance(by_z, _Single):
+        gradient[by_z.entry] += by_z.slope * own[by_z.row]
+    else:
+        gradient += own @ by_z
+
+
+def _add_block(matrix: np.ndarray, block: np.ndarray, left: _Single | np.ndarray, right: _Single | np.ndarray) -> None:
+    """Add ``left' block right`` to ``matrix``."""
+    if isinstance(left, np.ndarray) or isinstance(right, np.ndarray):
+        rows, columns = block.shape
+        matrix += _dense(left, rows, matrix).T @ (block @ _dense(right, columns, matrix))
+        return
+    for start in range(0, len(left.row), _ROWS):  # a slab at a time: the block may be as large as the matrix
+        row, entry, slope = (x[start : start + _ROWS] for x in left)
+        matrix[np.ix_(entry, right.entry)] += slope[:, None] * block[np.ix_(row, right.row)] * right.slope
+
+
+def _dense(by_z: _Single | np.ndarray, rows: int, matrix: np.ndarray) -> np.ndarray:
+    if isinstance(by_z, np.ndarray):
+        return by_z
+    found = np.zeros((rows, len(matrix)))
+    found[by_z.row, by_z.entry] = by_z.slope
+    return found
+
+
+def _chain(program: Program, z: jax.Array, data: Data, name: str) -> dict[str, Any]:
+    """Derivatives of a likelihood's parameters by ``z``, each ``_Single`` or a matrix.
+
+    Three products with the derivative tell whether every entry of a parameter follows one entry of ``z``, and which:
+    the ratio of those with the entries' numbers and with ones is a number of an entry, and a random vector confirms.
+    """
+    size = z.size
+    numbers, probe = np.arange(1.0, size + 1.0), np.random.default_rng(0).normal(size=size)
+    directions = (np.ones(size), numbers, probe)
+    ones, counted, probed = (_pushed(program, z, data, name, jnp.asarray(v, z.dtype)) for v in directions)
+    found: dict[str, Any] = {}
+    for p in ones:
+        slope, by_number, by_probe = (np.asarray(x[p], dtype=np.float64).ravel() for x in (ones, counted, probed))
+        row = np.flatnonzero((slope != 0) | (by_probe != 0))
+        slope, by_number, by_probe = slope[row], by_number[row], by_probe[row]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            entry = np.nan_to_num(np.rint(by_number / slope) - 1).clip(0, size - 1).astype(int)
+        tolerance = 1e2 * np.finfo(ones[p].dtype).eps * (1 + np.abs(probe[entry]))
+        followed = np.abs(by_probe - slope * probe[entry]) <= tolerance * np.abs(slope)
+        if followed.all() and len(np.unique(entry)) == len(entry):
+            found[p] = _Single(row, entry, slope)
+        else:
+            found[p] = np.asarray(_jacobian(program, z, data, name)[p]).reshape(-1, size)
+    return found
+
+
+@partial(jax.jit, static_argnames=("program", "name"))
+def _pushed(program: Program, z: jax.Array, data: Data, name: str, direction: jax.Array):
+    return jax.jvp(_parameters(program, data, name), (z,), (direction,))[1]
+
+
+@partial(jax.jit, static_argnames=("program", "name"))
+def _jacobian(program: Program, z: jax.Array, data: Data, name: str):
+    return jax.jacfwd(_parameters(program, data, name))(z)
+
+
+def _moved(parameters, z: jax.Array) -> list[str]:
+    """Names of the parameters that depend on ``z``; the others are known."""
+    traced = jax.make_jaxpr(parameters)(z).jaxpr
+    reached = set(traced.invars)
+    for equation in traced.eqns:
+        if any(isinstance(v, Var) and v in reached for v in equation.invars):
+            reached.update(equation.outvars)
+    names = sorted(jax.eval_shape(parameters, z))
+    return [n for n, v in zip(names, traced.outvars, strict=True) if isinstance(v, Var) and v in reached]
+
+
+def _dense_hessian(fn, z: jax.Array) -> jax.Array:
+    """Hessian by forward over reverse, a block of columns at a time."""
+    column = lambda direction: jax.jvp(jax.grad(fn), (z,), (direction,))[1]  # noqa: E731
+    return jax.lax.map(column, jnp.eye(z.size, dtype=z.dtype), batch_size=min(_COLUMNS, z.size))

@@ -1,0 +1,199 @@
+"""Precisions of many globals as a small block per channel and a few columns, and their roots.
+
+    Lambda = D + U M U'        D: a block for every group of globals, and a number for each of the others
+                               U: (size, r) with r of some tens, M: (r, r)
+
+A linear mixture has a block of K x K for every channel, from abundances that are known, and K^2 columns for what
+remains unknown of them. Everything costs ``size * (K + r)``, where a matrix costs its square, or cube. Products are
+written with ``@``, so that a root stands wherever a triangular factor does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_SOFTEST = 1e-6  # eigenvalue beside the blocks at which a direction is taken for flat
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """A symmetric matrix ``D + U M U'``.
+
+    Attributes
+    ----------
+    group : (groups, K) of int
+        Positions of the blocks.
+    rest : (n,) of int
+        Positions outside of the blocks.
+    block : (groups, K, K)
+    number : (n,)
+        Entries outside of the blocks.
+    columns : (size, r)
+    core : (r, r)
+    """
+
+    group: Any
+    rest: Any
+    block: Any
+    number: Any
+    columns: Any
+    core: Any
+
+    __array_ufunc__ = None  # NumPy leaves products and sums to this class
+
+    def __matmul__(self, x: Any) -> Any:
+        own = _by_groups(self, x, self.block, self.number, "gij,...gj->...gi")
+        return own + self.columns @ (self.core @ (self.columns.T @ x))
+
+    def __neg__(self) -> Layers:
+        return replace(self, block=-self.block, number=-self.number, core=-self.core)
+
+    def __add__(self, other: Layers) -> Layers:
+        zero = np.zeros((len(self.core), len(other.core)))
+        return replace(
+            self,
+            block=self.block + other.block,
+            number=self.number + other.number,
+            columns=np.concatenate([self.columns, other.columns], axis=1),
+            core=np.block([[self.core, zero], [zero.T, other.core]]),
+        )
+
+    def __sub__(self, other: Layers) -> Layers:
+        return self + (-other)
+
+    def inverse_root(self) -> tuple[LayeredRoot, bool]:
+        """A root of the inverse, and whether the matrix was positive definite as it came.
+
+        Where it was not, eigenvalues beside ``D`` are taken without their signs.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            When ``D`` is not positive definite.
+        """
+        lower = np.linalg.cholesky(self.block)
+        inverse = np.linalg.inv(lower)
+        scale = self.number**-0.5
+        white = self.columns.copy()
+        white[self.group] = np.einsum("gij,gjr->gir", inverse, white[self.group])
+        white[self.rest] *= scale[:, None]
+        axes, triangle = np.linalg.qr(white)
+        values, turn = np.linalg.eigh(triangle @ self.core @ triangle.T)
+        definite = bool((1.0 + values > 0).all())
+        steep = np.maximum(np.abs(1.0 + values), _SOFTEST)
+        shrink = steep**-0.5 - 1.0
+        stretch = np.ones(len(white))
+        root = LayeredRoot(self.group, self.rest, inverse, lower, scale, axes @ turn, shrink, stretch)
+        return root, definite
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class LayeredRoot:
+    """A root ``F`` of the covariance ``F F'``: ``F = stretch L'^-1 (1 + axes shrink axes')``, with ``D = L L'``."""
+
+    group: Any
+    rest: Any
+    inverse: Any  # (groups, K, K), of L
+    lower: Any  # (groups, K, K), L
+    scale: Any
+    axes: Any  # (size, r), orthonormal
+    shrink: Any  # (r,)
+    stretch: Any  # (size,)
+
+    __array_ufunc__ = None  # NumPy leaves products to this class
+
+    def __matmul__(self, white: Any) -> Any:
+        return self.place(white)
+
+    def __rmatmul__(self, slope: Any) -> Any:
+        return self.pull(slope)
+
+    @property
+    def T(self) -> _Transposed:
+        """``F'``."""
+        return _Transposed(self)
+
+    def place(self, white: Any) -> Any:
+        """``F white`` for white (..., size)."""
+        inner = white + ((white @ self.axes) * self.shrink) @ self.axes.T
+        return self.stretch * _by_groups(self, inner, self.inverse, self.scale, "gji,...gj->...gi")
+
+    def pull(self, slope: Any) -> Any:
+        """``F' slope`` for slopes (..., size)."""
+        inner = _by_groups(self, self.stretch * slope, self.inverse, self.scale, "gij,...gj->...gi")
+        return inner + ((inner @ self.axes) * self.shrink) @ self.axes.T
+
+    def push(self, white: Any) -> Any:
+        """``F'^-1 white``, a slope, for white (..., size)."""
+        inner = white + ((white @ self.axes) * (1.0 / (1.0 + self.shrink) - 1.0)) @ self.axes.T
+        return _by_groups(self, inner, self.lower, 1.0 / self.scale, "gij,...gj->...gi") / self.stretch
+
+    @property
+    def log_det(self) -> Any:
+        """Log of the determinant."""
+        diagonal = jnp.diagonal(self.inverse, axis1=1, axis2=2)
+        found = jnp.log(jnp.abs(diagonal)).sum() + jnp.log(jnp.abs(self.stretch)).sum()
+        return found + jnp.log(jnp.abs(self.scale)).sum() + jnp.log1p(self.shrink).sum()
+
+    @property
+    def sds(self) -> np.ndarray:
+        """(size,), standard deviations."""
+        moved = _by_groups(self, np.asarray(self.axes).T, self.inverse, self.scale, "gji,...gj->...gi").T
+        variance = (moved**2 * ((1.0 + self.shrink) ** 2 - 1.0)).sum(1)
+        own = np.zeros(len(variance))
+        own[self.group] = (np.asarray(self.inverse) ** 2).sum(1)
+        own[self.rest] = np.asarray(self.scale) ** 2
+        return np.asarray(self.stretch) * np.sqrt(own + variance)
+
+
+def _by_groups(layers: Layers | LayeredRoot, x: Any, block: Any, number: Any, subscripts: str) -> Any:
+    """Blocks times groups of ``x`` (..., size), and numbers times what is outside of them."""
+    xp: Any = np if isinstance(x, np.ndarray) else jnp
+    inside = xp.einsum(subscripts, block, x[..., layers.group])
+    joined = xp.concatenate([inside.reshape(*x.shape[:-1], -1), number * x[..., layers.rest]], axis=-1)
+    order = xp.argsort(xp.concatenate([layers.group.ravel(), layers.rest]))
+    return joined[..., order]
+
+
+@dataclass(frozen=True, eq=False)
+class _Transposed:
+    root: LayeredRoot
+
+    __array_ufunc__ = None
+
+    def __matmul__(self, slope: Any) -> Any:
+        return self.root.pull(slope)
+
+    def __rmatmul__(self, white: Any) -> Any:
+        return self.root.place(white)
+
+
+def log_det(root: Any) -> Any:
+    """Log of the determinant of a root, triangular or layered."""
+    return root.log_det if isinstance(root, LayeredRoot) else jnp.log(jnp.abs(jnp.diag(root))).sum()
+
+
+def sds(root: Any) -> np.ndarray:
+    """Standard deviations (size,) of the covariance ``F F'``."""
+    return root.sds if isinstance(root, LayeredRoot) else np.sqrt((np.asarray(root) ** 2).sum(1))
+
+
+def push(root: Any, white: Any) -> Any:
+    """``F'^-1 white`` for white (..., size)."""
+    if isinstance(root, LayeredRoot):
+        return root.push(white)
+    return jax.scipy.linalg.solve_triangular(root, white.T, lower=False, trans=1).T
+
+
+def stretched(root: Any, stretch: Any) -> Any:
+    """``diag(stretch) F``."""
+    if isinstance(root, LayeredRoot):
+        return replace(root, stretch=root.stretch * stretch)
+    return stretch[:, None] * root

@@ -1,0 +1,89 @@
+"""The mode of all units of a large image, on samples of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesunmix.inference.curvature import curvature
+from bayesunmix.inference.mode import (
+    DECREMENT,
+    MC_SHIFT_LIMIT,
+    MOST_POINTS,
+    Mode,
+    ascend,
+    averaged,
+    inverse_root,
+    measured_softness,
+    stepped,
+)
+from bayesunmix.inference.program import Program
+from bayesunmix.inference.target import Data, with_rules
+from bayesunmix.inference.whole import AtPoint, Whole
+
+_CORRECTIONS = 6  # of a sample to all units
+_AGREED = 0.03  # decrement a parameter, in posterior sds, at which sample and all units have one mode
+
+
+def mode_of_all(
+    program: Program,
+    whole: Whole,
+    start: np.ndarray,
+    key: jax.Array,
+    relabel: Callable[[np.ndarray, Iterable[Data]], np.ndarray] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> tuple[Mode, jax.Array, Data]:
+    """The mode with all units, on samples of them.
+
+    From its own mode on, a sample is corrected to value, slope and curvature of all units, climbed, and corrected again
+    until all units agree. Returns the mode, whose data are the sample corrected there; which units these are; and
+    another sample corrected alike, to judge by.
+    """
+    key_sample, key_other, key_points = jax.random.split(key, 3)
+    data, index = whole.sample(key_sample)
+    # So far, at least, is the mode of the sample from that of all units.
+    enough = DECREMENT * len(start) * float(data.weight)
+    z, more = ascend(program, np.asarray(start), data, index, key_points, 1, tell, enough), 1
+    if relabel is not None:
+        z = relabel(z, whole.chunks(z, key_points, 1))
+    while True:
+        mode, found = _corrected(program, whole, data, index, z, key_points, more, tell)
+        settled = mode.found and np.abs(mode.mc_shift).max(initial=0.0) <= MC_SHIFT_LIMIT
+        if settled or not mode.data.rules or more == MOST_POINTS:
+            break
+        z, more = mode.z, MOST_POINTS
+    other, its_index = whole.sample(key_other)
+    ruled = with_rules(program, jnp.asarray(found.z), other, key_points, its_index, more)
+    lacking = found.bend - curvature(program, found.z, ruled)[1]
+    return mode, index, found.corrected(program, ruled, lacking)
+
+
+def _corrected(program, whole: Whole, data: Data, index, z: np.ndarray, key, more: int, tell) -> tuple[Mode, AtPoint]:
+    ruled = lambda z: with_rules(program, jnp.asarray(z), data._replace(rest=None), key, index, more)  # noqa: E731
+    tell("all units, curvature")
+    matrix = whole.curvature(z, key, more)
+    # What a sample lacks of the curvature hardly depends on the place: one pass of all units tells it.
+    lacking = matrix - curvature(program, z, ruled(z))[1]
+    factor, _ = inverse_root(-matrix)
+    before, agreed = np.inf, max(DECREMENT, _AGREED**2 * len(z))
+    for taken in range(_CORRECTIONS):
+        tell(f"all units, pass {taken + 1}")
+        value, slope = whole.slope(z, key, more)
+        data = AtPoint(z, value, slope).corrected(program, ruled(z), lacking)
+        decrement = float(((factor.T @ slope) ** 2).sum())
+        tell(f"all units: {decrement:.2g} to go")
+        if decrement < agreed or decrement > 0.5 * before:
+            break
+        before = decrement
+        z = ascend(program, z, data, index, key, more, tell, 0.3 * agreed)
+    matrix = measured_softness(program, z, data, curvature(program, z, data)[1])
+    factor, _ = inverse_root(-matrix)
+    shift = np.zeros(0)
+    if data.rules:
+        fresh = lambda batch: whole.slope(z, jax.random.fold_in(key, batch + 1), more)[1]  # noqa: E731
+        slope, shift = averaged(fresh, factor, tell, least=2)
+        data = AtPoint(z, value, slope).corrected(program, ruled(z), lacking)
+    return stepped(z, factor, data, slope, shift, more), AtPoint(z, value, slope, matrix)

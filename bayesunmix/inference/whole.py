@@ -1,0 +1,131 @@
+"""All units of a large image, a chunk at a time, and samples of them that stand for all.
+
+The log likelihood of a sample, each unit weighted by how many it stands for, differs from that of all units by a smooth
+function, which a second-order expansion at the mode takes up (:class:`~bayesunmix.inference.target.Rest`): value, slope
+and curvature there are those of all units, and only higher derivatives come from the sample. So nothing that is done
+many times visits all units, and a file is read a handful of times.
+
+References
+----------
+Quiroz, Kohn, Villani and Tran, "Speeding up MCMC by efficient data subsampling", J. Am. Stat. Assoc. 114, 831 (2019):
+control variates of second order at the mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesunmix.inference.curvature import assembled, units_curvature
+from bayesunmix.inference.program import Program
+from bayesunmix.inference.target import Data, Rest, as_device_data, value_and_grad, with_rules
+from bayesunmix.inference.units import of_units
+
+
+class AtPoint(NamedTuple):
+    """The log density of all units at a point."""
+
+    z: np.ndarray
+    value: float
+    slope: np.ndarray  # (size,)
+    bend: Any = None  # (size, size)
+
+    def corrected(self, program: Program, ruled: Data, lacking: Any) -> Data:
+        """A sample whose rules were made at the point, with what it lacks there; ``lacking`` of the curvature."""
+        value, slope = jax.device_get(value_and_grad(program, self.z, ruled))
+        return ruled._replace(rest=Rest(self.z, self.value - value, self.slope - slope, lacking))
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """All units, from which chunks and samples of one size are taken.
+
+    Attributes
+    ----------
+    values
+        ``(unit, channel)``: an array, or anything of its shape that gives arrays for slices and for sorted indices.
+    batch : int
+        Most units to a chunk.
+    """
+
+    program: Program
+    numbers: tuple[Any, ...]
+    values: Any
+    covariates: dict[str, Any]
+    batch: int
+
+    @property
+    def n_units(self) -> int:
+        """Number of units."""
+        return len(self.values)
+
+    @cached_property
+    def size(self) -> int:
+        """Units to a chunk: the batch, or what is not much less and divides their number."""
+        found = [size for size in range(self.batch, self.batch // 2, -1) if self.n_units % size == 0]
+        return found[0] if found else self.batch
+
+    def sample(self, key: jax.Array) -> tuple[Data, jax.Array]:
+        """Units chosen at random, each standing for as many as there are more; and which they are."""
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+        chosen = np.sort(rng.choice(self.n_units, self.size, replace=False))
+        return self._data(chosen, self.values[chosen], self.n_units / self.size), jnp.asarray(chosen)
+
+    def slope(self, z: np.ndarray, key: jax.Array, more: int) -> tuple[float, np.ndarray]:
+        """Log density and gradient with all units, integration points made at ``z``."""
+        at = jnp.asarray(z)
+        value, gradient, count = 0.0, np.zeros(len(z)), 0
+        for chunk in self.chunks(at, key, more):
+            own_value, own_gradient = jax.device_get(value_and_grad(self.program, at, chunk))
+            value, gradient, count = value + float(own_value), gradient + own_gradient, count + 1
+        prior, prior_gradient = jax.device_get(_prior(self.program, at, chunk))
+        return value - (count - 1) * float(prior), gradient - (count - 1) * prior_gradient
+
+    def curvature(self, z: np.ndarray, key: jax.Array, more: int) -> Any:
+        """Hessian of the log density with all units.
+
+        Those that do not fill a chunk count as if they were like the others.
+        """
+        at, total, seen = jnp.asarray(z), None, 0
+        for chunk in self.chunks(at, key, more):
+            if len(chunk.y) < self.size:
+                continue
+            own = jax.tree_util.tree_map(np.array, units_curvature(self.program, at, chunk))
+            total = own if total is None else jax.tree_util.tree_map(_add, total, own)
+            seen += self.size
+            like = chunk
+        total = jax.tree_util.tree_map(lambda x: x * (self.n_units / seen), total)
+        return assembled(self.program, at, like, total)[1]
+
+    def chunks(self, z: Any, key: jax.Array, more: int) -> Iterator[Data]:
+        """Chunks with integration rules; the next one is read while one is worked on."""
+        parts = [slice(start, min(start + self.size, self.n_units)) for start in range(0, self.n_units, self.size)]
+        with ThreadPoolExecutor(1) as reader:
+            read = [reader.submit(self.values.__getitem__, parts[0])]
+            for part, following in zip(parts, [*parts[1:], None], strict=True):
+                values = read.pop().result()
+                if following is not None:
+                    read.append(reader.submit(self.values.__getitem__, following))
+                chunk = self._data(part, values, 1.0)
+                yield with_rules(self.program, jnp.asarray(z), chunk, key, jnp.arange(part.start, part.stop), more)
+
+    def _data(self, part: Any, values: np.ndarray, weight: float) -> Data:
+        covariates = {name: of_units(v, part, self.n_units) for name, v in self.covariates.items()}
+        return as_device_data(self.program, self.numbers, values, covariates, weight)
+
+
+def _add(total: np.ndarray, more: np.ndarray) -> np.ndarray:
+    return np.add(total, more, out=total)
+
+
+@partial(jax.jit, static_argnames="program")
+def _prior(program: Program, z: jax.Array, data: Data):
+    """Log prior and its gradient."""
+    return jax.value_and_grad(lambda v: program.evaluate(data.numbers, v, data.y, data.covariates).log_prior)(z)

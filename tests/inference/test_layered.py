@@ -1,0 +1,109 @@
+"""Layered precisions and roots are the matrices that they stand for."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bayesunmix.inference import layered
+from bayesunmix.inference.curvature import curvature
+from bayesunmix.inference.guide import RATIO_LIMITS
+from bayesunmix.inference.layered import LayeredRoot, Layers
+from bayesunmix.inference.mode import find_mode
+from bayesunmix.inference.program import compile_model, unconstrain
+from bayesunmix.inference.target import as_device_data
+from bayesunmix.models import LinearUnmixing
+
+SIZE, RANK = 14, 3
+
+
+def precision(seed: int = 0, core: float = 0.5) -> Layers:
+    """Four groups of three, their entries apart, and two others."""
+    rng = np.random.default_rng(seed)
+    places = np.random.default_rng(1).permutation(SIZE)
+    root = rng.normal(size=(4, 3, 3))
+    block = root @ root.swapaxes(1, 2) + np.eye(3)
+    inner = rng.normal(size=(RANK, RANK))
+    return Layers(
+        places[:12].reshape(4, 3),
+        places[12:],
+        block,
+        rng.uniform(1, 2, 2),
+        rng.normal(size=(SIZE, RANK)),
+        core * inner @ inner.T,
+    )
+
+
+def dense(layers: Layers) -> np.ndarray:
+    return np.stack([layers @ column for column in np.eye(SIZE)], axis=1)
+
+
+def test_products_are_those_of_the_matrix() -> None:
+    layers = precision()
+    matrix = layers.columns @ layers.core @ layers.columns.T
+    for group, block in zip(layers.group, layers.block, strict=True):
+        matrix[np.ix_(group, group)] += block
+    matrix[layers.rest, layers.rest] += layers.number
+    np.testing.assert_allclose(dense(layers), matrix, atol=1e-12)
+    other = precision(2)
+    np.testing.assert_allclose(dense(layers - other), matrix - dense(other), atol=1e-12)
+    np.testing.assert_allclose(dense(layers + other), matrix + dense(other), atol=1e-12)
+    np.testing.assert_allclose(dense(-layers), -matrix, atol=1e-12)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["numpy", "jax"])
+def test_the_root_is_one_of_the_inverse(compiled: bool) -> None:
+    layers = precision()
+    root, definite = layers.inverse_root()
+    assert definite
+    root = layered.stretched(root, np.linspace(0.5, 2.0, SIZE))
+    stretch = np.diag(np.linspace(0.5, 2.0, SIZE))
+    covariance = stretch @ np.linalg.inv(dense(layers)) @ stretch
+    eye = jnp.eye(SIZE) if compiled else np.eye(SIZE)
+    run = jax.jit if compiled else lambda fn: fn
+    factor = np.asarray(run(lambda root, x: x @ root.T)(root, eye)).T  # a column for every unit vector
+    np.testing.assert_allclose(factor @ factor.T, covariance, atol=1e-10)
+    np.testing.assert_allclose(run(lambda root, x: x @ root)(root, eye), factor, atol=1e-10)
+    x = np.random.default_rng(3).normal(size=SIZE)
+    np.testing.assert_allclose(root @ x, factor @ x, atol=1e-10)
+    np.testing.assert_allclose(root.T @ x, factor.T @ x, atol=1e-10)
+    np.testing.assert_allclose(run(layered.push)(root, eye), np.linalg.inv(factor), atol=1e-10)
+    np.testing.assert_allclose(run(layered.log_det)(root), np.linalg.slogdet(factor)[1], rtol=1e-10)
+    np.testing.assert_allclose(layered.sds(root), np.sqrt(np.diag(covariance)), rtol=1e-10)
+
+
+def test_a_precision_that_is_not_positive_loses_its_signs() -> None:
+    root, definite = precision(core=-5.0).inverse_root()
+    assert not definite
+    assert isinstance(root, LayeredRoot)
+    assert np.isfinite(layered.sds(root)).all()
+
+
+@pytest.mark.parametrize("sizes", [(3, 24), (2, 40)], ids=str)
+def test_layers_of_a_mixture_are_its_curvature(sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the matrix of Louis's identity at the mode, which takes the observed residuals where layers expect them.
+
+    What these add falls off with the root of channels over pixels; a guide tolerates 20 % in any direction's width.
+    """
+    n_parts, n_channels = sizes
+    rng = np.random.default_rng(0)
+    x = np.linspace(0, 1, n_channels)
+    spectra = np.stack([0.2 + np.exp(-0.5 * ((x - c) / 0.2) ** 2) for c in np.linspace(0.2, 0.8, n_parts)])
+    y = rng.dirichlet(np.ones(n_parts), 2000) @ spectra + 0.1 * rng.normal(size=(2000, n_channels))
+    model = LinearUnmixing(n_parts).bind(y)
+    program, numbers = compile_model(model, jnp.asarray(y[:2]))
+    data = as_device_data(program, numbers, y, {})
+    start = np.asarray(unconstrain(program, numbers, model.initial(y), data.y[:2], {}))
+    mode = find_mode(program, data, start, jnp.arange(2000), jax.random.key(0))
+    gradient, matrix = curvature(program, mode.z, mode.data)
+    monkeypatch.setattr("bayesunmix.inference.curvature.MOST_DENSE", 0)
+    slope, layers = curvature(program, mode.z, mode.data)
+    assert isinstance(layers, Layers)
+    np.testing.assert_allclose(slope, gradient, atol=1e-6 * np.abs(np.diag(matrix)).max() ** 0.5)
+    root, definite = (-layers).inverse_root()
+    assert definite
+    white = np.eye(len(slope)) @ root.T  # rows: F e_i
+    ratios = np.linalg.eigvalsh(white @ -matrix @ white.T) ** -0.5
+    assert RATIO_LIMITS[0] < ratios.min() <= ratios.max() < RATIO_LIMITS[1]

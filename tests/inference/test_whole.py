@@ -1,0 +1,125 @@
+"""Samples of units that stand for all: corrected to them exactly, and good enough for a posterior."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bayesunmix as bu
+from bayesunmix.inference.curvature import curvature
+from bayesunmix.inference.program import Program, compile_model, unconstrain
+from bayesunmix.inference.target import Data, as_device_data, log_density, value_and_grad, with_rules
+from bayesunmix.inference.whole import AtPoint, Whole
+from bayesunmix.models import LinearUnmixing
+
+SPECTRA = np.array([[1.0, 0.6, 0.3, 0.2], [0.2, 0.3, 0.8, 1.0], [0.1, 0.9, 0.2, 0.7]])
+
+
+def pixels(count: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.dirichlet([1.3, 1.0, 0.7], count) @ SPECTRA + 0.05 * rng.normal(size=(count, 4))
+
+
+class Setting(NamedTuple):
+    program: Program
+    whole: Whole
+    data: Data  # all units in memory
+    z: np.ndarray
+
+
+@pytest.fixture(params=[120, 123], ids=["whole chunks", "a remainder"])
+def setting(request: Any) -> Setting:
+    y = pixels(request.param)
+    model = LinearUnmixing(3, noise="diagonal").bind(y)
+    program, numbers = compile_model(model, jnp.asarray(y))
+    data = as_device_data(program, numbers, y, {})
+    z = np.asarray(unconstrain(program, numbers, model.initial(y), data.y, {}))
+    return Setting(program, Whole(program, numbers, y, {}, 40), data, z)
+
+
+def test_the_slope_of_chunks_is_that_of_all(setting: Setting) -> None:
+    key = jax.random.key(1)
+    ruled = with_rules(setting.program, jnp.asarray(setting.z), setting.data, key, jnp.arange(len(setting.data.y)))
+    value, gradient = value_and_grad(setting.program, jnp.asarray(setting.z), ruled)
+    found = setting.whole.slope(setting.z, key, 1)
+    # Sums of float32 integrals in another order.
+    np.testing.assert_allclose(found[0], value, rtol=1e-6)
+    np.testing.assert_allclose(found[1], gradient, atol=1e-5 * np.abs(gradient).max())
+
+
+def test_the_curvature_of_chunks_is_that_of_all(setting: Setting) -> None:
+    key, n_units = jax.random.key(1), len(setting.data.y)
+    seen = n_units - n_units % 40  # the others count as if they were alike
+    part = setting.data._replace(y=setting.data.y[:seen], weight=jnp.asarray(n_units / seen))
+    ruled = with_rules(setting.program, jnp.asarray(setting.z), part, key, jnp.arange(seen))
+    expected = curvature(setting.program, jnp.asarray(setting.z), ruled)[1]
+    found = setting.whole.curvature(setting.z, key, 1)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_corrected_sample_has_value_slope_and_curvature_of_all(setting: Setting) -> None:
+    key, at = jax.random.key(1), jnp.asarray(setting.z)
+    value, slope = setting.whole.slope(setting.z, key, 1)
+    bend = setting.whole.curvature(setting.z, key, 1)
+    sample, index = setting.whole.sample(jax.random.key(2))
+    ruled = with_rules(setting.program, at, sample, key, index)
+    lacking = bend - curvature(setting.program, at, ruled)[1]
+    corrected = AtPoint(setting.z, value, slope).corrected(setting.program, ruled, lacking)
+    found = value_and_grad(setting.program, at, corrected)
+    np.testing.assert_allclose(found[0], value, rtol=1e-9)
+    np.testing.assert_allclose(found[1], slope, atol=1e-7 * np.abs(slope).max())
+    np.testing.assert_allclose(curvature(setting.program, at, corrected)[1], bend, atol=1e-7 * np.abs(bend).max())
+    # Corrections stand in the density that samplers compile, and beside the one that the guide calls.
+    moved = at + 0.1 * jax.random.normal(jax.random.key(3), at.shape)
+    expected = jax.value_and_grad(lambda z: log_density(setting.program, z, corrected))(moved)
+    for ours, theirs in zip(value_and_grad(setting.program, moved, corrected), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_a_sample_has_every_unit_once_and_the_points_of_all(setting: Setting) -> None:
+    sample, index = setting.whole.sample(jax.random.key(3))
+    assert len(np.unique(index)) == len(index) == setting.whole.size
+    np.testing.assert_array_equal(sample.y, setting.data.y[np.asarray(index)])
+    np.testing.assert_allclose(sample.weight, len(setting.data.y) / len(index))
+    key, at = jax.random.key(1), jnp.asarray(setting.z)
+    some = with_rules(setting.program, at, sample, key, index).rules["y"].frame.shift
+    every = with_rules(setting.program, at, setting.data, key, jnp.arange(len(setting.data.y))).rules["y"].frame.shift
+    np.testing.assert_array_equal(some, every[:, np.asarray(index)])
+
+
+@pytest.mark.parametrize(("count", "batch", "size"), [(4096, 1000, 512), (1200, 1000, 600), (997, 100, 100)])
+def test_chunks_divide_the_units_where_they_can(count: int, batch: int, size: int) -> None:
+    assert Whole(None, (), np.zeros((count, 4)), {}, batch).size in (size, batch)
+    assert count % Whole(None, (), np.zeros((count, 4)), {}, batch).size == 0 or size == batch
+
+
+def test_the_posterior_of_samples_is_that_of_all_units() -> None:
+    """Means within .25 posterior sds, as the guide is held to; widths within its limits too.
+
+    4096 pixels, 16 times the sample.
+    """
+    image = pixels(4096).reshape(64, 64, 4)
+    fits = [bu.fit(LinearUnmixing(3), image, bu.SVI(batch=batch, draws=2000), progress=False) for batch in (4096, 256)]
+    assert all(fit.converged for fit in fits)
+    every, some = (fit.posterior["endmembers"].values.reshape(2000, -1) for fit in fits)
+    shift = (some.mean(0) - every.mean(0)) / every.std(0)
+    assert np.abs(shift).max() < 0.25
+    ratio = some.std(0) / every.std(0)
+    assert 0.8 < ratio.min() <= ratio.max() < 1.25
+    elbo = [fit.diagnostics["elbo"].values[-10:].mean() for fit in fits]
+    assert abs(elbo[1] - elbo[0]) < 2.0
+
+
+def test_log_density_without_corrections_is_that_of_the_sample(setting: Setting) -> None:
+    """A sample of all units, with weight one, is the data."""
+    everything = setting.whole.values
+    whole = Whole(setting.program, setting.whole.numbers, everything, {}, len(everything))
+    sample, index = whole.sample(jax.random.key(0))
+    at, key = jnp.asarray(setting.z), jax.random.key(1)
+    ours = log_density(setting.program, at, with_rules(setting.program, at, sample, key, index))
+    theirs = log_density(setting.program, at, with_rules(setting.program, at, setting.data, key, index))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
