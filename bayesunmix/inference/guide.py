@@ -224,7 +224,7 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
     key_draw, key_direction = jax.random.split(key)
     size = guide.location.size
     random = np.asarray(jax.random.normal(key_direction, (_RANDOM_DIRECTIONS, size)), dtype=np.float64)
-    random /= np.linalg.norm(random, axis=1, keepdims=True)
+    random = random / np.linalg.norm(random, axis=1, keepdims=True)
     widths = sds(guide.factor)
     along_all = lambda x: np.concatenate([(x @ guide.factor.T) / widths, x @ random.T], axis=-1)  # noqa: E731
     half = np.asarray(jax.random.normal(key_draw, (_CHECK_PAIRS[-1], size), guide.location.dtype))
