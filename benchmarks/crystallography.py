@@ -51,11 +51,14 @@ def calibration(args) -> tuple[str, list[str]]:
         rng = np.random.default_rng(0)
         root = 0.3 * rng.normal(size=(args.units, n_features, n_features + 2)) / np.sqrt(n_features + 2)
         errors = root @ root.transpose(0, 2, 1) * np.exp(rng.uniform(-0.7, 0.7, (args.units, 1, 1)))
+        path = args.out / f"crystallography_calibration_{kind}_{n_features}.npz"
+        if args.kept and not path.exists():
+            continue
         found = bu.calibrate(
             bu.models.GaussianMixture(k, covariance=kind),
             np.zeros((args.units, n_features)),
-            args.sets,
-            path=args.out / f"crystallography_calibration_{kind}_{n_features}.npz",
+            len(np.load(path)["converged"]) if args.kept else args.sets,
+            path=path,
             progress=False,
             **({"measurement_cov": errors} if known else {}),
         )
@@ -138,13 +141,15 @@ def _columns(rows: list[dict], names: dict[str, str]) -> list[str]:
 class Kept:
     """What was found of each lattice, image or data set, by its name, in a file that grows."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, only: bool = False):
+        self.path, self.only = path, only
         self.rows: dict[str, dict] = json.loads(path.read_text()) if path.exists() else {}
 
-    def get(self, make, *named) -> dict:
-        """The row of this name, made from it now where there is none yet."""
+    def get(self, make, *named) -> dict | None:
+        """The row of this name, made from it now where there is none yet; None where none is to be made."""
         name = " ".join(map(str, named))
+        if self.only:
+            return self.rows.get(name)
         if name not in self.rows:
             self.rows[name] = make(*named)
             self.path.write_text(json.dumps(self.rows) + "\n")
@@ -189,14 +194,17 @@ def one_lattice(domains: str, error: float, seed: int, side: int, covariance: st
 
 
 def coverage(args) -> tuple[str, list[str]]:
-    kept = Kept(args.out / f"crystallography_coverage_{args.covariance}.json")
+    kept = Kept(args.out / f"crystallography_coverage_{args.covariance}.json", args.kept)
     rows = []
     for domains in CLASSES:
         for error in ERRORS:
             runs = [
                 kept.get(one_lattice, domains, error, seed, args.side, args.covariance) for seed in range(args.lattices)
             ]
-            row = {"domains": domains, "error": error}
+            runs = [run for run in runs if run]
+            if len(runs) < 2:
+                continue
+            row = {"domains": domains, "error": error, "lattices": len(runs)}
             for name in (n for n, value in runs[0].items() if np.ndim(value) == 0):
                 values = np.array([run[name] for run in runs])
                 row[name] = float(np.median(values) if name == "seconds" else values.mean())
@@ -206,6 +214,7 @@ def coverage(args) -> tuple[str, list[str]]:
             rows.append(row)
     where = {"domains": "{domains}", "position error (px)": "{error:g}"}
     ours = {
+        "lattices": "{lattices}",
         "means": "{means:.3f} ± {means se:.3f}",
         "scatter": "{scatter:.3f} ± {scatter se:.3f}",
         "weights": "{weights:.3f} ± {weights se:.3f}",
@@ -221,7 +230,7 @@ def coverage(args) -> tuple[str, list[str]]:
         if what + key in rows[0] and (what, name) != ("log loss", "k-means")
     }
     title = (
-        f"Lattices simulated from positions, {args.lattices} of {args.side} x {args.side} cells a row, "
+        f"Lattices simulated from positions, {args.side} x {args.side} cells each, "
         f"`covariance={args.covariance!r}`. Off-centring 1.5 px, scatter of every atom {SCATTER} px."
     )
     lines = ["How often 90 % intervals hold the truth (weights: of the whole lattice), and standard errors:", ""]
@@ -254,13 +263,16 @@ def preferred(domains: str, error: float, seed: int, side: int, covariance: str)
 
 def count(args) -> tuple[str, list[str]]:
     """How often WAIC prefers the true number of classes among that one, one less, and one more."""
-    kept = Kept(args.out / f"crystallography_count_{args.covariance}.json")
+    kept = Kept(args.out / f"crystallography_count_{args.covariance}.json", args.kept)
     rows, right, total = [], 0, 0
     for domains, k in CLASSES.items():
         for error in ERRORS:
             runs = [
                 kept.get(preferred, domains, error, seed, args.side, args.covariance) for seed in range(args.lattices)
             ]
+            runs = [run for run in runs if run]
+            if len(runs) < 2:
+                continue
             times = {n: sum(run["preferred"] == str(k + n) for run in runs) for n in (-1, 0, 1)}
             none = sum(run["preferred"] is None for run in runs)
             off = sum(not all(run["converged"]) for run in runs)
@@ -364,6 +376,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--side", type=int, default=28)
     parser.add_argument("--covariance", default="tied-positions", help="of the classes")
+    parser.add_argument("--kept", action="store_true", help="a table of what is done, and no more")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
     args.out.mkdir(exist_ok=True)
