@@ -113,8 +113,13 @@ def into_readme(out: Path, readme: Path) -> None:
         if path.exists():
             found = json.loads(path.read_text())
             rows += report.headlines(harness.load(name), found)
-            places.add(f"{found['date']}, {found['machine']['processor']}, {found['machine']['cores']} cores")
-    head = ["| workload | bayesunmix | other package | takes | bayesunmix is faster by |", "|---|---|---|---|---|"]
+            busy = max(row["load"] for row in found["rows"])
+            where = f"{found['machine']['processor']}, {found['machine']['cores']} cores"
+            places.add(f"{found['date']}, {where}, load up to {busy:.0f}")
+    head = [
+        "| workload | bayesunmix | other package | takes | bayesunmix is faster by, wall | CPU |",
+        "|---|---|---|---|---|---|",
+    ]
     text = "\n".join(
         ["<!-- benchmark -->", *head, *rows, "", f"Measured: {'; '.join(sorted(places))}.", "<!-- end -->"]
     )

@@ -24,13 +24,15 @@ class Contender:
     """Who does the work.
 
     ``set_up(problem)`` gives ``run(problem, seed)``, whose answer is scored; it imports what it needs, and is skipped
-    where that is not installed. ``repeats`` is the most turns it is given, ``note`` says why, and what it was asked.
+    where that is not installed. ``repeats`` is the most turns it is given, ``note`` says why, and what it was asked;
+    without ``headline`` it is left out of the short table.
     """
 
     name: str
     set_up: Callable[[Any], Callable[[Any, int], Any]]
     repeats: int = 10**6
     note: str = ""
+    headline: bool = True
 
 
 @dataclass(frozen=True)

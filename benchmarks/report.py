@@ -16,7 +16,7 @@ def table(workload: Workload, found: dict[str, Any]) -> list[str]:
     scores = list(dict.fromkeys(key for row in rows for key in row["scores"]))
     head = ["", "turns", "wall, s", "CPU, s", "first call, s", "peak, MiB", "beyond data", *scores]
     rate = [f"{workload.rate} a second"] if workload.rate else []
-    lines = [[*head, *rate, "bayesunmix is faster by"]]
+    lines = [[*head, *rate, "bayesunmix is faster by, wall", "CPU"]]
     for name in names:
         if not of[name]:
             continue
@@ -33,7 +33,8 @@ def table(workload: Workload, found: dict[str, Any]) -> list[str]:
         ]
         if workload.rate:
             cells.append(number(np.median(rates(workload, of[name]))))
-        lines.append([*cells, "" if name == names[0] else ratio(workload, of[names[0]], of[name])])
+        both = [ratio(workload, of[names[0]], of[name], clock) for clock in ("wall", "cpu")]
+        lines.append([*cells, *(["", ""] if name == names[0] else both)])
     machine, when = found["machine"], found["date"]
     text = [
         f"### {workload.title}",
@@ -57,32 +58,31 @@ def headlines(workload: Workload, found: dict[str, Any]) -> list[str]:
     """Rows of the short table: ours beside each other contender."""
     ours = [row for row in found["rows"] if row["contender"] == workload.contenders[0].name]
     lines = []
-    for contender in workload.contenders:
+    for contender in workload.contenders[1:]:
         theirs = [row for row in found["rows"] if row["contender"] == contender.name]
-        if not theirs or not ours or contender.name.startswith("bayesunmix"):
+        if not theirs or not ours or not contender.headline:
             continue
         seconds = number(np.median([row["wall"] for row in ours]))
         if workload.rate:
             spent = [number(np.median(rates(workload, rows))) + "/s" for rows in (ours, theirs)]
         else:
             spent = [seconds + " s", number(np.median([row["wall"] for row in theirs])) + " s"]
-        lines.append(
-            f"| {workload.title} | {spent[0]} | {contender.name} | {spent[1]} | {ratio(workload, ours, theirs)} |"
-        )
+        both = " | ".join(ratio(workload, ours, theirs, clock) for clock in ("wall", "cpu"))
+        lines.append(f"| {workload.title} | {spent[0]} | {contender.name} | {spent[1]} | {both} |")
     return lines
 
 
-def rates(workload: Workload, rows: list[dict[str, Any]]) -> list[float]:
+def rates(workload: Workload, rows: list[dict[str, Any]], clock: str = "wall") -> list[float]:
     """Of the score that counts, a second, in every turn."""
-    return [row["scores"][workload.rate] / row["wall"] for row in rows]
+    return [row["scores"][workload.rate] / row[clock] for row in rows]
 
 
-def ratio(workload: Workload, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
+def ratio(workload: Workload, ours: list[dict[str, Any]], theirs: list[dict[str, Any]], clock: str = "wall") -> str:
     """How many times faster ours is: median and range over turns that both took."""
     if workload.rate:
-        a, b = rates(workload, ours), rates(workload, theirs)
+        a, b = rates(workload, ours, clock), rates(workload, theirs, clock)
     else:
-        a, b = [row["wall"] for row in theirs], [row["wall"] for row in ours]
+        a, b = [row[clock] for row in theirs], [row[clock] for row in ours]
     both = list(zip(a, b, strict=False)) or [(np.nan, np.nan)]
     found = np.array([x / y for x, y in both])
     if len(found) == 1:

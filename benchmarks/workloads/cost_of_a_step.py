@@ -33,7 +33,7 @@ def of_size(more_pixels: int, more_channels: int) -> Contender:
 
         return run
 
-    return Contender(f"bayesunmix, {more_pixels} x pixels, {more_channels} x channels", set_up)
+    return Contender(f"bayesunmix, {more_pixels} x pixels, {more_channels} x channels", set_up, headline=False)
 
 
 WORKLOAD = Workload(

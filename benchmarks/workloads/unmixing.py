@@ -67,7 +67,7 @@ WORKLOAD = Workload(
     problem=cube,
     contenders=(
         Contender("bayesunmix", ours, note="`bu.fit` with its defaults, and `fit.latent`"),
-        Contender("bayesunmix, fit alone", ours_without_maps),
+        Contender("bayesunmix, fit alone", ours_without_maps, headline=False),
         Contender("pysptools N-FINDR + FCLS", nfindr_fcls, repeats=5, note="points, without uncertainty"),
         Contender("HyperSpy NMF", hyperspy_nmf, repeats=5, note="points, without uncertainty"),
     ),

@@ -11,7 +11,7 @@ WORKLOAD = Workload(
     problem=cube,
     contenders=(
         Contender("bayesunmix", unmixing.ours, note="`bu.fit` with its defaults, and `fit.latent`"),
-        Contender("bayesunmix, fit alone", unmixing.ours_without_maps),
+        Contender("bayesunmix, fit alone", unmixing.ours_without_maps, headline=False),
         Contender("HyperSpy NMF", unmixing.hyperspy_nmf, note="points, without uncertainty"),
     ),
     score=unmixing.score,
