@@ -107,21 +107,27 @@ def write(kind: str, out: Path) -> None:
 
 def into_readme(out: Path, readme: Path) -> None:
     """Replace the table between the README's marks by that of the full sizes."""
-    rows, places = [], set()
+    rows, places, loads = [], set(), [0.0]
     for name in NAMES:
         path = out / f"benchmark_full_{name}.json"
         if path.exists():
             found = json.loads(path.read_text())
             rows += report.headlines(harness.load(name), found)
-            busy = max(row["load"] for row in found["rows"])
-            where = f"{found['machine']['processor']}, {found['machine']['cores']} cores"
-            places.add(f"{found['date']}, {where}, load up to {busy:.0f}")
+            places.add(f"{found['date']}, {found['machine']['processor']}, {found['machine']['cores']} cores")
+            loads += [row["load"] for row in found["rows"]]
     head = [
         "| workload | bayesunmix | other package | takes | bayesunmix is faster by, wall | CPU |",
         "|---|---|---|---|---|---|",
     ]
     text = "\n".join(
-        ["<!-- benchmark -->", *head, *rows, "", f"Measured: {'; '.join(sorted(places))}.", "<!-- end -->"]
+        [
+            "<!-- benchmark -->",
+            *head,
+            *rows,
+            "",
+            f"Measured: {'; '.join(sorted(places))}; load up to {max(loads):.0f}.",
+            "<!-- end -->",
+        ]
     )
     readme.write_text(re.sub(r"<!-- benchmark -->.*?<!-- end -->", lambda _: text, readme.read_text(), flags=re.S))
 
