@@ -250,7 +250,6 @@ def failures(args: argparse.Namespace, kept: Kept) -> tuple[list[str], list[dict
 # ---------------------------------------------------------------------- number of endmembers
 
 
-SIZES = range(2, 7)
 COMPARED = bu.SVI(draws=400, sample_if_needed=False)
 
 
@@ -268,13 +267,13 @@ def one_recovery(number: int, args: argparse.Namespace) -> dict:
     true, image = image_of_size(number, args)
     start = time.perf_counter()
     # In another order for every image, so that processes side by side compile different sizes first.
-    order = np.roll(SIZES, number).tolist()
+    order = np.roll(args.sizes, number).tolist()
     fits = bu.sweep(bu.models.LinearUnmixing(2), image, COMPARED, n_endmembers=order, seed=number, progress=False)
     fitted = time.perf_counter() - start
     tables = {criterion: bu.compare(fits, criterion) for criterion in args.criteria}
     picked = {criterion: table.attrs["preferred"] for criterion, table in tables.items()}
     columns = ("elpd", "p", "elpd_diff", "dse")
-    names = [f"n_endmembers={k}" for k in SIZES]
+    names = [f"n_endmembers={k}" for k in args.sizes]
     return {
         "true": true,
         "picked": {c: int(p.split("=")[1]) if p else None for c, p in picked.items()},
@@ -290,11 +289,11 @@ def one_heldout(number: int, args: argparse.Namespace) -> dict:
     true, image = image_of_size(number, args)
     start = time.perf_counter()
     options = {"method": COMPARED, "seed": number, "progress": False}
-    found = [bu.heldout(bu.models.LinearUnmixing(k), image, **options) for k in SIZES]
+    found = [bu.heldout(bu.models.LinearUnmixing(k), image, **options) for k in args.sizes]
     best = max(found, key=lambda one: one.elpd)
     error = [difference_error(best.pointwise - one.pointwise) for one in found]
     behind = [best.elpd - one.elpd for one in found]
-    tied = [k for k, d, e in zip(SIZES, behind, error, strict=True) if d == 0 or d < max(TIE, 2 * e)]
+    tied = [k for k, d, e in zip(args.sizes, behind, error, strict=True) if d == 0 or d < max(TIE, 2 * e)]
     elpd = [one.elpd for one in found]
     seconds = time.perf_counter() - start
     return {"true": true, "picked": min(tied), "elpd": elpd, "elpd_diff": behind, "dse": error, "seconds": seconds}
@@ -316,20 +315,20 @@ def recovery(args: argparse.Namespace, kept: Kept) -> tuple[list[str], list[dict
             ]
             label = "all" if true is None else str(true)
             lines.append(f"| {criterion} | {label} | {len(own)} | " + " | ".join(map(str, counts)) + " |")
-    lines += how_fits_went(list(rows.values()))
+    lines += how_fits_went(list(rows.values()), args.sizes)
     tried = {n: kept.row(f"heldout {n}", n, partial(one_heldout, n, args)) for n in range(args.heldout)}
     hidden = {n: row for n, row in tried.items() if row}
     return lines + agreement(rows, hidden, args.criteria), [*rows.values(), *hidden.values()]
 
 
-def how_fits_went(rows: list[dict]) -> list[str]:
+def how_fits_went(rows: list[dict], sizes: list[int]) -> list[str]:
     """Share of fits that passed their own diagnostics, and their seconds, by fitted less true endmembers."""
     lines = ["", "| fitted less true | fits | passed | median seconds | longest |", "|---" * 5 + "|"]
-    for excess in range(SIZES[0] - 5, SIZES[-1] - 1):
+    for excess in range(min(sizes) - 5, max(sizes) - 1):
         own = [
             (passed, seconds)
             for row in rows
-            for k, passed, seconds in zip(SIZES, row["passed"], row["fit_seconds"], strict=True)
+            for k, passed, seconds in zip(sizes, row["passed"], row["fit_seconds"], strict=True)
             if k - row["true"] == excess
         ]
         if own:
@@ -500,6 +499,7 @@ def main() -> None:
     parser.add_argument("--faults", nargs="+", choices=FAILURES, default=list(FAILURES))
     parser.add_argument("--count", type=int, default=40, help="images of the recovery")
     parser.add_argument("--share", type=share, default=(0, 1), metavar="I/N", help="images whose number is I modulo N")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[2, 3, 4, 5, 6], help="endmembers that are fitted")
     parser.add_argument("--criteria", nargs="+", default=["waic", "loo"])
     parser.add_argument("--heldout", type=int, default=0, help="images whose sizes are also scored by hidden entries")
     parser.add_argument("--side", type=int, default=24)
