@@ -26,6 +26,8 @@ from bayesunmix.inference.program import compile_model, unconstrain
 from bayesunmix.inference.target import as_device_data, value_and_grad, with_rules
 from benchmarks import simulated
 
+_LONG = ("gradient", "mean", "sd")  # kept for comparison, not shown
+
 
 def timed(fn, repeats: int) -> float:
     """Median seconds."""
@@ -62,6 +64,21 @@ def steps(cube: np.ndarray, endmembers: int, repeats: int) -> dict[str, float]:
         "value": float(value),
         "gradient": np.asarray(gradient, np.float64).tolist(),
     }
+
+
+def table(folder: Path) -> None:
+    """All runs that are kept in the folder, side by side."""
+    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("device_*.json"))]
+    names = list(dict.fromkeys(name for run in runs for name in run if name not in _LONG))
+
+    def shown(x) -> str:
+        if isinstance(x, list):
+            return ", ".join(map(shown, x))
+        return f"{x:.4g}" if isinstance(x, float) else str(x)
+
+    rows = ["| " + " | ".join([name, *(shown(run.get(name, "")) for run in runs)]) + " |" for name in names]
+    lines = [f"`python -m benchmarks.device`, version {bu.__version__}", "", rows[0], "|" + "---|" * (len(runs) + 1)]
+    (folder / "device.md").write_text("\n".join([*lines, *rows[1:]]) + "\n")
 
 
 def main() -> None:
@@ -104,7 +121,8 @@ def main() -> None:
             ratio = np.array(found["sd"]) / sd
             found["sd_ratio"] = [float(ratio.min()), float(ratio.max())]
     (args.out / f"{stem}.json").write_text(json.dumps(found))
-    print({name: value for name, value in found.items() if name not in ("gradient", "mean", "sd")})
+    table(args.out)
+    print({name: value for name, value in found.items() if name not in _LONG})
 
 
 if __name__ == "__main__":
