@@ -101,8 +101,8 @@ def test_a_bent_ridge_takes_few_curvatures(monkeypatch: pytest.MonkeyPatch) -> N
     y = np.zeros((50, 2))
     compiled, numbers = compile_model(program, jnp.asarray(y))
     data = as_device_data(compiled, numbers, y, {})
-    taken, curvature = [], modes._curvature
-    monkeypatch.setattr(modes, "_curvature", lambda *args: taken.append(0) or curvature(*args))
+    taken, curvature = [], modes.curvature
+    monkeypatch.setattr(modes, "curvature", lambda *args: taken.append(0) or curvature(*args))
     found = modes.ascend(compiled, np.array([-1.2, 1.0]), data, jnp.arange(50), jax.random.key(0))
     assert len(taken) <= 4
     # In posterior sds: that of theta_0 is 1 / sqrt(50), and so twice that of theta_1.
