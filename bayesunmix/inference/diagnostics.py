@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
-from bayesunmix.inference.guide import GuideCheck
+from bayesunmix.inference.guide_check import GuideCheck
 from bayesunmix.inference.mode import MC_SHIFT_LIMIT, Mode
 
 RHAT_LIMIT = 1.01

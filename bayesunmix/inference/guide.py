@@ -13,7 +13,7 @@ import optax
 import scipy.linalg
 
 from bayesunmix.inference.curvature import curvature
-from bayesunmix.inference.layered import log_det, push, sds
+from bayesunmix.inference.layered import log_det, push
 from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.settings import SVI
@@ -23,15 +23,7 @@ _CHUNK = 10  # steps between looks at the ELBO
 _PATIENCE = 3  # chunks without a rise
 _NEGLIGIBLE = 0.01  # nats of the ELBO
 CURVATURE_PAIRS = (8, 8)  # of antithetic draws, behind the average curvature of each round
-_CHECK_PAIRS = (8, 16, 32)  # of antithetic draws; more only where fewer leave doubt
-_RANDOM_DIRECTIONS = 32
-SHIFT_LIMIT = 0.25  # posterior sds
-RATIO_LIMITS = (0.8, 1.25)
-_SURE = 3.5  # standard errors: a false alarm in a few hundred directions about once in ten fits
-_WIDEST = 10  # beyond that the ratio of precisions is noise, or negative
-_DOUBT = 0.15  # of a ratio of precisions
-# Skewness at which the ends of a 90 % interval lie SHIFT_LIMIT from a Gaussian's (Cornish & Fisher).
-SKEWNESS_LIMIT = 6 * SHIFT_LIMIT / (1.645**2 - 1)
+WIDEST = 10  # beyond that the ratio of precisions is noise, or negative
 
 
 class Guide(NamedTuple):
@@ -44,6 +36,10 @@ class Guide(NamedTuple):
     def place(self, white):
         """Points of the guide, (..., size), from standard normal ones."""
         return self.location + self.stretch * (white @ self.factor.T)
+
+    def moved(self, white) -> Guide:
+        """The same guide elsewhere, by a step in whitened coordinates."""
+        return self._replace(location=self.place(white))
 
 
 class _State(NamedTuple):
@@ -94,7 +90,7 @@ def _guide(parameters: dict[str, jax.Array], location, factor) -> Guide:
     return Guide(location + factor @ parameters["shift"], jnp.exp(parameters["log_stretch"]), factor)
 
 
-def _slopes(program: Program, points, data: Data) -> tuple[np.ndarray, np.ndarray]:
+def slopes_at(program: Program, points, data: Data) -> tuple[np.ndarray, np.ndarray]:
     """Log density and slope at every point, by the one compiled function that the mode was found with."""
     found = jax.device_get([value_and_grad(program, z, data) for z in np.asarray(points)])
     return np.stack([value for value, _ in found]), np.stack([slope for _, slope in found])
@@ -118,7 +114,7 @@ def fit_guide(
         path = []
         for step in range(done, done + _CHUNK):
             white, points = _draw(state, location, factor, jax.random.fold_in(key, step), settings)
-            values, slopes = _slopes(program, points, mode.data)
+            values, slopes = slopes_at(program, points, mode.data)
             state, elbo = _step(state, factor, white, values, slopes, settings)
             trace.append(float(elbo))
             path.append(state.parameters)
@@ -150,109 +146,11 @@ def reshaped(program: Program, guide: Guide, mode: Mode, key: jax.Array, pairs: 
     mean = np.mean([curvature(program, z, mode.data)[1] for z in points], axis=0)
     old = guide.stretch[:, None] * np.asarray(guide.factor, dtype=np.float64)
     steepness, axes = np.linalg.eigh(-old.T @ mean @ old)
-    steepness = np.maximum(np.abs(steepness), _WIDEST**-2.0)
+    steepness = np.maximum(np.abs(steepness), WIDEST**-2.0)
     found = []
     for step in (1.0, 0.5):
         factor, _ = scipy.linalg.rq(old @ (axes * steepness ** (-0.5 * step)))
         factor *= np.sign(np.diag(factor))
-        values, _ = _slopes(program, guide.location + white @ factor.T, mode.data)
+        values, _ = slopes_at(program, guide.location + white @ factor.T, mode.data)
         found.append((values.mean() + np.log(np.diag(factor)).sum(), factor))
     return mode._replace(z=guide.location, factor=max(found, key=lambda one: one[0])[1])
-
-
-class GuideCheck(NamedTuple):
-    """Guide against posterior, a value per direction: all parameters first, then random directions."""
-
-    mean_shift: np.ndarray  # of the posterior mean from the guide's, in guide sds
-    mean_shift_error: np.ndarray  # Monte Carlo standard error
-    precision_ratio: np.ndarray  # posterior over guide
-    precision_ratio_error: np.ndarray
-    skewness: np.ndarray  # of the posterior, to first order in its difference from the guide
-    skewness_error: np.ndarray
-
-    @property
-    def sd_ratio(self) -> np.ndarray:
-        """Posterior over guide."""
-        return np.maximum(self.precision_ratio, 1e-12) ** -0.5
-
-    def clear(self) -> bool:
-        """Whether everything is within the limits by more than Monte Carlo error."""
-        low, high = (limit**-2.0 for limit in reversed(RATIO_LIMITS))
-        away, margin = np.abs(self.mean_shift) + _SURE * self.mean_shift_error, _SURE * self.precision_ratio_error
-        ratio = self.precision_ratio
-        return bool(((away < SHIFT_LIMIT) & (ratio - margin > low) & (ratio + margin < high)).all())
-
-    def lopsided(self) -> list[str]:
-        """Whether the posterior is skewed beyond its limit and Monte Carlo error, in words.
-
-        Of a guide whose covariance is that of the highest ELBO: shift and width are then right on average wherever
-        the posterior lies, and say nothing of its shape.
-        """
-        margin = np.minimum(_SURE * self.skewness_error, SKEWNESS_LIMIT)
-        bad = np.abs(self.skewness) - margin > SKEWNESS_LIMIT
-        if not bad.any():
-            return []
-        return [f"the posterior is lopsided (skewness {np.abs(self.skewness[bad]).max():.1f} in its worst direction)"]
-
-    def faults(self) -> list[str]:
-        """What is beyond the limits by more than Monte Carlo error, in words."""
-        found = []
-        bad = np.abs(self.mean_shift) - np.minimum(_SURE * self.mean_shift_error, SHIFT_LIMIT) > SHIFT_LIMIT
-        if bad.any():
-            worst = np.abs(self.mean_shift[bad]).max()
-            found.append(f"the Gaussian guide is off by {worst:.2f} posterior sd in its worst direction")
-        # Where Monte Carlo error is too large to tell, the benefit of the doubt ends at twice the limit.
-        low, high = (limit**-2.0 for limit in reversed(RATIO_LIMITS))
-        margin = np.minimum(_SURE * self.precision_ratio_error, _DOUBT)
-        bad = (self.precision_ratio - margin > high) | (self.precision_ratio + margin < low)
-        if bad.any():
-            ratio = self.sd_ratio[bad]
-            worst = ratio[np.argmax(np.abs(np.log(ratio)))]
-            width = f"{worst:.2f} times as wide" if worst < _WIDEST else f"more than {_WIDEST} times as wide"
-            found.append(f"the posterior is {width} as the Gaussian guide in its worst direction")
-        return found
-
-
-def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> GuideCheck:
-    """Compare guide and posterior along every parameter and along random directions.
-
-    For an exact guide the slope of the log posterior in whitened coordinates ``w`` is ``-w``. Its mean over
-    guide draws
-    is the shift of the mean that is still due, and its regression on ``w`` the ratio of precisions (Stein's
-    identity); twice that on ``w^2 - 1`` is the skewness.
-    """
-    key_draw, key_direction = jax.random.split(key)
-    size = guide.location.size
-    random = np.asarray(jax.random.normal(key_direction, (_RANDOM_DIRECTIONS, size)), dtype=np.float64)
-    random = random / np.linalg.norm(random, axis=1, keepdims=True)
-    widths = sds(guide.factor)
-    along_all = lambda x: np.concatenate([(x @ guide.factor.T) / widths, x @ random.T], axis=-1)  # noqa: E731
-    half = np.asarray(jax.random.normal(key_draw, (_CHECK_PAIRS[-1], size), guide.location.dtype))
-    shifts, steepness, skews = np.zeros((3, 0, size + _RANDOM_DIRECTIONS))
-    for first, last in zip((0, *_CHECK_PAIRS), _CHECK_PAIRS, strict=False):
-        points = np.concatenate([half[first:last], -half[first:last]])
-        slopes = _slopes(program, guide.place(points), data)[1]
-        scores = (slopes * guide.stretch) @ guide.factor
-        along, excess = along_all(points), along_all(scores + points)
-        # An antithetic pair is one observation.
-        shifts = np.concatenate([shifts, _of_pairs(excess)])
-        steepness = np.concatenate([steepness, _of_pairs(-along * excess)])
-        skews = np.concatenate([skews, _of_pairs((along**2 - 1.0) * excess)])
-        square, root = along_all(half[:last]) ** 2, np.sqrt(last)
-        steep, skew = steepness / square.mean(0), 2.0 * skews / ((square - 1.0) ** 2).mean(0)
-        found = GuideCheck(
-            shifts.mean(0),
-            shifts.std(0, ddof=1) / root,
-            1.0 + steep.mean(0),
-            steep.std(0, ddof=1) / root,
-            skew.mean(0),
-            skew.std(0, ddof=1) / root,
-        )
-        if found.clear():
-            break
-    return found
-
-
-def _of_pairs(x: np.ndarray) -> np.ndarray:
-    """Means over the first and the second half, which hold opposite points."""
-    return 0.5 * (x[: len(x) // 2] + x[len(x) // 2 :])

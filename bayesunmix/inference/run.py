@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesunmix.align import match_labels
-from bayesunmix.inference import diagnostics, guide, sampler
-from bayesunmix.inference.layered import LayeredRoot, stretched
+from bayesunmix.inference import diagnostics, sampler
+from bayesunmix.inference.best_guide import best_guide
+from bayesunmix.inference.layered import stretched
 from bayesunmix.inference.mode import Mode, find_mode, recentred
 from bayesunmix.inference.program import Program, compile_model, unconstrain
 from bayesunmix.inference.progress import Progress
@@ -25,7 +26,6 @@ from bayesunmix.inference.units import local_sites, of_units
 from bayesunmix.inference.whole import Whole
 
 _MOST_GLOBALS = 8192
-_LATEST = 10  # steps whose mean is taken for the ELBO
 _MOST_ROUNDS = 4  # of NUTS in place of a guide
 
 
@@ -89,22 +89,9 @@ def infer(
 
 
 def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key, key_check, progress: Progress):
-    """The guide fitted on the mode's data and checked on those to ``judge`` by; NUTS where it fails."""
-    fitted, elbo, settled = guide.fit_guide(program, mode, method, key, progress.step)
-    checked = guide.check_guide(program, fitted, judge, key_check)
-    faults = checked.faults()
-    for again, pairs in enumerate(guide.CURVATURE_PAIRS, start=1):
-        if not faults or isinstance(fitted.factor, LayeredRoot):
-            break
-        progress.note("the guide has not the shape of the posterior: averaging the curvature over it")
-        start = guide.reshaped(program, fitted, mode, jax.random.fold_in(key_check, again), pairs)
-        tried, more, settled_again = guide.fit_guide(program, start, method, key, progress.step)
-        before, after = elbo[-_LATEST:], more[-_LATEST:]
-        if not after.mean() > before.mean() - 2.0 * np.sqrt((before.var() + after.var()) / _LATEST):
-            break
-        fitted, elbo, settled = tried, np.concatenate([elbo, more]), settled_again
-        checked = guide.check_guide(program, fitted, judge, key_check)
-        faults = checked.faults() + checked.lopsided()
+    """A Gaussian guide; NUTS where it fails."""
+    best = best_guide(program, mode, method, judge, key, key_check, progress)
+    fitted, elbo, settled, checked, faults = best
     if method.sample_if_needed and faults:
         progress.note("the posterior is not Gaussian: sampling it")
         own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)

@@ -13,7 +13,10 @@ import pytest
 from scipy import stats
 
 from bayesunmix.inference import guide as guides
-from bayesunmix.inference.guide import Guide, check_guide, fit_guide, reshaped
+from bayesunmix.inference import guide_check
+from bayesunmix.inference.best_guide import leaps
+from bayesunmix.inference.guide import Guide, fit_guide, reshaped
+from bayesunmix.inference.guide_check import check_guide
 from bayesunmix.inference.mode import find_mode
 from bayesunmix.inference.program import Program, compile_model
 from bayesunmix.inference.settings import SVI
@@ -113,6 +116,26 @@ def test_a_wrong_start_is_improved_until_it_passes(exact: Any) -> None:
     assert 0.3 * gap < evidence - elbo[0] < 3.0 * gap
 
 
+def test_leaps_lead_to_the_posterior_where_it_is_gaussian(exact: Any) -> None:
+    program, data, _ = exact
+    mode = find_mode(program, data, np.zeros(SIZE), jnp.arange(20), jax.random.key(0))
+    bad = mode._replace(z=mode.z + mode.factor @ np.full(SIZE, 0.5))
+    found = leaps(program, bad, jax.random.key(1))
+    assert found is not None
+    np.testing.assert_allclose(found[0].location, mode.z, atol=1e-9)
+    assert len(found[1]) == 2  # one leap, and a look at where it led
+    assert found[1][1] - found[1][0] == pytest.approx(0.5 * SIZE * 0.5**2)
+
+
+@pytest.mark.parametrize("wrong", [{"shift": 3.0}, {"width": 1.5}])
+def test_leaps_are_not_taken_from_where_they_lead_astray(exact: Any, wrong: dict[str, float]) -> None:
+    program, data, _ = exact
+    mode = find_mode(program, data, np.zeros(SIZE), jnp.arange(20), jax.random.key(0))
+    away = mode.factor @ np.full(SIZE, wrong.get("shift", 0.0))
+    bad = mode._replace(z=mode.z + away, factor=wrong.get("width", 1.0) * mode.factor)
+    assert leaps(program, bad, jax.random.key(1)) is None
+
+
 def test_the_guide_draws_what_it_says(exact: Any) -> None:
     guide = exact[2]._replace(stretch=jnp.linspace(0.5, 2.0, SIZE))
     unit = np.asarray(guide.place(jnp.eye(SIZE)) - guide.location)
@@ -190,5 +213,5 @@ def log_gamma(shape: float) -> tuple[Any, Any]:
 
 
 def test_limits_are_those_of_the_contract() -> None:
-    assert guides.SHIFT_LIMIT == 0.25
-    assert guides.RATIO_LIMITS == (0.8, 1.25)
+    assert guide_check.SHIFT_LIMIT == 0.25
+    assert guide_check.RATIO_LIMITS == (0.8, 1.25)

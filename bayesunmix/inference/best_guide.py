@@ -1,0 +1,81 @@
+"""The best Gaussian guide that can be had: leaps where they lead there, descent where they do not."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from bayesunmix.inference.guide import CURVATURE_PAIRS, Guide, fit_guide, reshaped
+from bayesunmix.inference.guide_check import GuideCheck, check_guide
+from bayesunmix.inference.layered import LayeredRoot
+from bayesunmix.inference.mode import Mode
+from bayesunmix.inference.program import Program
+from bayesunmix.inference.progress import Progress
+from bayesunmix.inference.settings import SVI
+from bayesunmix.inference.target import Data
+
+_LEAPS = 3
+_FAR = 1.0  # posterior sds of a parameter (root mean square): the guide at the mode says little of what is so far away
+_LATEST = 10  # steps whose mean is taken for the ELBO
+
+
+class Best(NamedTuple):
+    """A guide, how it came about, and what was found against it."""
+
+    guide: Guide
+    elbo: np.ndarray  # of every step
+    settled: bool
+    checked: GuideCheck
+    faults: list[str]
+
+
+def best_guide(
+    program: Program, mode: Mode, settings: SVI, judge: Data, key: jax.Array, key_check: jax.Array, progress: Progress
+) -> Best:
+    """The guide fitted on the mode's data and checked on those to ``judge`` by."""
+    found = leaps(program, mode, key)
+    if found:
+        guide, elbo, checked = found
+        settled = True
+    else:
+        guide, elbo, settled = fit_guide(program, mode, settings, key, progress.step)
+    if not found or judge is not mode.data:
+        checked = check_guide(program, guide, judge, key_check)
+    best = Best(guide, elbo, settled, checked, checked.faults())
+    for again, pairs in enumerate(CURVATURE_PAIRS, start=1):
+        if not best.faults or isinstance(best.guide.factor, LayeredRoot):
+            break
+        progress.note("the guide has not the shape of the posterior: averaging the curvature over it")
+        start = reshaped(program, best.guide, mode, jax.random.fold_in(key_check, again), pairs)
+        tried, more, settled = fit_guide(program, start, settings, key, progress.step)
+        before, after = best.elbo[-_LATEST:], more[-_LATEST:]
+        if not after.mean() > before.mean() - 2.0 * np.sqrt((before.var() + after.var()) / _LATEST):
+            break
+        checked = check_guide(program, tried, judge, key_check)
+        best = Best(tried, np.concatenate([best.elbo, more]), settled, checked, checked.faults() + checked.lopsided())
+    return best
+
+
+def leaps(program: Program, mode: Mode, key: jax.Array) -> tuple[Guide, np.ndarray, GuideCheck] | None:
+    """The guide at the mode taken to the posterior mean, the ELBO on the way and the last check; None where that fails.
+
+    What a check finds of the shift (Stein's identity) is the whole step that is due where the posterior is nearly
+    Gaussian: one or two leaps then do what descent does in dozens of steps. The last one, found with fresh points
+    that also show that no shift is left, is taken half: the mean of two estimates of the same place. Widths are left
+    as they are; where they are wrong, it is for the descent.
+    """
+    guide = Guide(np.asarray(mode.z), np.ones_like(mode.z), mode.factor)
+    elbo: list[float] = []
+    most = _FAR
+    for taken in range(_LEAPS):
+        found = check_guide(program, guide, mode.data, jax.random.fold_in(key, taken))
+        elbo.append(found.elbo)
+        if found.close():
+            return None if found.faults() else (guide.moved(0.5 * found.step), np.array(elbo), found)
+        size = float(np.sqrt(np.mean(found.step**2)))
+        if not (found.known() and size < most):
+            break
+        guide, most = guide.moved(found.step), 0.5 * size
+    return None

@@ -1,0 +1,138 @@
+"""Whether a Gaussian guide is the posterior, and what it lacks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from bayesunmix.inference.guide import WIDEST, Guide, slopes_at
+from bayesunmix.inference.layered import log_det, sds
+from bayesunmix.inference.program import Program
+from bayesunmix.inference.target import Data
+
+_CHECK_PAIRS = (8, 16, 32)  # of antithetic draws; more only where fewer leave doubt
+_RANDOM_DIRECTIONS = 32
+SHIFT_LIMIT = 0.25  # posterior sds
+_NEGLIGIBLE = 0.1
+RATIO_LIMITS = (0.8, 1.25)
+_SURE = 3.5  # standard errors: a false alarm in a few hundred directions about once in ten fits
+_DOUBT = 0.15  # of a ratio of precisions
+# Skewness at which the ends of a 90 % interval lie SHIFT_LIMIT from a Gaussian's (Cornish & Fisher).
+SKEWNESS_LIMIT = 6 * SHIFT_LIMIT / (1.645**2 - 1)
+
+
+class GuideCheck(NamedTuple):
+    """Guide against posterior, a value per direction: all parameters first, then random directions."""
+
+    mean_shift: np.ndarray  # of the posterior mean from the guide's, in guide sds
+    mean_shift_error: np.ndarray  # Monte Carlo standard error
+    precision_ratio: np.ndarray  # posterior over guide
+    precision_ratio_error: np.ndarray
+    skewness: np.ndarray  # of the posterior, to first order in its difference from the guide
+    skewness_error: np.ndarray
+    step: np.ndarray  # (size,) the same shift in whitened coordinates
+    elbo: float
+
+    @property
+    def sd_ratio(self) -> np.ndarray:
+        """Posterior over guide."""
+        return np.maximum(self.precision_ratio, 1e-12) ** -0.5
+
+    def clear(self) -> bool:
+        """Whether everything is within the limits by more than Monte Carlo error."""
+        low, high = (limit**-2.0 for limit in reversed(RATIO_LIMITS))
+        away, margin = np.abs(self.mean_shift) + _SURE * self.mean_shift_error, _SURE * self.precision_ratio_error
+        ratio = self.precision_ratio
+        return bool(((away < SHIFT_LIMIT) & (ratio - margin > low) & (ratio + margin < high)).all())
+
+    def close(self) -> bool:
+        """Whether no shift can be told from none or matters."""
+        shift = np.abs(self.mean_shift)
+        return self.known() and bool((shift < np.maximum(_NEGLIGIBLE, _SURE * self.mean_shift_error)).all())
+
+    def known(self) -> bool:
+        """Whether the shifts are known well enough to go by."""
+        return bool(self.mean_shift_error.max() < 0.5 * SHIFT_LIMIT)
+
+    def lopsided(self) -> list[str]:
+        """Whether the posterior is skewed beyond its limit and Monte Carlo error, in words.
+
+        Of a guide whose covariance is that of the highest ELBO: shift and width are then right on average wherever
+        the posterior lies, and say nothing of its shape.
+        """
+        margin = np.minimum(_SURE * self.skewness_error, SKEWNESS_LIMIT)
+        bad = np.abs(self.skewness) - margin > SKEWNESS_LIMIT
+        if not bad.any():
+            return []
+        return [f"the posterior is lopsided (skewness {np.abs(self.skewness[bad]).max():.1f} in its worst direction)"]
+
+    def faults(self) -> list[str]:
+        """What is beyond the limits by more than Monte Carlo error, in words."""
+        found = []
+        bad = np.abs(self.mean_shift) - np.minimum(_SURE * self.mean_shift_error, SHIFT_LIMIT) > SHIFT_LIMIT
+        if bad.any():
+            worst = np.abs(self.mean_shift[bad]).max()
+            found.append(f"the Gaussian guide is off by {worst:.2f} posterior sd in its worst direction")
+        # Where Monte Carlo error is too large to tell, the benefit of the doubt ends at twice the limit.
+        low, high = (limit**-2.0 for limit in reversed(RATIO_LIMITS))
+        margin = np.minimum(_SURE * self.precision_ratio_error, _DOUBT)
+        bad = (self.precision_ratio - margin > high) | (self.precision_ratio + margin < low)
+        if bad.any():
+            ratio = self.sd_ratio[bad]
+            worst = ratio[np.argmax(np.abs(np.log(ratio)))]
+            width = f"{worst:.2f} times as wide" if worst < WIDEST else f"more than {WIDEST} times as wide"
+            found.append(f"the posterior is {width} as the Gaussian guide in its worst direction")
+        return found
+
+
+def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> GuideCheck:
+    """Compare guide and posterior along every parameter and along random directions.
+
+    For an exact guide the slope of the log posterior in whitened coordinates ``w`` is ``-w``. Its mean over
+    guide draws
+    is the shift of the mean that is still due, and its regression on ``w`` the ratio of precisions (Stein's
+    identity); twice that on ``w^2 - 1`` is the skewness.
+    """
+    key_draw, key_direction = jax.random.split(key)
+    size = guide.location.size
+    random = np.asarray(jax.random.normal(key_direction, (_RANDOM_DIRECTIONS, size)), dtype=np.float64)
+    random = random / np.linalg.norm(random, axis=1, keepdims=True)
+    widths = sds(guide.factor)
+    along_all = lambda x: np.concatenate([(x @ guide.factor.T) / widths, x @ random.T], axis=-1)  # noqa: E731
+    half = np.asarray(jax.random.normal(key_draw, (_CHECK_PAIRS[-1], size), guide.location.dtype))
+    shifts, steepness, skews = np.zeros((3, 0, size + _RANDOM_DIRECTIONS))
+    steps, heights = np.zeros((0, size)), np.zeros(0)
+    entropy = np.log(guide.stretch).sum() + float(log_det(guide.factor)) + 0.5 * size * np.log(2 * np.pi)
+    for first, last in zip((0, *_CHECK_PAIRS), _CHECK_PAIRS, strict=False):
+        points = np.concatenate([half[first:last], -half[first:last]])
+        values, slopes = slopes_at(program, guide.place(points), data)
+        scores = (slopes * guide.stretch) @ guide.factor
+        along, excess = along_all(points), along_all(scores + points)
+        # An antithetic pair is one observation.
+        steps = np.concatenate([steps, _of_pairs(scores + points)])
+        heights = np.concatenate([heights, _of_pairs(values + 0.5 * (points**2).sum(1))])
+        shifts = np.concatenate([shifts, _of_pairs(excess)])
+        steepness = np.concatenate([steepness, _of_pairs(-along * excess)])
+        skews = np.concatenate([skews, _of_pairs((along**2 - 1.0) * excess)])
+        square, root = along_all(half[:last]) ** 2, np.sqrt(last)
+        steep, skew = steepness / square.mean(0), 2.0 * skews / ((square - 1.0) ** 2).mean(0)
+        found = GuideCheck(
+            shifts.mean(0),
+            shifts.std(0, ddof=1) / root,
+            1.0 + steep.mean(0),
+            steep.std(0, ddof=1) / root,
+            skew.mean(0),
+            skew.std(0, ddof=1) / root,
+            steps.mean(0),
+            float(heights.mean()) + entropy,
+        )
+        if found.clear():
+            break
+    return found
+
+
+def _of_pairs(x: np.ndarray) -> np.ndarray:
+    """Means over the first and the second half, which hold opposite points."""
+    return 0.5 * (x[: len(x) // 2] + x[len(x) // 2 :])
