@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,7 @@ from bayesunmix.data.units import Units, as_units
 from bayesunmix.descriptors.sharing import as_vectors, independent, unlike_all
 from bayesunmix.inference import NUTS, SVI, Gibbs
 from bayesunmix.inference.gibbs import gibbs_settings, infer_by_gibbs
+from bayesunmix.inference.latents import STATISTICS, latent_statistics
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.program import compile_model
 from bayesunmix.inference.progress import Progress
@@ -28,7 +30,6 @@ from bayesunmix.inference.units import Draws, chunks, latent_pass, of_units
 from bayesunmix.provenance import describe_run
 
 _LATENT_DRAWS = 100  # draws of the globals behind maps of the latent
-_PER_DRAW = 4
 _UNLIKE = (
     "the {n} of {total} atoms that share none, on which the parameters rest, are not like all: weights of classes are "
     'theirs (vectors.drop_vars("neighbour") takes all, as if they were independent)'
@@ -107,21 +108,22 @@ def fit(
         raise TypeError(f"{_name(model)} takes no covariate {unknown[0]!r}, and bu.fit has no such argument")
     if hasattr(bound, "unit_covariates"):
         covariates = {**bound.unit_covariates(units.values), **covariates}
-    seen, given = units.values, covariates
+    started = time.perf_counter()
+    lean, values = _sufficient(bound, units)
+    seen, given = values, covariates
     if units.independent is not None:
         chosen = np.flatnonzero(units.independent)
         seen, given = seen[chosen], {n: of_units(v, chosen, units.n_units) for n, v in covariates.items()}
-    started = time.perf_counter()
     with native_precision(), Progress(progress) as bar:
         if own is not None:
             result = infer_by_gibbs(bound, seen, given, own, as_key(seed), bar)
         elif isinstance(method, Gibbs):
             raise TypeError(f"method: {_name(model)} has no sampler of its own; use bu.SVI() or bu.NUTS()")
         else:
-            result = infer(bound, seen, given, method, as_key(seed), bar, units.values)
+            result = infer(lean, seen, given, method, as_key(seed), bar, values)
     wall = time.perf_counter() - started
-    values = result.values if own is not None or not hasattr(bound, "identified") else bound.identified(result.values)
-    posterior = named_posterior(bound, values, units)
+    found = result.values if own is not None or not hasattr(bound, "identified") else bound.identified(result.values)
+    posterior = named_posterior(bound, found, units)
     judged = result.diagnostics if result.finished else result.diagnostics.stopped()
     if units.independent is not None and unlike_all(units.values, units.independent):
         judged = judged.remarked(_UNLIKE.format(n=units.independent.sum(), total=units.n_units))
@@ -193,7 +195,7 @@ class Fit:
         prob : float
             Mass of the equal-tailed interval ``lower`` to ``upper``.
         draws : int
-            Draws of the globals to average over.
+            Draws of the globals to average over; fewer where they make no difference.
         seed : int or JAX key
 
         Returns
@@ -210,25 +212,14 @@ class Fit:
         """
         if not 0 < prob < 1:
             raise ValueError(f"prob: expected a number between 0 and 1, got {prob}")
-        tails = [(1 - prob) / 2, (1 + prob) / 2]
-        parts, entropies = [], []
-        for chosen, chunk, key in self._latent_chunks(draws, seed):
-            found = latent_pass(*chosen, chunk, key, _PER_DRAW)
-            if found.entropy is not None:
-                entropies.append(np.asarray(found.entropy))
-            mean, noise, spread = (np.asarray(a) for a in (found.mean, found.variance_noise, found.variance_model))
-            # Positions (n + 1) p: an interval between them holds its share of new draws, however few there are.
-            lower, upper = np.quantile(np.asarray(found.draws), tails, axis=0, method="weibull")
-            sds = np.sqrt([noise + spread, noise, spread])
-            parts.append(np.stack([mean, sds[0], lower, upper, sds[1], sds[2]], axis=-1))
-        values = np.concatenate(parts)
-        maps = self._latent_dataset(values, ("statistic",), {"statistic": list(_STATISTICS)}, prob=prob)
-        if not entropies:
+        with native_precision():
+            values, within = latent_statistics(*self._for_latents(draws), prob, as_key(seed))
+        maps = self._latent_dataset(values, ("statistic",), {"statistic": list(STATISTICS)}, prob=prob)
+        if within is None:
             return maps
         # H[E p] = E[H p] + mutual information of label and globals.
         share = values[..., 0]
         whole = -(share * np.log(np.maximum(share, np.finfo(share.dtype).tiny))).sum(-1)
-        within = np.concatenate(entropies)
         dims = self._latent_dims()[:-1]
         nats = {"entropy": whole, "entropy_noise": within, "mutual_information": np.maximum(whole - within, 0.0)}
         return maps.assign({n: self.units.to_map(v, dims).assign_attrs(units="nats") for n, v in nats.items()})
@@ -254,8 +245,7 @@ class Fit:
             When the draws would take more than ``max_bytes``.
         """
         parts, needed = [], 0
-        for chosen, chunk, key in self._latent_chunks(draws, seed):
-            found = np.asarray(latent_pass(*chosen, chunk, key, 1).draws, dtype=np.float32)
+        for found in self._latent_draws(draws, as_key(seed)):
             needed = needed or found[:, :1].nbytes * self.units.n_units
             if needed > max_bytes:
                 raise MemoryError(
@@ -265,6 +255,15 @@ class Fit:
                 )
             parts.append(np.moveaxis(found, 0, -1))
         return self._latent_dataset(np.concatenate(parts), ("draw",), {}).transpose("draw", ...)
+
+    def _latent_draws(self, draws: int, key: jax.Array) -> Iterator[np.ndarray]:
+        """A chunk of the units at a time, (draw, unit, *latent)."""
+        key_points, key_draws = jax.random.split(key)
+        with native_precision():
+            chosen, values, covariates = self._for_latents(draws)
+            for part, chunk in chunks(chosen, values, covariates, key_points):
+                found = latent_pass(*chosen, chunk, jax.random.fold_in(key_draws, part.start), 1)
+                yield np.asarray(found.draws, dtype=np.float32)
 
     def to_arviz(self, *, log_likelihood: bool = False, predictive: int = 0) -> Any:
         """InferenceData (ArviZ 0.23) or DataTree (ArviZ 1.x) of the posterior, the data and the diagnostics.
@@ -298,27 +297,28 @@ class Fit:
 
     def draws(self, most: int | None = None) -> Draws:
         """Posterior draws of the globals for the engine, thinned evenly to ``most``; call in ``native_precision()``."""
+        return self._draws_for(self.model, self.units.values, most)
+
+    def _draws_for(self, model: Any, values: Any, most: int | None) -> Draws:
+        """The same for a model with the same globals, and its data."""
         flat = self.posterior.stack(sample=("chain", "draw")).transpose("sample", ...)
         count = flat.sizes["sample"]
         take = (
             np.arange(count) if most is None or most >= count else np.linspace(0, count - 1, most).round().astype(int)
         )
-        program, numbers = compile_model(self.model, jnp.asarray(self.units.values[:1]), self.covariates)
+        program, numbers = compile_model(model, jnp.asarray(values[:1]), self.covariates)
         dtype = jnp.result_type(float)
-        values = {str(n): jnp.asarray(flat[n].values[take], dtype) for n in flat.data_vars}
-        return Draws(program, tuple(jnp.asarray(n, dtype) for n in numbers), values)
+        chosen = {str(n): jnp.asarray(flat[n].values[take], dtype) for n in flat.data_vars}
+        return Draws(program, tuple(jnp.asarray(n, dtype) for n in numbers), chosen)
 
-    def _latent_chunks(self, draws: int, seed: int | jax.Array):
+    def _for_latents(self, draws: int) -> tuple[Draws, Any, dict[str, Any]]:
         if getattr(self.model, "latent", None) is None:
             raise TypeError(
                 "this model has no latent that its likelihood integrates out; latents that are ordinary sample sites "
                 "are in fit.posterior"
             )
-        with native_precision():
-            chosen = self.draws(draws)
-            key_points, key_draws = jax.random.split(as_key(seed))
-            for part, chunk in chunks(chosen, self.units.values, self.covariates, key_points):
-                yield chosen, chunk, jax.random.fold_in(key_draws, part.start)
+        lean, values = _sufficient(self.model, self.units)
+        return self._draws_for(lean, values, draws), values, self.covariates
 
     def _latent_dims(self, name: str | None = None) -> tuple[str, ...]:
         dims = self.model.dims[name or self.model.latent]
@@ -357,9 +357,6 @@ class Fit:
         summary = escape(repr(self)[1:-1])
         priors = escape(self.model.describe()).replace("\n", "<br>") if hasattr(self.model, "describe") else ""
         return f"<div><b>{mark} {summary}</b><p>{priors}</p>{self.posterior._repr_html_()}</div>"
-
-
-_STATISTICS = ("mean", "sd", "lower", "upper", "sd_noise", "sd_model")
 
 
 def load_fit(path: Any, model: Any = None) -> Fit:
@@ -407,6 +404,11 @@ def units_of(model: Any, data: Any, mask: Any = None) -> Units:
         return as_sequences(data, mask=mask)
     entries = getattr(model, "missing_entries", False)
     return as_units(data, mask=mask, likelihood=getattr(model, "likelihood", "normal"), entries=entries)
+
+
+def _sufficient(model: Any, units: Units) -> tuple[Any, Any]:
+    """Model and values for globals and latents: fewer numbers a unit where they say the same."""
+    return model.sufficient(units.values) if hasattr(model, "sufficient") else (model, units.values)
 
 
 def _received(model: Any, data: Any, mask: Any, covariates: dict[str, Any]) -> tuple[Units, dict[str, Any]]:

@@ -18,7 +18,7 @@ from bayesunmix.distributions.moments import Moments
 
 
 def curvature(
-    endmembers, concentration, noise_scale, value, moments: Moments, *, free: bool = True
+    endmembers, concentration, noise_scale, value, moments: Moments, *, free: bool = True, n_pooled: int = 1
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Gradient and Hessian of the summed log marginal density.
 
@@ -31,6 +31,8 @@ def curvature(
         Of the abundances given the data.
     free : bool
         Whether the derivatives by the endmembers are wanted, which are nearly all of the work.
+    n_pooled : int
+        Channels that the last one stands for.
 
     Returns
     -------
@@ -86,7 +88,7 @@ def curvature(
     own = own if free else own[n_parts:, n_parts:]
 
     # From log noise to noise_scale.
-    log_slope = squared * precision - n_units
+    log_slope = squared * precision - n_units * jnp.ones(n_channels).at[-1].set(n_pooled)
     to_scale = jnp.ones((len(own), n_channels), value.dtype).at[-1].set(1.0 / noise)
     hessian = (hessian + jnp.einsum("abp,pq->apbq", own, jnp.eye(n_channels))) * to_scale[:, :, None, None] * to_scale
     bent = hessian[-1, :, -1] - jnp.diag(log_slope / noise**2)

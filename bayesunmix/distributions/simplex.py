@@ -30,7 +30,7 @@ from bayesunmix.distributions.walk import Walk, closed_log_integral, n_natural, 
 _NEWTON_STEPS = 80
 BARRIER = 0.1  # smallest exponent that keeps the reference point off the faces
 _LANES = 2**18  # points times units that are worked on together
-_AWAY = 6.0  # standard deviations from a face, beyond which it cuts off nothing
+AWAY = 6.0  # standard deviations from a face, beyond which it cuts off nothing
 _BLOCKS = 32  # at most, of units that need points
 _CELLS = 2**22  # points times units times channels, where a likelihood is evaluated at every point
 
@@ -112,7 +112,7 @@ def frame(
     shift = _shifts(key, index, n_free, start.dtype)
     if gram is None or concentration is not None or not n_free:
         return Frame(jnp.argsort(centre, axis=0), centre, force, base, shift, jnp.full(start.shape[1], n_parts + 1))
-    near = ~(centre > _AWAY * _spread(gram)[:, None])  # so that NaN is near
+    near = ~(centre > AWAY * jnp.sqrt(jnp.diag(covariance(gram)))[:, None])  # so that NaN is near
     count = near.sum(0)
     # The one part at a face is drawn first, and faces out of reach hold nothing: then there is no integration error.
     first = jnp.where(near & (count == 1), -1.0, centre)
@@ -120,11 +120,11 @@ def frame(
     return Frame(jnp.argsort(first, axis=0), centre, force, base, shift, count)
 
 
-def _spread(gram) -> jax.Array:
-    """Standard deviations of parts that sum to one under the normal distribution of a quadratic, faces ignored."""
-    reduced = gram[:-1, :-1] - gram[:-1, -1:] - gram[-1:, :-1] + gram[-1, -1]
-    covariance = jnp.linalg.inv(reduced)
-    return jnp.sqrt(jnp.append(jnp.diag(covariance), covariance.sum()))
+def covariance(gram) -> jax.Array:
+    """Covariance (K, K) of parts that sum to one under the normal distribution of a quadratic, faces ignored."""
+    reduced = jnp.linalg.inv(gram[:-1, :-1] - gram[:-1, -1:] - gram[-1:, :-1] + gram[-1, -1])
+    last = -reduced.sum(0)
+    return jnp.block([[reduced, last[:, None]], [last[None], -last.sum()[None, None]]])
 
 
 def redraw(old: Frame, key, index) -> Frame:

@@ -50,6 +50,8 @@ class NormalUnmixing(MixedSpectra):
         Standard deviation of the noise, in the units of the data.
     n_points : int, optional
         Integration points per unit; :func:`simplex.default_points` of K when not given.
+    n_pooled : int, optional
+        Channels that the last one stands for: it holds the root of their sum of squares, and no endmember.
     """
 
     arg_constraints = {  # noqa: RUF012 (the name and type are NumPyro's)
@@ -58,18 +60,20 @@ class NormalUnmixing(MixedSpectra):
         "noise_scale": constraints.positive,
     }
     pytree_data_fields = ("endmembers", "concentration", "noise_scale")
-    pytree_aux_fields = ("n_points",)
+    pytree_aux_fields = ("n_points", "n_pooled")
 
-    def __init__(self, endmembers, concentration, noise_scale, *, n_points=None, validate_args=None):
+    def __init__(self, endmembers, concentration, noise_scale, *, n_points=None, n_pooled=1, validate_args=None):
         self.endmembers = jnp.asarray(endmembers)
         self.concentration = None if concentration is None else jnp.asarray(concentration)
         self.noise_scale = jnp.asarray(noise_scale)
         self.n_points = n_points or simplex.default_points(self.endmembers.shape[0], concentration is None)
+        self.n_pooled = n_pooled
         super().__init__((), self.endmembers.shape[-1:], validate_args=False)
 
     def expand(self, batch_shape):
         """Same distribution for every unit of ``batch_shape``; the parameters stay shared."""
-        new = NormalUnmixing(self.endmembers, self.concentration, self.noise_scale, n_points=self.n_points)
+        points, pooled = self.n_points, self.n_pooled
+        new = NormalUnmixing(self.endmembers, self.concentration, self.noise_scale, n_points=points, n_pooled=pooled)
         new._batch_shape = tuple(batch_shape)
         return new
 
@@ -119,9 +123,10 @@ class NormalUnmixing(MixedSpectra):
         cross = (moved * precision) @ rule.residual.T
         chi2 = chi2 - 2.0 * (centre * cross).sum(0)
         chi2 = chi2 + (centre * (((moved * precision) @ moved.T) @ centre)).sum(0)
+        more = self.n_pooled - 1
         at_centre = (
-            0.5 * jnp.log(precision).sum()
-            - 0.5 * self.event_shape[0] * _LOG_2PI
+            0.5 * (jnp.log(precision).sum() + more * jnp.log(precision[-1]))
+            - 0.5 * (self.event_shape[0] + more) * _LOG_2PI
             - 0.5 * chi2
             + simplex.log_dirichlet_constant(self._exponents())
         )
@@ -134,6 +139,22 @@ class NormalUnmixing(MixedSpectra):
         pull, gram, _ = self._about(rule)
         found = nodes(rule.frame, pull, gram, self.concentration)
         return WeightedPoints(found.points, found.weights)
+
+    def without_faces(self, value):
+        """The normal distribution of the abundances as if they could be negative, and of which units that is exact.
+
+        Mean (units, K), variance (K,), and whether (units,) all faces are out of reach: then the distribution is that
+        of the abundances given the data.
+        """
+        n_parts = len(self.endmembers)
+        if n_parts == 1 or self.concentration is not None:
+            never = jnp.zeros(len(value), bool)
+            return jnp.full((len(value), n_parts), 1.0 / n_parts), jnp.zeros(n_parts), never
+        gram, linear = self._natural(value - self.endmembers.mean(0))
+        covariance = simplex.covariance(gram)
+        mean = 1.0 / n_parts + covariance @ (linear - gram.mean(1)[:, None])
+        variance = jnp.diag(covariance)
+        return mean.T, variance, (mean > simplex.AWAY * jnp.sqrt(variance)[:, None]).all(0)
 
     def emission(self, latent):
         """p(y | abundances, parameters) for ``latent`` (..., K): a normal, channels as event."""
@@ -178,4 +199,4 @@ class NormalUnmixing(MixedSpectra):
         pull, gram, _ = self._about(rule)
         found = moments(rule.frame, pull, gram, self.concentration)
         parameters = (self.endmembers, self.concentration, self.noise_scale)
-        return curvature(*parameters, value, found, free="endmembers" in wanted)
+        return curvature(*parameters, value, found, free="endmembers" in wanted, n_pooled=self.n_pooled)

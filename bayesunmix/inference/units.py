@@ -20,7 +20,7 @@ from bayesunmix.inference.program import Program
 
 _CHUNK_BYTES = 2**28  # of integration points held at a time
 POINT_SETS = 128  # of integration points, beside the rule's own, behind a marginal likelihood that is reported
-_SETS_OF_MEAN = 32  # of points, behind what points add to the variance of means
+_SETS_OF_MEAN = (8, 32)  # of points, behind what points add to the variance of means of few draws, and of many
 
 
 class Draws(NamedTuple):
@@ -39,6 +39,13 @@ class Draws(NamedTuple):
         """Mean over the draws, where proposals are made."""
         return {name: value.mean(0) for name, value in self.values.items()}
 
+    def thinned(self, most: int) -> Draws:
+        """At most so many of them, evenly."""
+        if self.size <= most:
+            return self
+        take = np.linspace(0, self.size - 1, most).round().astype(int)
+        return self._replace(values={name: value[take] for name, value in self.values.items()})
+
 
 class Chunk(NamedTuple):
     """Some of the units, ready for every draw."""
@@ -51,20 +58,28 @@ class Chunk(NamedTuple):
 
 
 def chunks(
-    draws: Draws, y: np.ndarray, covariates: dict[str, Any], key: jax.Array, held: int = 0
-) -> Iterator[tuple[slice, Chunk]]:
+    draws: Draws,
+    y: np.ndarray,
+    covariates: dict[str, Any],
+    key: jax.Array,
+    held: int = 0,
+    among: np.ndarray | None = None,
+) -> Iterator[tuple[Any, Chunk]]:
     """Slices of the units with their chunk. All but the last are of one size, so two programs are compiled at
     most.
 
-    ``held`` is the number of values that the pass keeps of every unit.
+    ``held`` is the number of values that the pass keeps of every unit. With ``among``, sorted positions, only those
+    units are visited, and parts of it are handed out instead of slices.
     """
     n_units = len(y)
     one = {name: of_units(value, slice(0, 1), n_units) for name, value in covariates.items()}
     local = local_sites(draws.program, draws.numbers, y.shape[1:], one)
     size = _units_a_chunk(draws, y, one, local, held)
-    for start in range(0, n_units, size):
-        part = slice(start, min(start + size, n_units))
-        index = jnp.arange(part.start, part.stop)
+    total = n_units if among is None else len(among)
+    for start in range(0, total, size):
+        stop = min(start + size, total)
+        part = slice(start, stop) if among is None else among[start:stop]
+        index = jnp.asarray(np.arange(n_units)[part])
         values = jnp.asarray(y[part], jnp.result_type(float))
         own = {name: of_units(value, part, n_units) for name, value in covariates.items()}
         here = {name: draws.values[name][:, part] for name in local}
@@ -165,20 +180,20 @@ def latent_pass(program: Program, numbers, values, chunk: Chunk, key, per_draw: 
     (count, mean, spread, noise), (draws, entropy) = jax.lax.scan(one, start, (values, keys))
     entropy = None if entropy is None else entropy.mean(0)
     # Every draw has points of its own: these scatter the means, and tighten the variances, by as much.
-    error = _mean_error(program, numbers, {n: v.mean(0) for n, v in values.items()}, chunk, key)
+    error = _mean_error(program, numbers, {n: v.mean(0) for n, v in values.items()}, chunk, key, n_draws)
     model = jnp.maximum(spread / count - error, 0.0)
     return LatentPass(mean, noise + spread / count - model, model, draws.reshape(-1, *zero.shape), entropy)
 
 
-def _mean_error(program, numbers, centre, chunk: Chunk, key):
-    """Variance of the latent's conditional mean over sets of points."""
+def _mean_error(program, numbers, centre, chunk: Chunk, key, n_draws: int):
+    """Variance of the latent's conditional mean over sets of points, about as many as there are draws."""
     if chunk.rule is None:
         return 0.0
 
     def mean(key):
         return _condition(program, numbers, centre, chunk, key)[1].mean
 
-    return jax.lax.map(mean, jax.random.split(key, _SETS_OF_MEAN)).var(0, ddof=1)
+    return jax.lax.map(mean, jax.random.split(key, int(np.clip(n_draws, *_SETS_OF_MEAN)))).var(0, ddof=1)
 
 
 def one_mean(program, numbers, values, chunk, key):

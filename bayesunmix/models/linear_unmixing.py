@@ -29,6 +29,7 @@ from bayesunmix.models._endmember_knowledge import (
     warn_of_twins,
 )
 from bayesunmix.models._hyperparameters import hyperparameters
+from bayesunmix.models._sufficient import KnownMixture, summarised
 
 
 @hyperparameters
@@ -152,7 +153,7 @@ class LinearUnmixing:
 
     def __call__(self, y=None, *, n_units: int) -> None:
         """The program of inference: latents integrated out. ``y`` is (unit, channel)."""
-        endmembers, alpha, shape, noise = self._globals()
+        endmembers, alpha, shape, noise = self.globals()
         if self.likelihood == "normal" and not self.brightness and not self.missing:
             likelihood = NormalUnmixing(endmembers, alpha, noise["noise_scale"])
         else:
@@ -164,7 +165,7 @@ class LinearUnmixing:
 
     def joint(self, y=None, *, n_units: int) -> None:
         """The same model as in a paper, every pixel's latents ordinary variables."""
-        endmembers, alpha, shape, noise = self._globals()
+        endmembers, alpha, shape, noise = self.globals()
         law = LAWS[self.likelihood]
         with numpyro.plate("unit", n_units):
             alpha = jnp.ones(self.n_endmembers) if alpha is None else alpha
@@ -173,7 +174,8 @@ class LinearUnmixing:
                 mean = mean * numpyro.sample("brightness", dist.Gamma(shape, shape))[:, None]
             numpyro.sample("y", law.distribution(mean, tuple(noise[n] for n in law.noise)).to_event(1), obs=y)
 
-    def _globals(self):
+    def globals(self):
+        """Endmembers, concentration, shape of the brightness and noise by its names; None for what is not there."""
         if not self.bound:
             raise ValueError("the priors have no scale yet: call model.bind(data) first (bu.fit does it for you)")
         endmembers = jnp.asarray(self.endmembers) if self._all_known else self._unknown_endmembers()
@@ -297,7 +299,6 @@ class LinearUnmixing:
 
     def initial(self, data) -> dict[str, np.ndarray]:
         """Where to start: the purest pixels and the noise left by their plane."""
-        values = filled(thinned(data), self.n_endmembers)
         start: dict[str, Any] = {}
         if self.likelihood == "normal":
             start["noise_scale"] = np.asarray(self.noise_level, dtype=np.float64)
@@ -309,6 +310,7 @@ class LinearUnmixing:
             start["brightness_shape"] = np.asarray(10.0)
         if self._all_known:
             return start
+        values = filled(thinned(data), self.n_endmembers)
         nonnegative = self.endmember_support == "nonnegative"
         least = 0.5 * float(self.endmember_resolution)
         kept = np.maximum(values, 0.0) if nonnegative else values
@@ -324,6 +326,17 @@ class LinearUnmixing:
         if self.smoothness == "learned":
             start["smoothness"] = np.asarray(_TYPICAL_LENGTH)
         return start
+
+    def sufficient(self, values) -> tuple[Any, Any]:
+        """A model of the same globals and latents, and fewer numbers a pixel that say the same; or itself and all.
+
+        Call on a bound model; ``values`` is (unit, channel).
+        """
+        plain = self.likelihood == "normal" and self.noise == "isotropic" and not (self.brightness or self.missing)
+        if not (self._all_known and plain and values.shape[1] > self.n_endmembers + 1):
+            return self, values
+        endmembers, numbers = summarised(self.endmembers, values)
+        return KnownMixture(self, endmembers, values.shape[1]), numbers
 
     def order(self, draws) -> np.ndarray:
         """Canonical order of the labels for mean latents ``draws["abundance"]`` (endmember,): most abundant first."""

@@ -1,0 +1,61 @@
+"""Of a mixture of known endmembers, what the data say of abundances and noise: a few numbers a pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpyro
+
+from bayesunmix.distributions.unmixing import NormalUnmixing
+from bayesunmix.models._hyperparameters import hyperparameters
+
+_CHUNK_BYTES = 2**24  # of values worked on at a time
+
+
+@hyperparameters
+@dataclass(frozen=True, eq=False)
+class KnownMixture:
+    """The program of a model with known endmembers and one noise level, for data as :func:`summarised` gives them.
+
+    Globals, their priors and the latents are those of the model, and so is the posterior: the likelihoods differ by
+    nothing.
+    """
+
+    model: Any
+    endmembers: Any  # (K, K + 1)
+    n_channels: int = field(metadata={"static": True})  # of the data as they were measured
+
+    label = None
+
+    def __call__(self, y=None, *, n_units: int) -> None:
+        """As the model's own program."""
+        _, alpha, _, noise = self.model.globals()
+        pooled = self.n_channels - len(self.endmembers)
+        likelihood = NormalUnmixing(self.endmembers, alpha, noise["noise_scale"], n_pooled=pooled)
+        with numpyro.plate("unit", n_units):
+            numpyro.sample("y", likelihood, obs=y)
+
+    def initial(self, data) -> dict[str, np.ndarray]:
+        """As of the model."""
+        return self.model.initial(data)
+
+
+def summarised(endmembers: np.ndarray, values: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Endmembers (K, K + 1) and data (unit, K + 1) with the same likelihood under normal noise of one level.
+
+    The first K numbers of a unit are its coordinates in the space that the endmembers span, the last one its distance
+    from that space. ``values`` (unit, channel) are read a chunk at a time.
+    """
+    basis = np.linalg.qr(np.asarray(endmembers, np.float64).T)[0]
+    n_units, n_channels = values.shape
+    found = np.empty((n_units, len(endmembers) + 1))
+    step = max(1, _CHUNK_BYTES // (8 * n_channels))
+    for start in range(0, n_units, step):
+        part = slice(start, start + step)
+        spectra = np.asarray(values[part], np.float64)
+        inside = spectra @ basis
+        spectra = spectra - inside @ basis.T
+        found[part, :-1], found[part, -1] = inside, np.sqrt(np.einsum("np,np->n", spectra, spectra))
+    return np.pad(endmembers @ basis, ((0, 0), (0, 1))), found

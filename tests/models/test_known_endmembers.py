@@ -1,0 +1,99 @@
+"""Known endmembers: a few numbers a pixel say what the spectra say, and most pixels need no points."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from numpy.random import default_rng
+
+import bayesunmix as bu
+from bayesunmix.data.units import as_units
+from bayesunmix.distributions.unmixing import NormalUnmixing
+from bayesunmix.inference import latents
+from bayesunmix.inference.latents import latent_statistics
+from bayesunmix.inference.program import compile_model
+from bayesunmix.inference.units import Draws
+from bayesunmix.models._sufficient import KnownMixture, summarised
+
+SIDE, CHANNELS, PARTS, NOISE = 20, 24, 3, 0.01
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Endmembers, abundances (unit, part) of which some lie on faces, and spectra."""
+    rng = default_rng(0)
+    endmembers = rng.gamma(2.0, 0.3, (PARTS, CHANNELS))
+    abundance = rng.dirichlet(np.ones(PARTS), SIDE**2)
+    abundance[:10] = np.eye(PARTS)[rng.integers(0, PARTS, 10)]
+    return endmembers, abundance, abundance @ endmembers + rng.normal(0, NOISE, (SIDE**2, CHANNELS))
+
+
+@pytest.mark.parametrize("concentration", [None, 1.5])
+def test_the_numbers_have_the_likelihood_of_the_spectra(scene: Any, concentration: float | None) -> None:
+    """Density, and slope and curvature in the noise and the concentration, on one set of points."""
+    endmembers, _, y = scene
+    few, numbers = summarised(endmembers, y)
+    alpha = None if concentration is None else concentration * np.ones(PARTS)
+
+    @partial(jax.jit, static_argnames="pooled")
+    def densities(spectra, values, pooled):
+        fn = NormalUnmixing(spectra, alpha, 1.1 * NOISE, n_pooled=pooled)
+        rule = fn.rule(values, jax.random.key(0), np.arange(len(values)))
+        return fn.log_prob_on(rule), fn.curvature_on(rule, ())
+
+    with jax.enable_x64(True):
+        whole, lean = densities(endmembers, y, 1), densities(few, numbers, CHANNELS - PARTS)
+    jax.tree_util.tree_map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7), whole, lean)
+
+
+def test_a_fit_takes_the_numbers(scene: Any) -> None:
+    endmembers, _, y = scene
+    model = bu.models.LinearUnmixing(PARTS, endmembers=endmembers).bind(y)
+    lean, numbers = model.sufficient(y)
+    assert isinstance(lean, KnownMixture) and numbers.shape == (len(y), PARTS + 1)
+    for other in ({"noise": "diagonal"}, {"brightness": True}, {"missing": True}, {"likelihood": "scaled-poisson"}):
+        bound = bu.models.LinearUnmixing(PARTS, endmembers=endmembers, **other).bind(y)
+        assert bound.sufficient(y) == (bound, y)
+
+
+def test_faces_out_of_reach_do_not_matter(scene: Any) -> None:
+    """Where the likelihood says so, mean and sd given the data are those of the conditional on many points."""
+    endmembers, _, y = scene
+    with jax.enable_x64(True):
+        fn = NormalUnmixing(endmembers, None, NOISE)
+        mean, variance, exact = (np.asarray(x) for x in fn.without_faces(y))
+        found = fn.conditional(y, n_points=1024)
+        assert not exact[:10].any() and 0.5 < exact.mean() < 1.0
+        sd = np.sqrt(np.broadcast_to(variance, mean.shape))[exact]
+        # 1024 points of a lattice: errors of a mean are below one in a hundred sds.
+        np.testing.assert_allclose(np.asarray(found.mean)[exact] / sd, mean[exact] / sd, atol=0.01, rtol=0)
+        np.testing.assert_allclose(np.asarray(found.variance)[exact], sd**2, rtol=0.05)
+        assert not NormalUnmixing(endmembers, np.full(PARTS, 2.0), NOISE).without_faces(y)[2].any()
+
+
+@pytest.mark.parametrize("spread", [1e-4, 0.3])
+def test_the_shorter_ways_lead_to_the_same_statistics(scene: Any, spread: float, monkeypatch: Any) -> None:
+    """Against points everywhere and all draws, at a noise level known to a ``spread``, and so with each of the ways."""
+    endmembers, _, y = scene
+    monkeypatch.setattr(latents, "_LEAST", 1)
+    units = as_units(y.reshape(SIDE, SIDE, CHANNELS))
+    model = bu.models.LinearUnmixing(PARTS, endmembers=endmembers).bind(units.values)
+    levels = NOISE * np.exp(spread * default_rng(1).standard_normal(100))
+    with jax.enable_x64(True):
+        draws = Draws(*compile_model(model, units.values[:1], {}), {"noise_scale": jax.numpy.asarray(levels)})
+        short, _ = latent_statistics(draws, units.values, {}, 0.9, jax.random.key(0))
+        monkeypatch.setattr(latents, "_plain", lambda *_: None)
+        long, _ = latent_statistics(draws, units.values, {}, 0.9, jax.random.key(1))
+    short, long = (dict(zip(latents.STATISTICS, np.moveaxis(x, -1, 0), strict=True)) for x in (short, long))
+    sd = long["sd"]
+    # 32 points a draw of the globals, and at least eight of those.
+    assert np.sqrt(np.mean(((short["mean"] - long["mean"]) / sd) ** 2)) < 0.03
+    assert np.abs(np.log(short["sd"] / sd)).mean() < 0.03
+    # The end of a 90 % interval from 400 draws of a normal is known to .106 sd; there are two such estimates at most.
+    for end in ("lower", "upper"):
+        assert np.sqrt(np.mean(((short[end] - long[end]) / sd) ** 2)) < 1.3 * 0.106 * np.sqrt(2)
+    np.testing.assert_allclose(short["sd"] ** 2, short["sd_noise"] ** 2 + short["sd_model"] ** 2, rtol=1e-9)
