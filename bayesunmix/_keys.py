@@ -22,3 +22,8 @@ def as_key(seed: int | jax.Array) -> jax.Array:
     if isinstance(seed, jax.Array) and seed.dtype == jnp.uint32 and seed.shape == (2,):
         return jax.random.wrap_key_data(seed)
     raise TypeError(f"seed: expected an integer or a JAX key, got {seed!r}")
+
+
+def generator(key: jax.Array) -> np.random.Generator:
+    """A NumPy generator from a JAX key: nothing is compiled for its numbers."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())

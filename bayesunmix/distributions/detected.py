@@ -21,8 +21,8 @@ from numpyro.distributions import constraints
 
 from bayesunmix.distributions import simplex
 from bayesunmix.distributions.channel_laws import LAWS, LAWS_WITH_GAPS
-from bayesunmix.distributions.mixed_spectra import MixedSpectra
-from bayesunmix.distributions.nodes import missed_covariance, nodes
+from bayesunmix.distributions.mixed_spectra import Curved, MixedSpectra
+from bayesunmix.distributions.nodes import Nodes, missed_covariance, nodes
 from bayesunmix.distributions.score_curvature import Scores, curvature
 from bayesunmix.distributions.weighted import WeightedPoints
 
@@ -237,7 +237,10 @@ class DetectedUnmixing(MixedSpectra):
     def conditional_on(self, rule: Rule) -> WeightedPoints:
         """Distribution of the latent given the data, on the points of a rule made at nearby parameters."""
         _, pull, gram, beyond = self._expanded(rule)
-        points, weights, *_ = nodes(rule.frame, pull, gram, self.concentration, beyond)
+        return self._latent_on(nodes(rule.frame, pull, gram, self.concentration, beyond))
+
+    def _latent_on(self, found: Nodes) -> WeightedPoints:
+        points, weights, _ = found
         if self.closed:
             return WeightedPoints(points, weights)
         size = jnp.maximum(points.sum(0), jnp.finfo(points.dtype).tiny)
@@ -268,14 +271,15 @@ class DetectedUnmixing(MixedSpectra):
             spread = spread + (spread + mean**2) / self.brightness_shape
         return jnp.broadcast_to(spread + self._law.variance(mean, self._noise()), self.batch_shape + self.event_shape)
 
-    def curvature_on(self, rule: Rule, wanted=()):
-        """Gradient and Hessian of ``log_prob_on(rule).sum()`` in all parameters, each a dict by their names."""
+    def curvature_on(self, rule: Rule, wanted=()) -> Curved:
+        """Gradient and Hessian of ``log_prob_on(rule).sum()`` in all parameters."""
         _, pull, gram, beyond = self._expanded(rule)
         least = _CURVATURE_POINTS if self.closed else _OPEN_CURVATURE_POINTS
         found = nodes(rule.frame, pull, gram, self.concentration, beyond, least=least)
         scores = Scores(self._law, self.endmembers, self._noise(), self.concentration, self.brightness_shape)
         missed = missed_covariance(rule.frame, pull, gram, self.concentration, least)
-        return curvature(scores, rule.value, found, missed)
+        latent = self._latent_on(found)
+        return Curved(*curvature(scores, rule.value, found, missed), latent.mean.sum(0))
 
 
 def _filled(value, most: int):

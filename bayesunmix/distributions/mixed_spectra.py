@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from bayesunmix.distributions import simplex
+
+
+class Curved(NamedTuple):
+    """Gradient and Hessian of the summed log density by the names of the parameters, those of the row first."""
+
+    gradient: dict[str, Any]
+    hessian: dict[str, dict[str, Any]]
+    latent: jax.Array  # (latent,) mean given the data, summed over the units
 
 
 class MixedSpectra(dist.Distribution):

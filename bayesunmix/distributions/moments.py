@@ -34,7 +34,7 @@ def moments(own: simplex.Frame, pull: jax.Array, gram: jax.Array, concentration:
     points = simplex.more_points(own, _POINTS)
     arrays = (eta, simplex.sorted_hold(own), points, own.shift)
     with_points = partial(simplex.in_chunks, _natural_moments)
-    if n_logs:
+    if n_logs or own.near is None:
         first, second = with_points(*arrays)
     else:
         normal = lambda e, h, *_: _normal_moments(e, h, n_parts - 1)  # noqa: E731

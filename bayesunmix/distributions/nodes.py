@@ -49,7 +49,7 @@ def nodes(
         return simplex.over_chunks(one, arrays, data, channels, least=2)
 
     arrays = (eta, held, base, own.shift, own.order)
-    if beyond is None and concentration is None:
+    if beyond is None and own.near is not None:
 
         def normal(e, h, base, shift, order):
             # Far from all faces: all points alike.

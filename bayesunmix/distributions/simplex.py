@@ -17,7 +17,7 @@ import functools
 import operator
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ class Frame(NamedTuple):
     force: jax.Array  # (K, units) with which the faces hold the parts there
     base: jax.Array  # (free parts, points) of the open unit cube, the same for all units; K - 1 are free on the simplex
     shift: jax.Array  # (free parts, units) moves them around the cube
-    near: jax.Array  # (units,) how many parts are within reach of a face; more than there are where that is not known
+    near: jax.Array | None  # (units,) how many parts are within reach of a face; None where that is not known
 
 
 class Beyond(NamedTuple):
@@ -111,7 +111,7 @@ def frame(
     base = jnp.asarray(_sobol(n_free, n_points).T, start.dtype)
     shift = _shifts(key, index, n_free, start.dtype)
     if gram is None or concentration is not None or not n_free:
-        return Frame(jnp.argsort(centre, axis=0), centre, force, base, shift, jnp.full(start.shape[1], n_parts + 1))
+        return Frame(jnp.argsort(centre, axis=0), centre, force, base, shift, None)
     near = ~(centre > AWAY * jnp.sqrt(jnp.diag(covariance(gram)))[:, None])  # so that NaN is near
     count = near.sum(0)
     # The one part at a face is drawn first, and faces out of reach hold nothing: then there is no integration error.
@@ -210,8 +210,11 @@ def log_integral(own: Frame, pull, gram, concentration=None, beyond: Beyond | No
         return jnp.zeros_like(pull[0])
     eta, held = natural(own, pull, gram, concentration), sorted_hold(own)
     if beyond is None:
-        exact = 1 if len(own.base) > 1 else 2  # parts at a face that need no points
-        return _log_integral(eta, held, own.base, own.shift, own.near > exact)
+        if own.near is None:
+            return _log_integral("points", eta, held, own.base, own.shift, None)
+        if len(own.base) == 1:  # whatever the faces
+            return _log_integral("closed", eta, held, own.base, own.shift, None)
+        return _log_integral("both", eta, held, own.base, own.shift, own.near > 1)
 
     @jax.checkpoint
     def one(e, h, base, shift, order, own_data):
@@ -220,14 +223,14 @@ def log_integral(own: Frame, pull, gram, concentration=None, beyond: Beyond | No
     return over_chunks(one, (eta, held, own.base, own.shift, own.order), beyond.own, beyond.channels)
 
 
-@jax.custom_jvp
-def _log_integral(eta, held, base, shift, hard):
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _log_integral(ways: Literal["closed", "points", "both"], eta, held, base, shift, hard):
     closed = lambda e, h, *_: closed_log_integral(e, h, len(base))  # noqa: E731
-    return in_stages(closed, partial(in_chunks, _raw), hard, eta, held, base, shift)
+    return _by(ways, closed, partial(in_chunks, _raw), hard, eta, held, base, shift)
 
 
 @_log_integral.defjvp
-def _log_integral_jvp(primals, tangents):
+def _log_integral_jvp(ways, primals, tangents):
     eta, held, base, shift, hard = primals
 
     def closed(e, h, *_):
@@ -241,7 +244,7 @@ def _log_integral_jvp(primals, tangents):
         return value, back(jnp.ones_like(value))[0]
 
     # One pass for value and slope: what a sampler and a guide ask for is always both.
-    value, slope = in_stages(closed, partial(in_chunks, both), hard, eta, held, base, shift)
+    value, slope = _by(ways, closed, partial(in_chunks, both), hard, eta, held, base, shift)
     return value, (slope * tangents[0]).sum(0)
 
 
@@ -255,6 +258,13 @@ def _log_mean(found: Walk, dtype, order=None, beyond: Beyond | None = None, own=
         log_weight = log_weight + beyond.log(as_given(found.away, order), beyond.shared, own)
     top = jax.lax.stop_gradient(log_weight.max(0))
     return found.constant + (top + jnp.log(jnp.exp(log_weight - top).mean(0))).astype(dtype)
+
+
+def _by(ways: str, closed: Callable, fn: Callable, hard, *arrays):
+    """Only the ways that are gone are compiled."""
+    if ways == "both":
+        return in_stages(closed, fn, hard, *arrays)
+    return (closed if ways == "closed" else fn)(*arrays)
 
 
 def in_stages(closed: Callable, fn: Callable, hard, *arrays):

@@ -19,7 +19,7 @@ from numpyro.distributions import constraints
 from bayesunmix.distributions import simplex
 from bayesunmix.distributions.curvature import curvature
 from bayesunmix.distributions.information import information, layered
-from bayesunmix.distributions.mixed_spectra import MixedSpectra
+from bayesunmix.distributions.mixed_spectra import Curved, MixedSpectra
 from bayesunmix.distributions.moments import moments
 from bayesunmix.distributions.nodes import nodes
 from bayesunmix.distributions.weighted import WeightedPoints
@@ -188,15 +188,15 @@ class NormalUnmixing(MixedSpectra):
         """See :func:`bayesunmix.distributions.information.layered`."""
         return layered(parameters["endmembers"], parameters["noise_scale"], sums)
 
-    def curvature_on(self, rule: Rule, wanted=("endmembers",)):
+    def curvature_on(self, rule: Rule, wanted=("endmembers",)) -> Curved:
         """Gradient and Hessian of ``log_prob_on(rule).sum()`` in noise_scale, a given concentration and, if among
         those ``wanted``, the endmembers.
 
-        A dict of arrays, and a dict of dicts of arrays with the axes of the row parameter first; see
-        :func:`bayesunmix.distributions.curvature.curvature`.
+        See :func:`bayesunmix.distributions.curvature.curvature`.
         """
         value = rule.residual + rule.frame.centre.T @ rule.reference
         pull, gram, _ = self._about(rule)
         found = moments(rule.frame, pull, gram, self.concentration)
         parameters = (self.endmembers, self.concentration, self.noise_scale)
-        return curvature(*parameters, value, found, free="endmembers" in wanted, n_pooled=self.n_pooled)
+        both = curvature(*parameters, value, found, free="endmembers" in wanted, n_pooled=self.n_pooled)
+        return Curved(*both, found.mean[: len(self.endmembers)].sum(1))

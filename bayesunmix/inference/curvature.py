@@ -29,6 +29,7 @@ class UnitCurvature(NamedTuple):
     own: dict[str, tuple[dict[str, Any], dict[str, Any]]]  # of sites with rules, in the parameters of the likelihood
     slope: jax.Array  # of all other sites, in z
     bend: jax.Array | None
+    latent: dict[str, jax.Array]  # sums of their latents' means, of sites that know them
 
 
 @partial(jax.jit, static_argnames="program")
@@ -47,14 +48,16 @@ def curvature_of_units(program: Program, z: jax.Array, data: Data) -> UnitCurvat
         rest = [fn.log_prob(value).sum() for name, (fn, value) in run.observed.items() if name not in knowing]
         return data.weight * sum(rest, start=jnp.zeros((), v.dtype))
 
-    own = {}
+    own, latent = {}, {}
     for name in sorted(knowing):
         (fn, value), moved = observed[name], _moved(_parameters(program, data, name), z)
         found = fn.curvature_on(data.rules[name], moved) if name in data.rules else fn.curvature(value, moved)
-        own[name] = jax.tree_util.tree_map(lambda x: data.weight * x, found)
+        *own[name], mean = jax.tree_util.tree_map(lambda x: data.weight * x, (*found, None)[:3])
+        if mean is not None:
+            latent[name] = mean
     if set(observed) == knowing:
-        return UnitCurvature(own, jnp.zeros_like(z), None)
-    return UnitCurvature(own, jax.grad(plain)(z), _dense_hessian(plain, z))
+        return UnitCurvature(own, jnp.zeros_like(z), None, latent)
+    return UnitCurvature(own, jax.grad(plain)(z), _dense_hessian(plain, z), latent)
 
 
 def curvature(program: Program, z: Any, data: Data) -> tuple[np.ndarray, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import scipy.linalg
 
+from bayesunmix._keys import generator
 from bayesunmix.inference.curvature import curvature
 from bayesunmix.inference.layered import log_det, push
 from bayesunmix.inference.mode import Mode
@@ -140,7 +141,7 @@ def reshaped(program: Program, guide: Guide, mode: Mode, key: jax.Array, pairs: 
     21, 786 (2009)). Where a direction is flat at the mode and steep beyond, the curvature at the mode says nothing;
     there the whole step swings to and fro, and half of it (in the logarithm) may have the higher ELBO.
     """
-    half = np.asarray(jax.random.normal(key, (pairs, guide.location.size), guide.location.dtype))
+    half = generator(key).standard_normal((pairs, guide.location.size))
     white = np.concatenate([half, -half])
     points = guide.place(white)
     mean = np.mean([curvature(program, z, mode.data)[1] for z in points], axis=0)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from bayesunmix._keys import generator
 from bayesunmix.inference.guide import WIDEST, Guide, slopes_at
 from bayesunmix.inference.layered import log_det, sds
 from bayesunmix.inference.program import Program
@@ -97,11 +98,11 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
     """
     key_draw, key_direction = jax.random.split(key)
     size = guide.location.size
-    random = np.asarray(jax.random.normal(key_direction, (_RANDOM_DIRECTIONS, size)), dtype=np.float64)
+    random = generator(key_direction).standard_normal((_RANDOM_DIRECTIONS, size))
     random = random / np.linalg.norm(random, axis=1, keepdims=True)
     widths = sds(guide.factor)
     along_all = lambda x: np.concatenate([(x @ guide.factor.T) / widths, x @ random.T], axis=-1)  # noqa: E731
-    half = np.asarray(jax.random.normal(key_draw, (_CHECK_PAIRS[-1], size), guide.location.dtype))
+    half = generator(key_draw).standard_normal((_CHECK_PAIRS[-1], size))
     shifts, steepness, skews = np.zeros((3, 0, size + _RANDOM_DIRECTIONS))
     steps, heights = np.zeros((0, size)), np.zeros(0)
     entropy = np.log(guide.stretch).sum() + float(log_det(guide.factor)) + 0.5 * size * np.log(2 * np.pi)

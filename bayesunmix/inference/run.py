@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesunmix._keys import generator
 from bayesunmix.align import match_labels
 from bayesunmix.inference import diagnostics, sampler
 from bayesunmix.inference.best_guide import best_guide
+from bayesunmix.inference.curvature import UnitCurvature, units_curvature
 from bayesunmix.inference.layered import stretched
 from bayesunmix.inference.mode import Mode, find_mode, recentred
 from bayesunmix.inference.program import Program, compile_model, unconstrain
@@ -97,8 +99,8 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key
         own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)
         start = own._replace(z=fitted.location, factor=stretched(fitted.factor, fitted.stretch))
         return _by_longer_chains(program, start, elbo, checked, faults, method, key_check, progress)
-    white = jax.random.normal(jax.random.fold_in(key, 2**20), (method.draws, program.size), fitted.location.dtype)
-    values = _named(program, fitted.place(np.asarray(white))[None], mode.data)
+    white = generator(jax.random.fold_in(key, 2**20)).standard_normal((method.draws, program.size))
+    values = _named(program, fitted.place(white)[None], mode.data)
     return Result(values, diagnostics.of_guide(mode, elbo, settled, checked, faults), True)
 
 
@@ -142,10 +144,10 @@ def _relabel(program: Program, model: Any):
     def relabel(z: np.ndarray, parts: Iterable[Data]) -> np.ndarray:
         found, sizes = [], []
         for data in parts:
-            values, latent = _at(program, jnp.asarray(z), data._replace(rest=None))
-            found.append(np.asarray(latent))
+            found.append(_mean_latent(program, jnp.asarray(z), data._replace(rest=None)))
             sizes.append(len(data.y))
         order = model.order({model.latent: np.average(found, axis=0, weights=sizes)})
+        values = _values(program, jnp.asarray(z), data._replace(rest=None))
         values = {
             name: np.take(np.asarray(value), order, axis=model.dims[name].index(label))
             if label in model.dims.get(name, ())
@@ -158,12 +160,23 @@ def _relabel(program: Program, model: Any):
 
 
 @partial(jax.jit, static_argnames="program")
-def _at(program: Program, z: jax.Array, data: Data) -> tuple[dict[str, jax.Array], jax.Array]:
-    """Values of the sites, and the mean latent of all units."""
-    run = program.evaluate(data.numbers, z, data.y, data.covariates)
-    fn = run.observed["y"][0]
+def _values(program: Program, z: jax.Array, data: Data) -> dict[str, jax.Array]:
+    return program.evaluate(data.numbers, z, data.y, data.covariates).values
+
+
+def _mean_latent(program: Program, z: jax.Array, data: Data) -> np.ndarray:
+    """Mean latent of all units; from their curvature, which is compiled anyway, where that knows it."""
+    known = units_curvature(program, z, data)
+    if isinstance(known, UnitCurvature) and "y" in known.latent:
+        return np.asarray(known.latent["y"]) / (float(data.weight) * len(data.y))
+    return np.asarray(_by_conditional(program, z, data))
+
+
+@partial(jax.jit, static_argnames="program")
+def _by_conditional(program: Program, z: jax.Array, data: Data) -> jax.Array:
+    fn = program.evaluate(data.numbers, z, data.y, data.covariates).observed["y"][0]
     conditional = fn.conditional_on(data.rules["y"]) if "y" in data.rules else fn.conditional(data.y)
-    return run.values, conditional.mean.mean(0)
+    return conditional.mean.mean(0)
 
 
 def settings_as_dict(method: Any) -> dict[str, Any]:

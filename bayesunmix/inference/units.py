@@ -157,48 +157,56 @@ class LatentPass(NamedTuple):
 
 @partial(jax.jit, static_argnames=("program", "per_draw"))
 def latent_pass(program: Program, numbers, values, chunk: Chunk, key, per_draw: int) -> LatentPass:
-    """Moments and draws of the latent, over all draws of the globals in ``values``."""
+    """Moments and draws of the latent, over all draws of the globals in ``values``.
 
-    def one(carry, inputs):
-        value, key = inputs
-        key_points, key_draw = jax.random.split(key)
-        _, conditional = _condition(program, numbers, value, chunk, key_points)
-        mean, variance = conditional.mean, conditional.variance
-        count, centre, spread, noise = carry
-        count = count + 1.0
-        moved = mean - centre
-        centre = centre + moved / count
-        carry = (count, centre, spread + moved * (mean - centre), noise + (variance - noise) / count)
-        return carry, (conditional.sample(key_draw, (per_draw,)), getattr(conditional, "entropy", None))
-
+    Every draw has points of its own, which scatter the means. By how much, other sets of points tell at the mean of the
+    draws, visited in the same loop, whose body takes long to compile.
+    """
     values = inputs_of(program, values, chunk)
-    shape = jax.eval_shape(lambda: one_mean(program, numbers, values, chunk, key))
-    zero = jnp.zeros(shape.shape, shape.dtype)
     n_draws = len(next(iter(values.values())))
-    start = (jnp.zeros((), shape.dtype), zero, zero, zero)
-    keys = jax.random.split(key, n_draws)
-    (count, mean, spread, noise), (draws, entropy) = jax.lax.scan(one, start, (values, keys))
-    entropy = None if entropy is None else entropy.mean(0)
-    # Every draw has points of its own: these scatter the means, and tighten the variances, by as much.
-    error = _mean_error(program, numbers, {n: v.mean(0) for n, v in values.items()}, chunk, key, n_draws)
-    model = jnp.maximum(spread / count - error, 0.0)
-    return LatentPass(mean, noise + spread / count - model, model, draws.reshape(-1, *zero.shape), entropy)
+    n_sets = 0 if chunk.rule is None else int(np.clip(n_draws, *_SETS_OF_MEAN))
+    at_mean = {n: jnp.broadcast_to(v.mean(0), (n_sets, *v.shape[1:])) for n, v in values.items()}
+    visits = {n: jnp.concatenate([v, at_mean[n]]) for n, v in values.items()}
+
+    def conditional(value, key):
+        return _condition(program, numbers, value, chunk, key)[1]
+
+    def one(carry, visit):
+        value, key, drawn = visit
+        key_points, key_draw = jax.random.split(key)
+        found = conditional(value, key_points)
+        draws, sets, noise = carry
+        draws, sets = draws.seen(found.mean, drawn), sets.seen(found.mean, ~drawn)
+        noise = noise + jnp.where(drawn, found.variance, 0.0)
+        return (draws, sets, noise), (found.sample(key_draw, (per_draw,)), getattr(found, "entropy", None))
+
+    like = jax.eval_shape(lambda: conditional({n: v[0] for n, v in values.items()}, key).mean)
+    zero = jnp.zeros(like.shape, like.dtype)
+    none = _Running(jnp.zeros((), like.dtype), zero, zero)
+    keys = jax.random.split(key, n_draws + n_sets)
+    drawn = jnp.arange(n_draws + n_sets) < n_draws
+    (draws, sets, noise), (latents, entropy) = jax.lax.scan(one, (none, none, zero), (visits, keys, drawn))
+    entropy = None if entropy is None else entropy[:n_draws].mean(0)
+    error = sets.spread / (n_sets - 1) if n_sets else 0.0
+    model = jnp.maximum(draws.spread / n_draws - error, 0.0)
+    # The points tighten the variances given the globals by as much as they scatter the means.
+    noise = noise / n_draws + draws.spread / n_draws - model
+    return LatentPass(draws.mean, noise, model, latents[:n_draws].reshape(-1, *zero.shape), entropy)
 
 
-def _mean_error(program, numbers, centre, chunk: Chunk, key, n_draws: int):
-    """Variance of the latent's conditional mean over sets of points, about as many as there are draws."""
-    if chunk.rule is None:
-        return 0.0
+class _Running(NamedTuple):
+    """Mean and sum of squared deviations so far."""
 
-    def mean(key):
-        return _condition(program, numbers, centre, chunk, key)[1].mean
+    number: jax.Array
+    mean: jax.Array
+    spread: jax.Array
 
-    return jax.lax.map(mean, jax.random.split(key, int(np.clip(n_draws, *_SETS_OF_MEAN)))).var(0, ddof=1)
-
-
-def one_mean(program, numbers, values, chunk, key):
-    """Mean of the latent at the first draw, for its shape."""
-    return _condition(program, numbers, {n: v[0] for n, v in values.items()}, chunk, key)[1].mean
+    def seen(self, value, counts) -> _Running:
+        """With one more value, if it counts."""
+        number = self.number + counts
+        moved = jnp.where(counts, value - self.mean, 0.0)
+        mean = self.mean + moved / jnp.maximum(number, 1.0)
+        return _Running(number, mean, self.spread + moved * (value - mean))
 
 
 class PredictionPass(NamedTuple):

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesunmix._keys import generator
 from bayesunmix.inference.curvature import assembled, units_curvature
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.target import Data, Rest, as_device_data, value_and_grad, with_rules
@@ -74,8 +75,7 @@ class Whole:
 
     def sample(self, key: jax.Array) -> tuple[Data, jax.Array]:
         """Units chosen at random, each standing for as many as there are more; and which they are."""
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-        chosen = np.sort(rng.choice(self.n_units, self.size, replace=False))
+        chosen = np.sort(generator(key).choice(self.n_units, self.size, replace=False))
         return self._data(chosen, self.values[chosen], self.n_units / self.size), jnp.asarray(chosen)
 
     def slope(self, z: np.ndarray, key: jax.Array, more: int) -> tuple[float, np.ndarray]:

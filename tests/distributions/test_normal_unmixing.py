@@ -99,7 +99,7 @@ def test_curvature_is_the_hessian_of_the_log_density_on_the_rule(n_parts: int, n
         def total(p: Parameters) -> jax.Array:
             return NormalUnmixing(**p).log_prob_on(rule).sum()
 
-        return NormalUnmixing(**p).curvature_on(rule), (jax.grad(total)(p), jax.hessian(total)(p))
+        return NormalUnmixing(**p).curvature_on(rule)[:2], (jax.grad(total)(p), jax.hessian(total)(p))
 
     found = [both(moved, key) for key in jax.random.split(jax.random.key(0), 8)]
     for row in ("endmembers", "noise_scale"):
@@ -120,7 +120,7 @@ def test_curvature_with_a_concentration(concentration: float) -> None:
     def at(step: Parameters, key: jax.Array) -> Any:
         rule = NormalUnmixing(**own, n_points=1024).rule(y, key, jnp.arange(FEW))
         here = NormalUnmixing(**jax.tree.map(jnp.add, own, step))
-        return here.log_prob_on(rule).sum(), *here.curvature_on(rule)
+        return here.log_prob_on(rule).sum(), *here.curvature_on(rule)[:2]
 
     inner = lambda a, b: sum(float((a[name] * b[name]).sum()) for name in own)  # noqa: E731
     for step in directions:
