@@ -101,8 +101,10 @@ def _summed(values: np.ndarray, dtype: type) -> Moments:
     origin = origin.astype(dtype)
     total, scatter, count = np.zeros(n_channels), np.zeros((n_channels, n_channels), order="F"), 0
     product = np.zeros_like(scatter, dtype) if dtype == np.float32 else scatter
+    room = np.empty((min(rows, len(values)), n_channels), dtype)
     for start in range(0, len(values), rows):
-        part = values[start : start + rows] - origin
+        taken = values[start : start + rows]
+        part = np.subtract(taken, origin, out=room[: len(taken)])
         sums = part.sum(axis=0)
         if not np.isfinite(sums).all():
             part = part[np.isfinite(part.sum(axis=1))]

@@ -160,25 +160,25 @@ class Explicit:
         return state._replace(missing=filled)
 
 
+def _bartlett(rng, dof: float, chains: int, size: int) -> np.ndarray:
+    """Lower triangular factors of Wishart matrices of unit scale."""
+    factor = rng.standard_normal((chains, size, size)) * np.tri(size, k=-1)
+    factor.reshape(chains, -1)[:, :: size + 1] = np.sqrt(rng.chisquare(dof - np.arange(size), (chains, size)))
+    return factor
+
+
 def wishart(rng, dof: int, chains: int, size: int) -> np.ndarray:
     """Wishart matrices of unit scale, singular ones too."""
-    if dof < size:
-        white = rng.standard_normal((chains, size, max(dof, 0)))
-        return white @ white.transpose(0, 2, 1)
-    factor = np.tril(rng.standard_normal((chains, size, size)), -1)
-    factor[:, range(size), range(size)] = np.sqrt(rng.chisquare(dof - np.arange(size), (chains, size)))
+    factor = rng.standard_normal((chains, size, max(dof, 0))) if dof < size else _bartlett(rng, dof, chains, size)
     return factor @ factor.transpose(0, 2, 1)
 
 
-def inverse_wishart_root(rng, dof: float, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric root of a draw from InverseWishart(dof, scale), and its inverse; ``scale`` (c, K, K)."""
+def inverse_wishart_root(rng, dof: float, scale: np.ndarray) -> np.ndarray:
+    """Symmetric root of a draw from InverseWishart(dof, scale); ``scale`` (c, K, K)."""
     chains, size, _ = scale.shape
-    factor = np.tril(rng.standard_normal((chains, size, size)), -1)
-    factor[:, range(size), range(size)] = np.sqrt(rng.chisquare(dof - np.arange(size), (chains, size)))
-    half = np.linalg.solve(factor, np.linalg.cholesky(scale).transpose(0, 2, 1))
-    _, values, turned = np.linalg.svd(half)  # Omega = half' half
-    across = turned.transpose(0, 2, 1)
-    return (across * values[:, None]) @ turned, (across / values[:, None]) @ turned
+    half = np.linalg.solve(_bartlett(rng, dof, chains, size), np.linalg.cholesky(scale).transpose(0, 2, 1))
+    _, values, turned = np.linalg.svd(half)  # the draw is half' half
+    return (turned.transpose(0, 2, 1) * values[:, None]) @ turned
 
 
 def _gram(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -247,10 +247,9 @@ class FactorSampler:
         cross -= sums.weighted[:, :, None] * away[:, None]
         # Strengths given loadings, then given scores.
         tight, identity = priors.scale**-2.0, np.eye(size)
-        first, _ = inverse_wishart_root(rng, priors.dof + channels, priors.floor * identity + _gram(components, tight))
-        second, inverse = inverse_wishart_root(
-            rng, priors.dof + pixels.count, priors.floor * identity + first @ sums.score2 @ first
-        )
+        first = inverse_wishart_root(rng, priors.dof + channels, priors.floor * identity + _gram(components, tight))
+        given = priors.floor * identity + first @ sums.score2 @ first
+        second = inverse_wishart_root(rng, priors.dof + pixels.count, given)
         # Loadings for scores of variance Omega, whose prior is one normal for all.
         values, vectors = np.linalg.eigh(first @ sums.weighted2 @ first)
         values = values.clip(0.0)[:, :, None]
@@ -273,7 +272,7 @@ class FactorSampler:
         drawn = (priors.noise_rate + 0.5 * left) / rng.standard_gamma(shape, left.shape)
         state = State((second @ vectors) @ loadings, mean, drawn, state.missing)
         if isinstance(pixels, Explicit):
-            move = first @ inverse
+            move = np.linalg.solve(second, first).transpose(0, 2, 1)  # first second^-1: both are symmetric
             state = pixels.impute(state, move, np.einsum("ck,ckl->cl", shift, move), rng)
         return state
 
