@@ -45,11 +45,8 @@ def infer(
     method: SVI | NUTS,
     key: jax.Array,
     progress: Progress,
-    every: np.ndarray | None = None,
 ) -> Result:
     """Run ``method`` on a bound model; call inside ``native_precision()``.
-
-    ``every`` unit, where ``y`` are only some of them, is what the search for the mode starts from.
 
     Raises
     ------
@@ -72,7 +69,7 @@ def infer(
             "unit out of the likelihood, or crop or bin the channels"
         )
     key_mode, key_method, key_check = jax.random.split(key, 3)
-    start = model.initial(y if every is None else every) if hasattr(model, "initial") else {}
+    start = model.initial(y) if hasattr(model, "initial") else {}
     relabel = _relabel(program, model)
     if sampled and isinstance(method, SVI):
         z = np.asarray(unconstrain(program, numbers, start, jnp.asarray(y[:2], jnp.result_type(float)), few))
