@@ -172,6 +172,7 @@ def sampled(model: ProbabilisticPCA, y: np.ndarray, covariates: dict[str, Any], 
     return found
 
 
+FEW = 40  # pixels, where priors weigh and posteriors are not normal
 INVARIANTS = (
     "explained variance 1",
     "explained variance 2",
@@ -184,7 +185,7 @@ INVARIANTS = (
 )
 
 
-def calibration(noise: str, count: int, n_units: int = 40, n_channels: int = 6) -> None:
+def calibration(noise: str, count: int, n_units: int, nuts: bool, n_channels: int = 6) -> None:
     """Simulation-based calibration: ranks of invariants among posterior draws, and coverage of 90 % intervals."""
     from scipy.stats import kstest
 
@@ -205,7 +206,9 @@ def calibration(noise: str, count: int, n_units: int = 40, n_channels: int = 6) 
         grams = [gram[..., 0, :2], gram[..., 3, 4:5]]
         return np.concatenate([values["explained_variance"], level, values["mean"][..., :2], *grams], axis=-1)
 
-    kept = Kept(f"calibration_{noise}")
+    method = bu.NUTS(draws=500, warmup=300, chains=2) if nuts else bu.SVI(draws=192)
+    stem = f"calibration_{noise}" + ("_nuts" if nuts else "") + (f"_{n_units}" if n_units != FEW else "")
+    kept = Kept(stem)
     for seed in range(count):
         if str(seed) in kept.rows:
             continue
@@ -215,7 +218,7 @@ def calibration(noise: str, count: int, n_units: int = 40, n_channels: int = 6) 
         if noise == "poisson":
             # The axes choose a representative of all rotations and change no law: those of the data, as in any fit.
             axes = ProbabilisticPCA(n_components, noise="poisson").bind(y).reference
-            fit = bu.fit(replace(model, reference=axes), y, bu.SVI(draws=192), seed=seed, progress=False)
+            fit = bu.fit(replace(model, reference=axes), y, method, seed=seed, progress=False)
             found = [{name: value.values.reshape(-1, *value.shape[2:]) for name, value in fit.posterior.items()}]
             passed = bool(fit.converged)
             print(seed, fit.diagnostics.attrs["verdict"], flush=True)
@@ -238,13 +241,16 @@ def calibration(noise: str, count: int, n_units: int = 40, n_channels: int = 6) 
     ]
     gaps = ", one entry in ten not measured" if noise == "missing" else ""
     drawn = (
-        f"Ranks among 192 draws of `bu.SVI()`; {sum(row['passed'] for row in rows)} fits passed their own checks."
+        f"Ranks among {'1000 draws of `bu.NUTS(warmup=300)`' if nuts else '192 draws of `bu.SVI()`'}; "
+        f"{sum(row['passed'] for row in rows)} fits passed their own checks."
         if noise == "poisson"
         else "Ranks among 192 draws of the Gibbs sampler, every tenth sweep of 8 chains after 150."
     )
     write(
-        f"calibration_{noise}",
-        f"calibration --noise {noise} --count {count}",
+        stem,
+        f"calibration --noise {noise} --count {count}"
+        + (" --nuts" if nuts else "")
+        + (f" --units {n_units}" if n_units != FEW else ""),
         [
             f"{count} data sets of {n_units} pixels and {n_channels} channels with n_components={n_components}, drawn "
             f"from the prior ({kind} noise, `component_floor=1`){gaps}. {drawn} "
@@ -430,21 +436,23 @@ def dose(images: int, side: int = 32, n_channels: int = 40) -> None:
         ways[f'"{noise}"' + (f", floor {floor!r}" if floor != USUAL_FLOOR else "")] = (by_fit, noise, floor)
     kept, rows = Kept("dose"), []
     for counts, (method, (way, *settings)) in itertools.product((1, 3, 10, 30), ways.items()):
-        for seed in range(images):
+        # The log-bilinear model takes a hundred times as long.
+        several = 2 if "poisson" in settings else images
+        for seed in range(several):
             if f"{counts} {method} {seed}" not in kept.rows:
                 kept.add(f"{counts} {method} {seed}", way(*low_dose(counts, side, n_channels, seed), *settings))
-        found = np.array([kept.rows[f"{counts} {method} {seed}"] for seed in range(images)])
+        found = np.array([kept.rows[f"{counts} {method} {seed}"] for seed in range(several)])
         covered, rms, *above = found.mean(0)
-        error = found[:, 0].std(ddof=1) / np.sqrt(images)
+        error = found[:, 0].std(ddof=1) / np.sqrt(several)
         shown = [f"{n:.2f}" for n in above] or ["-"]
-        rows.append([counts, method, f"{covered:.3f}", f"{error:.3f}", f"{rms / counts:.4f}", *shown])
+        rows.append([counts, method, several, f"{covered:.3f}", f"{error:.3f}", f"{rms / counts:.4f}", *shown])
         print(*rows[-1], flush=True)
     write(
         "dose",
         f"dose --count {images}",
         [
             f"{side} x {side} pixels, {n_channels} channels, a boundary between two spectra (one component), Poisson "
-            f"counts, {images} images. How often the 90 % interval of the expected counts (`mean` and `epistemic` of "
+            f"counts. How often the 90 % interval of the expected counts (`mean` and `epistemic` of "
             "`bu.uncertainty`; for truncated PCA least squares on its axes with the residual variance) holds the "
             "truth, over all pixels and channels, with the standard error between images.",
             "",
@@ -452,6 +460,7 @@ def dose(images: int, side: int = 32, n_channels: int = 40) -> None:
                 [
                     "counts a pixel",
                     "method",
+                    "images",
                     "90 % covers",
                     "standard error",
                     "rms error over counts",
@@ -527,6 +536,8 @@ def main() -> None:
     parser.add_argument(
         "--noise", choices=["isotropic", "diagonal", "two-way", "missing", "poisson"], default="isotropic"
     )
+    parser.add_argument("--units", type=int, default=FEW, help="pixels, for calibration")
+    parser.add_argument("--nuts", action="store_true", help="for calibration of counts")
     parser.add_argument("--pixels", type=int, default=256)
     parser.add_argument("--channels", type=int, default=1024)
     parser.add_argument("--components", type=int, default=8)
@@ -537,7 +548,7 @@ def main() -> None:
     if given.what == "selection":
         selection(given.count or 40)
     elif given.what == "calibration":
-        calibration(given.noise, given.count or 400)
+        calibration(given.noise, given.count or 400, given.units, given.nuts)
     elif given.what == "draws":
         draws()
     elif given.what == "large":
