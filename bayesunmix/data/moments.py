@@ -53,17 +53,21 @@ class Moments:
 _last: tuple[weakref.ref, Moments] | None = None
 
 
-def moments(values: np.ndarray) -> Moments:
+def moments(values: np.ndarray, *, last: bool = False) -> Moments:
     """Moments in float64 of ``values`` (pixel, channel), a chunk at a time; pixels with a NaN are left out.
 
-    The moments of the last read-only array are kept: priors and sampler of one fit ask for the same.
+    The moments of the last read-only array are kept, as priors and sampler of one fit ask for the same, until someone
+    asks for the ``last`` time: of many channels they are a tenth of a large image.
     """
     global _last
     if _last is not None and _last[0]() is values:
-        return _last[1]
-    found = _moments(values)
-    if isinstance(values, np.ndarray) and not values.flags.writeable:
-        _last = (weakref.ref(values), found)
+        found = _last[1]
+    else:
+        found = _moments(values)
+        if isinstance(values, np.ndarray) and not values.flags.writeable:
+            _last = (weakref.ref(values), found)
+    if last:
+        _last = None
     return found
 
 

@@ -338,9 +338,10 @@ class ProbabilisticPCA:
         if self.noise == "two-way" or self.missing:
             row_factor = covariates.get("row_factor")
             return FactorSampler(Explicit(values / width, row_factor), priors, start, width)
+        found = moments(values, last=True)
         if self.noise == "isotropic":
-            return IsotropicSampler(moments(values), priors, start, self.reference)
-        return FactorSampler(Compressed(moments(values)), priors, start, width)
+            return IsotropicSampler(found, priors, start, self.reference)
+        return FactorSampler(Compressed(found), priors, start, width)
 
     def identified(self, values: dict[str, Any]) -> dict[str, Any]:
         """Draws turned to principal axes, with what follows from them.
