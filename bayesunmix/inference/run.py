@@ -91,7 +91,7 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key
     checked = guide.check_guide(program, fitted, judge, key_check)
     faults = checked.faults()
     for again, pairs in enumerate(guide.CURVATURE_PAIRS, start=1):
-        if not faults or isinstance(fitted.factor, LayeredRoot):
+        if not faults or not checked.finite or isinstance(fitted.factor, LayeredRoot):
             break
         progress.note("the guide has not the shape of the posterior: averaging the curvature over it")
         start = guide.reshaped(program, fitted, mode, jax.random.fold_in(key_check, again), pairs)
@@ -102,7 +102,7 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key
         fitted, elbo, settled = tried, np.concatenate([elbo, more]), settled_again
         checked = guide.check_guide(program, fitted, judge, key_check)
         faults = checked.faults() + checked.lopsided()
-    if method.sample_if_needed and faults:
+    if method.sample_if_needed and faults and checked.finite:
         progress.note("the posterior is not Gaussian: sampling it")
         own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)
         start = own._replace(z=fitted.location, factor=stretched(fitted.factor, fitted.stretch))

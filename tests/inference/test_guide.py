@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from bayesunmix.inference import guide as guides
-from bayesunmix.inference.guide import Guide, check_guide, fit_guide, reshaped
+from bayesunmix.inference.guide import Guide, GuideCheck, check_guide, fit_guide, reshaped
 from bayesunmix.inference.mode import find_mode
 from bayesunmix.inference.program import Program, compile_model
 from bayesunmix.inference.settings import SVI
@@ -192,3 +192,8 @@ def log_gamma(shape: float) -> tuple[Any, Any]:
 def test_limits_are_those_of_the_contract() -> None:
     assert guides.SHIFT_LIMIT == 0.25
     assert guides.RATIO_LIMITS == (0.8, 1.25)
+
+
+def test_a_guide_where_the_posterior_is_no_number_is_faulted() -> None:
+    nothing = np.full(3, np.nan)
+    assert "not a number" in GuideCheck(*[nothing] * 6).faults()[0]
