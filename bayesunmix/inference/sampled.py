@@ -68,13 +68,13 @@ def _corrected(program, whole: Whole, data: Data, index, z: np.ndarray, key, mor
     # What a sample lacks of the curvature hardly depends on the place: one pass of all units tells it.
     lacking = matrix - curvature(program, z, ruled(z))[1]
     factor, _ = inverse_root(-matrix)
-    at: AtPoint | None = None
+    at = AtPoint(z, -np.inf, np.zeros(len(z)))
     before, agreed = np.inf, max(DECREMENT, _AGREED**2 * len(z))
     for taken in range(_CORRECTIONS):
         tell(f"all units, pass {taken + 1}")
         found = AtPoint(z, *whole.slope(z, key, more))
         # Far from where it was made the correction is a parabola, which may open upwards.
-        astray = at is not None and not found.value > at.value - before
+        astray = not found.value > at.value - before
         at = at if astray else found
         z = at.z
         data = at.corrected(program, ruled(z), lacking)
