@@ -262,7 +262,7 @@ def _model(name: str, size: int | None, settings: dict[str, Any]) -> Any:
 def _load(data: dict[str, Any]) -> tuple[Any, Any]:
     """The image of a recipe's data section, cropped, and its mask; or neighbour vectors with all that they bring."""
     from bayesunmix.data import load
-    from bayesunmix.descriptors.sharing import read_vectors
+    from bayesunmix.descriptors.vectors import read_vectors
     from bayesunmix.recipe import crop
 
     path = Path(data["path"])
@@ -287,7 +287,7 @@ def _load(data: dict[str, Any]) -> tuple[Any, Any]:
 def _units(image: Any, keep: Any) -> Any:
     """What a fit to the image, or to neighbour vectors, sees."""
     from bayesunmix.data import as_units
-    from bayesunmix.descriptors.sharing import as_vectors
+    from bayesunmix.descriptors.vectors import as_vectors
 
     if hasattr(image, "data_vars"):
         vectors = as_vectors(image, keep)

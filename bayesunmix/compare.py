@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+from scipy.sparse import csr_array
 
+from bayesunmix.data.sharing import sum_error
 from bayesunmix.elpd import Elpd, loo, waic
 from bayesunmix.fit import Fit
 from bayesunmix.spatial import morans_i
@@ -40,7 +42,8 @@ def compare(fits: Mapping[str, Fit], criterion: str = "waic", *, n_blocks: int |
     pandas.DataFrame
         One row a model, best first: ``rank`` (from 0), ``elpd``, ``p``, ``elpd_diff`` (best minus this),
         ``se``, ``dse`` (standard error of the difference: the larger of that from single pixels and that from
-        blocks of 8 x 8, because a detector's blur and drift make neighbours alike), ``weight`` (stacking),
+        blocks of 8 x 8, because a detector's blur and drift make neighbours alike; of atoms that share neighbours,
+        from products of their differences), ``weight`` (stacking),
         ``warning`` (units not to be trusted, or a fit that failed its own diagnostics), ``diff_per_unit``
         (``elpd_diff`` in nats per pixel) and ``moran`` (Moran's I of the map of differences: how alike neighbours
         are in what the model lacks).
@@ -81,7 +84,7 @@ def compare(fits: Mapping[str, Fit], criterion: str = "waic", *, n_blocks: int |
                 "p": one.p,
                 "elpd_diff": best.elpd - one.elpd,
                 "se": one.se,
-                "dse": difference_error(difference) if rank else 0.0,
+                "dse": difference_error(difference, fits[name].units.shared) if rank else 0.0,
                 "weight": weights[name],
                 "warning": one.n_warn > 0 or not fits[name].converged,
                 "diff_per_unit": (best.elpd - one.elpd) / _terms_of(best).size,
@@ -96,9 +99,9 @@ def compare(fits: Mapping[str, Fit], criterion: str = "waic", *, n_blocks: int |
     return table
 
 
-def difference_error(difference: xr.DataArray) -> float:
+def difference_error(difference: xr.DataArray, shared: csr_array | None = None) -> float:
     """Standard error of the sum of pointwise differences: between pixels, or between blocks of pixels if
-    larger.
+    larger; of units of which those ``shared`` have parts in common, with what they have in common.
 
     Blocks are 8 x 8 pixels of the last two pixel dims, each left out in turn (delete-block jackknife); with
     fewer than four blocks there is nothing to be learned from them.
@@ -106,16 +109,16 @@ def difference_error(difference: xr.DataArray) -> float:
     kept = np.isfinite(difference.values)
     values = difference.values[kept]
     n_units = values.size
-    single = np.sqrt(n_units * values.var())
+    single = sum_error(values, shared)
     if difference.ndim < 2:
-        return float(single)
+        return single
     where = np.indices(difference.shape)
     where[-2:] //= BLOCK
     _, block = np.unique(where[:, kept], axis=1, return_inverse=True)
     block = block.reshape(-1)
     counts, sums = np.bincount(block), np.bincount(block, weights=values)
     if len(counts) < _FEWEST_BLOCKS:
-        return float(single)
+        return single
     left = (sums.sum() - sums) * n_units / (n_units - counts)
     n_blocks = len(counts)
     blocked = np.sqrt((n_blocks - 1) / n_blocks * np.sum((left - left.mean()) ** 2))

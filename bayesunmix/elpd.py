@@ -12,6 +12,7 @@ import xarray as xr
 
 from bayesunmix._arviz import psis, relative_efficiency
 from bayesunmix._keys import as_key
+from bayesunmix.data.sharing import sum_error
 from bayesunmix.fit import Fit
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.units import Draws, LikelihoodPass, likelihood_pass
@@ -168,10 +169,6 @@ def _elpd(
 ) -> Elpd:
     """Sums and maps of the terms of every unit; ``trouble`` beyond ``limit`` is counted."""
     units = fit.units
-    counted = np.ones(terms.size, bool) if units.independent is None or n_blocks else units.independent
-    # A unit that depends on others, which were fitted, is not left out by leaving its term out.
-    terms, trouble = np.where(counted, terms, np.nan), np.where(counted, trouble, np.nan)
-    own = terms[counted]
     dims, coords = ((), None) if n_blocks is None else (("block",), {"block": np.arange(n_blocks)})
     shape = (units.n_units,) if n_blocks is None else (units.n_units, n_blocks)
     pointwise = units.to_map(terms.reshape(shape), dims, coords).rename("elpd")
@@ -179,13 +176,13 @@ def _elpd(
         tails = units.to_map(trouble.reshape(shape), dims, coords)
         pointwise = pointwise.assign_coords(pareto_k=(pointwise.dims, tails.transpose(*pointwise.dims).values))
     return Elpd(
-        elpd=float(own.sum()),
-        se=float(np.sqrt(own.size * own.var())),
-        p=float(parameters[counted].sum()),
+        elpd=float(terms.sum()),
+        se=sum_error(terms, None if n_blocks else units.shared),
+        p=float(parameters.sum()),
         pointwise=pointwise.assign_attrs(units="nats", criterion=criterion),
-        n_warn=int(np.sum(trouble[counted] > limit)),
+        n_warn=int(np.sum(trouble > limit)),
         unit=unit,
-        mcse=_integration_error(fit, counted, seed, n_blocks),
+        mcse=_integration_error(fit, seed, n_blocks),
         warning=warning_of(fit),
     )
 
@@ -227,7 +224,7 @@ def _of_blocks(fit: Fit, draws: Draws, n_blocks: int) -> LikelihoodPass:
     return LikelihoodPass(jax.nn.logsumexp(log_p, axis=0) - jnp.log(len(log_p)), log_p.var(0), log_p)
 
 
-def _integration_error(fit: Fit, counted: np.ndarray, seed: int | jax.Array, n_blocks: int | None) -> float:
+def _integration_error(fit: Fit, seed: int | jax.Array, n_blocks: int | None) -> float:
     """Standard deviation of the elpd over sets of integration points, from two sets; 0 where nothing is sampled.
 
     The points of a unit shift its log density at all draws alike, so they shift the terms of WAIC and of
@@ -236,7 +233,7 @@ def _integration_error(fit: Fit, counted: np.ndarray, seed: int | jax.Array, n_b
     if n_blocks is not None:
         return 0.0
     key = as_key(seed)
-    terms = np.zeros((2, len(counted)))
+    terms = np.zeros((2, fit.units.n_units))
     with native_precision():
         draws = fit.draws(_ERROR_DRAWS)
         for row, own in enumerate((key, jax.random.fold_in(key, 1))):
@@ -245,7 +242,7 @@ def _integration_error(fit: Fit, counted: np.ndarray, seed: int | jax.Array, n_b
                     return 0.0
                 found = likelihood_pass(*draws, chunk, key_sets)
                 terms[row, part] = found.log_mean - found.variance
-    return float(np.sqrt(0.5 * np.sum((terms[0] - terms[1])[counted] ** 2)))
+    return float(np.sqrt(0.5 * np.sum((terms[0] - terms[1]) ** 2)))
 
 
 def _log_sum_exp(values: np.ndarray) -> np.ndarray:
@@ -270,7 +267,5 @@ def _unit(fit: Fit, conditional: bool, n_blocks: int | None) -> str:
         )
     if n_blocks is not None:
         return "block given its past"
-    unit = getattr(fit.model, "unit", "pixel")
-    if units.independent is not None:
-        unit = f"{units.pixel_dims[-1]} (sharing none)"
+    unit = getattr(fit.model, "unit", "pixel") if units.members is None else units.pixel_dims[-1]
     return f"{unit} (conditional)" if names else unit

@@ -18,22 +18,19 @@ from bayesunmix._keys import as_key
 from bayesunmix._named import named_diagnostics, named_posterior
 from bayesunmix.data.sequences import as_sequences
 from bayesunmix.data.units import Units, as_units
-from bayesunmix.descriptors.sharing import as_vectors, independent, unlike_all
+from bayesunmix.descriptors.vectors import as_vectors
 from bayesunmix.inference import NUTS, SVI, Gibbs
+from bayesunmix.inference.composite import widened
 from bayesunmix.inference.gibbs import gibbs_settings, infer_by_gibbs
 from bayesunmix.inference.latents import STATISTICS, latent_statistics
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.program import compile_model
 from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.run import infer, settings_as_dict
-from bayesunmix.inference.units import Draws, chunks, latent_pass, of_units
+from bayesunmix.inference.units import Draws, chunks, latent_pass
 from bayesunmix.provenance import describe_run
 
 _LATENT_DRAWS = 100  # draws of the globals behind maps of the latent
-_UNLIKE = (
-    "the {n} of {total} atoms that share none, on which the parameters rest, are not like all: weights of classes are "
-    'theirs (vectors.drop_vars("neighbour") takes all, as if they were independent)'
-)
 
 
 def fit(
@@ -55,8 +52,8 @@ def fit(
         "y" inside ``numpyro.plate("unit", n_units)``.
     data : xarray.DataArray, array, or xarray.Dataset of neighbour vectors
         Spectral axis last; see :func:`bayesunmix.data.units.as_units` for what is accepted. Of neighbour vectors
-        (:func:`bayesunmix.descriptors.neighbour_vectors`) the complete ones are taken, with their covariance;
-        parameters are inferred from atoms that share no atom, latents of all.
+        (:func:`bayesunmix.descriptors.neighbour_vectors`) the complete ones are taken, with their covariance; the
+        posterior is as wide as atoms that share neighbours leave it (:mod:`bayesunmix.inference.composite`).
     method : SVI, NUTS or Gibbs, optional
         Left out: the exact sampler of a model that has one (``Gibbs()``), else ``SVI()``.
     mask : boolean DataArray or array over the pixel dims, or "finite"
@@ -109,24 +106,21 @@ def fit(
     if hasattr(bound, "unit_covariates"):
         covariates = {**bound.unit_covariates(units.values), **covariates}
     started = time.perf_counter()
-    lean, values = _sufficient(bound, units)
-    seen, given = values, covariates
-    if units.independent is not None:
-        chosen = np.flatnonzero(units.independent)
-        seen, given = seen[chosen], {n: of_units(v, chosen, units.n_units) for n, v in covariates.items()}
     with native_precision(), Progress(progress) as bar:
         if own is not None:
-            result = infer_by_gibbs(bound, seen, given, own, as_key(seed), bar)
+            result = infer_by_gibbs(bound, units.values, covariates, own, as_key(seed), bar)
         elif isinstance(method, Gibbs):
             raise TypeError(f"method: {_name(model)} has no sampler of its own; use bu.SVI() or bu.NUTS()")
         else:
-            result = infer(lean, seen, given, method, as_key(seed), bar, values)
+            result = infer(*_sufficient(bound, units), covariates, method, as_key(seed), bar)
+        values = result.values
+        if units.shared is not None:
+            values = widened(bound, values, units.values, covariates, units.shared)
     wall = time.perf_counter() - started
-    found = result.values if own is not None or not hasattr(bound, "identified") else bound.identified(result.values)
-    posterior = named_posterior(bound, found, units)
+    if hasattr(bound, "identified") and (own is None or units.shared is not None):
+        values = bound.identified(values)
+    posterior = named_posterior(bound, values, units)
     judged = result.diagnostics if result.finished else result.diagnostics.stopped()
-    if units.independent is not None and unlike_all(units.values, units.independent):
-        judged = judged.remarked(_UNLIKE.format(n=units.independent.sum(), total=units.n_units))
     return Fit(
         model=bound,
         method=method,
@@ -420,7 +414,7 @@ def _received(model: Any, data: Any, mask: Any, covariates: dict[str, Any]) -> t
         covariates = {"measurement_cov": vectors.measurement_cov, **covariates}
     units = units_of(model, vectors.data, vectors.keep)
     if vectors.members is not None:
-        units = replace(units, independent=independent(vectors.members))
+        units = replace(units, members=vectors.members)
     return units, covariates
 
 

@@ -246,8 +246,8 @@ def _pack_units(units: Units) -> xr.Dataset:
     arrays = {"values": (dims, units.values), "index": (("unit",), units.index)}
     if units.lengths is not None:
         arrays["lengths"] = (("unit",), units.lengths)
-    if units.independent is not None:
-        arrays["independent"] = (("unit",), units.independent)
+    if units.members is not None:
+        arrays["members"] = (("unit", "member"), units.members)
     return xr.Dataset(arrays)
 
 
@@ -271,5 +271,5 @@ def _read_units(about: dict[str, Any], groups: Mapping[str, xr.Dataset]) -> Unit
         attrs=about["attrs"],
         feature_dim=feature_dim,
         lengths=groups["units"]["lengths"].values if "lengths" in groups["units"] else None,
-        independent=groups["units"]["independent"].values if "independent" in groups["units"] else None,
+        members=groups["units"]["members"].values if "members" in groups["units"] else None,
     )

@@ -8,8 +8,9 @@
 ``calibration`` draws parameters and vectors from the prior of small mixtures, with and without known errors, by
 ``bu.calibrate``. ``coverage`` fits ``GaussianMixture`` to the neighbour vectors of two-phase and four-variant lattices
 at three position errors, and scikit-learn's k-means and GaussianMixture (which knows of no errors) to the same vectors;
-memberships by the true parameters are the best there can be. ``count`` compares numbers of classes by WAIC. ``atoms``
-finds atoms in simulated images and holds position errors against the Cramer-Rao bound of the whole image.
+memberships by the true parameters are the best there can be. ``count`` compares numbers of classes, fitted by
+``bu.sweep``, by WAIC. ``atoms`` finds atoms in simulated images and holds position errors against the Cramer-Rao bound
+of the whole image.
 Standard errors are computed across lattices or images. Tables go to ``benchmarks/results/``, and beside them what was
 found of each lattice, where a run that was stopped goes on. Speed beside scikit-learn's mixture: ``python -m benchmarks
 classes``.
@@ -247,10 +248,8 @@ def preferred(domains: str, error: float, seed: int, side: int, covariance: str)
     """The number of classes that WAIC prefers among the true one, one less, and one more."""
     k = CLASSES[domains]
     vectors, _, _ = lattice(domains, error, side, 1000 + seed)
-    fits = {
-        str(n): bu.fit(bu.models.GaussianMixture(n, covariance=covariance), vectors, seed=seed, progress=False)
-        for n in range(k - 1, k + 2)
-    }
+    model, sizes = bu.models.GaussianMixture(k, covariance=covariance), range(k - 1, k + 2)
+    fits = bu.sweep(model, vectors, n_components=sizes, seed=seed, progress=False)
     table = bu.compare(fits)
     return {
         "preferred": table.attrs["preferred"],
@@ -273,15 +272,15 @@ def count(args) -> tuple[str, list[str]]:
             runs = [run for run in runs if run]
             if len(runs) < 2:
                 continue
-            times = {n: sum(run["preferred"] == str(k + n) for run in runs) for n in (-1, 0, 1)}
+            times = {n: sum(run["preferred"] == f"n_components={k + n}" for run in runs) for n in (-1, 0, 1)}
             none = sum(run["preferred"] is None for run in runs)
             off = sum(not all(run["converged"]) for run in runs)
             rows.append({"domains": domains, "error": error, "one less": times[-1], "right": times[0]})
             rows[-1] |= {"one more": times[1], "none": none, "off": off}
             right, total = right + times[0], total + len(runs)
     title = (
-        f"Number of classes preferred by `bu.compare` (WAIC) among the true one, one less and one more: right in "
-        f"{right} of {total}. Lattices of {args.side} x {args.side} cells, `covariance={args.covariance!r}`."
+        "Number of classes preferred by `bu.compare` (WAIC) of `bu.sweep` among the true one, one less and one more: "
+        f"right in {right} of {total}. Lattices of {args.side} x {args.side} cells, `covariance={args.covariance!r}`."
     )
     names = {
         "domains": "{domains}",

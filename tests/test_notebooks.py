@@ -16,6 +16,11 @@ import bayesunmix as bu
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 SCRIPTS = sorted(FOLDER.glob("[0-9]*.py"))
+LONG = {"1", "2", "7"}  # minutes each, nearly all of it compiling several sizes of unmixing
+
+
+def _marked(script: Path) -> Any:
+    return pytest.param(script, marks=pytest.mark.slow) if script.name[0] in LONG else script
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], tuple[dict[str, Any
     return cells
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.stem)
+@pytest.mark.parametrize("script", [_marked(s) for s in SCRIPTS], ids=lambda s: s.stem)
 def test_it_runs_at_a_tiny_budget(
     script: Path, run: Callable[[Path], tuple[dict[str, Any], int]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 _SEEDINGS = 8
+_CANDIDATES = 4  # for every centre
 _SAMPLE = 4000  # units that seedings compete on
 _ENOUGH = 8000  # for the best of them: a start is to lie near the mode, not on it
 _STEPS = (40, 200)  # of expectation and maximisation: while seedings compete, and for the best
@@ -35,7 +36,8 @@ def clusters(values: np.ndarray, n_components: int, kind: str, *, equal: bool = 
     equal : bool
         Keep the weights equal.
     seed : int
-        Of the seedings, which are spread as k-means++ spreads them.
+        Of the seedings, which are spread as greedy k-means++ spreads them: of a few candidates for every centre the
+        one that leaves the least to explain, or two clouds often share a centre that EM does not divide.
     """
     rng = np.random.default_rng(seed)
     scale = np.maximum(values.std(axis=0), 1e-12 * (1.0 + np.abs(values).max()))
@@ -63,9 +65,12 @@ def _seeded(white: np.ndarray, n_components: int, rng: np.random.Generator) -> C
     distance = ((white - centres[0]) ** 2).sum(1)
     for _ in range(n_components - 1):
         total = distance.sum()
-        pick = rng.choice(len(white), p=distance / total) if total > 0 else rng.integers(len(white))
-        centres.append(white[pick])
-        distance = np.minimum(distance, ((white - centres[-1]) ** 2).sum(1))
+        share = distance / total if total > 0 else None
+        picks = white[rng.choice(len(white), _CANDIDATES, p=share)]
+        left = np.minimum(distance, ((white - picks[:, None]) ** 2).sum(-1))
+        best = left.sum(1).argmin()
+        centres.append(picks[best])
+        distance = left[best]
     cov = np.eye(white.shape[1]) * max(distance.mean() / white.shape[1], _FLOOR**2)
     weights = np.full(n_components, 1.0 / n_components)
     return Clusters(weights, np.array(centres), np.repeat(cov[None], n_components, axis=0), -np.inf)

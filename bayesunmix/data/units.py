@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy.sparse import csr_array
 
 from bayesunmix.data import checks
 from bayesunmix.data.axes import bare_dims
 from bayesunmix.data.rows import Rows
+from bayesunmix.data.sharing import independent, sharing
 
 _SLAB_BYTES = 2**26
 _HASH_BYTES = 2**22
@@ -40,9 +43,8 @@ class Units:
         Of sequences with several features: name of their last dim; the channel dim is then that of time.
     lengths : numpy.ndarray, optional
         ``(unit,)``, frames of each sequence; what lies beyond is padding.
-    independent : numpy.ndarray, optional
-        ``(unit,)`` of bool: units whose data do not depend on one another, where not all do. Parameters and
-        criteria of prediction rest on them alone.
+    members : numpy.ndarray, optional
+        ``(unit, k)`` of int, what each unit is made of, where units share parts and so depend on one another.
     name, attrs
         Of the image; the unit of the values is ``attrs["units"]`` where it is known.
     """
@@ -57,12 +59,22 @@ class Units:
     attrs: dict[str, Any] = field(default_factory=dict)
     feature_dim: str = ""
     lengths: np.ndarray | None = None
-    independent: np.ndarray | None = None
+    members: np.ndarray | None = None
 
     @property
     def inner_dims(self) -> tuple[str, ...]:
         """Names of the axes of one unit."""
         return (self.channel_dim, self.feature_dim) if self.feature_dim else (self.channel_dim,)
+
+    @cached_property
+    def shared(self) -> csr_array | None:
+        """Ones (unit, unit) where two different units share parts; None where units are independent."""
+        return None if self.members is None else sharing(self.members)
+
+    @cached_property
+    def independent(self) -> np.ndarray | None:
+        """Units (unit,) that share nothing with one another, as many as are easily found; None where none share."""
+        return None if self.members is None else independent(self.members)
 
     @property
     def n_units(self) -> int:

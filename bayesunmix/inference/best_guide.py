@@ -45,7 +45,7 @@ def best_guide(
         checked = check_guide(program, guide, judge, key_check)
     best = Best(guide, elbo, settled, checked, checked.faults())
     for again, pairs in enumerate(CURVATURE_PAIRS, start=1):
-        if not best.faults or isinstance(best.guide.factor, LayeredRoot):
+        if not best.faults or not best.checked.finite or isinstance(best.guide.factor, LayeredRoot):
             break
         progress.note("the guide has not the shape of the posterior: averaging the curvature over it")
         start = reshaped(program, best.guide, mode, jax.random.fold_in(key_check, again), pairs)

@@ -15,7 +15,7 @@ from bayesunmix.inference.run import Result
 from bayesunmix.inference.settings import SVI, Gibbs
 
 _BLOCK = 16  # draws made and finished at once, sweeps of warm-up made at once
-_BLOCK_BYTES = 2**21  # of what they are told by, at most
+_BLOCK_BYTES = 2**22  # of what they are told by, at most
 _DOUBLE_BYTES = 2**23  # of one parameter in double precision; more draws are kept in single precision
 _JUDGED = 2**17  # values of draws that are told at a time whether they agree
 _FEWEST = 4  # draws of a chain that was interrupted, to be told anything from

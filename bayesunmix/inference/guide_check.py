@@ -41,6 +41,11 @@ class GuideCheck(NamedTuple):
         """Posterior over guide."""
         return np.maximum(self.precision_ratio, 1e-12) ** -0.5
 
+    @property
+    def finite(self) -> bool:
+        """Whether the log posterior has numbers where the guide is."""
+        return bool(np.isfinite([self.mean_shift, self.precision_ratio]).all())
+
     def clear(self) -> bool:
         """Whether everything is within the limits by more than Monte Carlo error."""
         low, high = (limit**-2.0 for limit in reversed(RATIO_LIMITS))
@@ -71,6 +76,8 @@ class GuideCheck(NamedTuple):
 
     def faults(self) -> list[str]:
         """What is beyond the limits by more than Monte Carlo error, in words."""
+        if not self.finite:
+            return ["the log posterior is not a number where the Gaussian guide is"]
         found = []
         bad = np.abs(self.mean_shift) - np.minimum(_SURE * self.mean_shift_error, SHIFT_LIMIT) > SHIFT_LIMIT
         if bad.any():

@@ -15,7 +15,7 @@ from bayesunmix.inference.units import Draws, chunks, latent_pass, local_sites, 
 
 STATISTICS = ("mean", "sd", "lower", "upper", "sd_noise", "sd_model")
 _LATENT_DRAWS = 400  # of every unit, behind an interval
-_FEW = 8  # draws of globals that make no difference
+_FEW = 32  # draws of globals that make no difference
 _NO_DIFFERENCE = 0.01  # share of globals in the variance of a latent, below which that is so
 _NORMAL = 0.2  # share of globals below which the interval is a normal's, whatever their posterior's shape
 _ROUND = 64  # parts of an image, of which a whole number is worked on by points

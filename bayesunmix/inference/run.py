@@ -47,11 +47,8 @@ def infer(
     method: SVI | NUTS,
     key: jax.Array,
     progress: Progress,
-    every: np.ndarray | None = None,
 ) -> Result:
     """Run ``method`` on a bound model; call inside ``native_precision()``.
-
-    ``every`` unit, where ``y`` are only some of them, is what the search for the mode starts from.
 
     Raises
     ------
@@ -74,7 +71,7 @@ def infer(
             "unit out of the likelihood, or crop or bin the channels"
         )
     key_mode, key_method, key_check = jax.random.split(key, 3)
-    start = model.initial(y if every is None else every) if hasattr(model, "initial") else {}
+    start = model.initial(y) if hasattr(model, "initial") else {}
     relabel = _relabel(program, model)
     if sampled and isinstance(method, SVI):
         z = np.asarray(unconstrain(program, numbers, start, jnp.asarray(y[:2], jnp.result_type(float)), few))
@@ -94,7 +91,7 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key
     """A Gaussian guide; NUTS where it fails."""
     best = best_guide(program, mode, method, judge, key, key_check, progress)
     fitted, elbo, settled, checked, faults = best
-    if method.sample_if_needed and faults:
+    if method.sample_if_needed and faults and checked.finite:
         progress.note("the posterior is not Gaussian: sampling it")
         own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)
         start = own._replace(z=fitted.location, factor=stretched(fitted.factor, fitted.stretch))

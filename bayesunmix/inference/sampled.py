@@ -68,14 +68,19 @@ def _corrected(program, whole: Whole, data: Data, index, z: np.ndarray, key, mor
     # What a sample lacks of the curvature hardly depends on the place: one pass of all units tells it.
     lacking = matrix - curvature(program, z, ruled(z))[1]
     factor, _ = inverse_root(-matrix)
+    at = AtPoint(z, -np.inf, np.zeros(len(z)))
     before, agreed = np.inf, max(DECREMENT, _AGREED**2 * len(z))
     for taken in range(_CORRECTIONS):
         tell(f"all units, pass {taken + 1}")
-        value, slope = whole.slope(z, key, more)
-        data = AtPoint(z, value, slope).corrected(program, ruled(z), lacking)
-        decrement = float(((factor.T @ slope) ** 2).sum())
+        found = AtPoint(z, *whole.slope(z, key, more))
+        # Far from where it was made the correction is a parabola, which may open upwards.
+        astray = not found.value > at.value - before
+        at = at if astray else found
+        z = at.z
+        data = at.corrected(program, ruled(z), lacking)
+        decrement = float(((factor.T @ at.slope) ** 2).sum())
         tell(f"all units: {decrement:.2g} to go")
-        if decrement < agreed or decrement > 0.5 * before:
+        if astray or decrement < agreed or decrement > 0.5 * before:
             break
         before = decrement
         z = ascend(program, z, data, index, key, more, tell, 0.3 * agreed)
@@ -85,5 +90,6 @@ def _corrected(program, whole: Whole, data: Data, index, z: np.ndarray, key, mor
     if data.rules:
         fresh = lambda batch: whole.slope(z, jax.random.fold_in(key, batch + 1), more)[1]  # noqa: E731
         slope, shift = averaged(fresh, factor, tell, least=2)
-        data = AtPoint(z, value, slope).corrected(program, ruled(z), lacking)
-    return stepped(z, factor, data, slope, shift, more), AtPoint(z, value, slope, matrix)
+        at = at._replace(slope=slope)
+        data = at.corrected(program, ruled(z), lacking)
+    return stepped(z, factor, data, at.slope, shift, more), at._replace(bend=matrix)

@@ -21,13 +21,10 @@ from typing import NamedTuple
 import numpy as np
 
 from bayesunmix.data.moments import Moments
-from bayesunmix.models._principal_axes import normal_axes
-
-_SINGLE = 512  # channels
 
 
 class State(NamedTuple):
-    """One point of every chain, in the sampler's own basis of the channels."""
+    """One point of every chain, channels in units in which their noise is alike."""
 
     components: np.ndarray  # (c, K, P)
     mean: np.ndarray  # (c, P)
@@ -47,7 +44,7 @@ class _Sums(NamedTuple):
 
 @dataclass(frozen=True)
 class Priors:
-    """Numbers of the priors, in the basis that the sampler works in."""
+    """Numbers of the priors, in the units that the sampler works in."""
 
     scale: np.ndarray  # (P,) of loadings, or (1,)
     dof: float
@@ -61,46 +58,28 @@ class Priors:
 class Compressed:
     """Complete pixels without a row factor, as eigenvectors of their covariance."""
 
-    def __init__(self, found: Moments, *, rotate: bool):
-        self.count = float(found.count)
+    def __init__(self, found: Moments):
+        self.count = self.weight = float(found.count)
         kept = found.eigenvalues > 1e-13 * found.eigenvalues[0]
         kept[found.count - 1 :] = False
-        self.roots = np.sqrt(found.count * found.eigenvalues[kept])
-        self.rank = len(self.roots)
-        self.diagonal = rotate
-        # Where the basis is that of the eigenvectors, they have one entry each.
-        self.rows = self.roots[:0] if rotate else self.roots[:, None] * found.eigenvectors[:, kept].T
-        self.origin = found.mean @ found.eigenvectors if rotate else found.mean
-        square = np.zeros(len(self.origin))
-        if rotate:
-            square[: self.rank] = self.roots**2
-        else:
-            square = found.count * np.diag(found.covariance)
-        self.square = square  # (P,) sum of (y - origin)^2
-        self.weight = self.count
-        self.free = found.count - 1 - self.rank
+        self.rows = np.sqrt(found.count * found.eigenvalues[kept])[:, None] * found.eigenvectors[:, kept].T
+        self.origin = found.mean
+        self.square = found.count * np.diag(found.covariance)  # (P,) sum of (y - origin)^2
+        self.free = found.count - 1 - len(self.rows)
 
     def scores(self, state: State, weighted: np.ndarray, precision: np.ndarray, rng) -> _Sums:
         chains, size, _ = weighted.shape
         variance = (1.0 / precision)[:, :, None]
         root = np.sqrt(variance)
-        centre = weighted[:, :, : self.rank] * self.roots if self.diagonal else weighted @ self.rows.T
-        centre *= variance
-        z = rng.standard_normal((chains, size, self.rank))
-        z *= root
-        z += centre
+        z = (weighted @ self.rows.T) * variance
+        z += root * rng.standard_normal(z.shape)
         big = np.sqrt(self.count)
         pull = weighted @ (self.origin - state.mean)[:, :, None]
         first = big * pull * variance + root * rng.standard_normal((chains, size, 1))
         square = z @ z.transpose(0, 2, 1) + first @ first.transpose(0, 2, 1)
         square += root * wishart(rng, self.free, chains, size) * root.transpose(0, 2, 1)
-        if self.diagonal:
-            cross = np.zeros_like(weighted)
-            np.multiply(z, self.roots, out=cross[:, :, : self.rank])
-        else:
-            cross = z @ self.rows
         total = big * first[:, :, 0]
-        return _Sums(total, square, square, total, cross)
+        return _Sums(total, square, square, total, z @ self.rows)
 
     def squares(self, state: State) -> np.ndarray:
         """Weighted sum of squared deviations from the origin, (c, P)."""
@@ -160,25 +139,35 @@ class Explicit:
         return state._replace(missing=filled)
 
 
+def dispersed(
+    rng: np.random.Generator, chains: int, components: np.ndarray, noise: np.ndarray, count: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Loadings and noise variances of every chain, about those given more widely than their posterior."""
+    stretch = np.exp(0.3 * rng.standard_normal((chains, len(components), 1)))
+    white = rng.standard_normal((chains, *components.shape))
+    spread = stretch * components + 3.0 * np.sqrt(noise / count) * white
+    return spread, noise * np.exp(0.3 * rng.standard_normal((chains, 1)))
+
+
+def _bartlett(rng, dof: float, chains: int, size: int) -> np.ndarray:
+    """Lower triangular factors of Wishart matrices of unit scale."""
+    factor = rng.standard_normal((chains, size, size)) * np.tri(size, k=-1)
+    factor.reshape(chains, -1)[:, :: size + 1] = np.sqrt(rng.chisquare(dof - np.arange(size), (chains, size)))
+    return factor
+
+
 def wishart(rng, dof: int, chains: int, size: int) -> np.ndarray:
     """Wishart matrices of unit scale, singular ones too."""
-    if dof < size:
-        white = rng.standard_normal((chains, size, max(dof, 0)))
-        return white @ white.transpose(0, 2, 1)
-    factor = np.tril(rng.standard_normal((chains, size, size)), -1)
-    factor[:, range(size), range(size)] = np.sqrt(rng.chisquare(dof - np.arange(size), (chains, size)))
+    factor = rng.standard_normal((chains, size, max(dof, 0))) if dof < size else _bartlett(rng, dof, chains, size)
     return factor @ factor.transpose(0, 2, 1)
 
 
-def inverse_wishart_root(rng, dof: float, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric root of a draw from InverseWishart(dof, scale), and its inverse; ``scale`` (c, K, K)."""
+def inverse_wishart_root(rng, dof: float, scale: np.ndarray) -> np.ndarray:
+    """Symmetric root of a draw from InverseWishart(dof, scale); ``scale`` (c, K, K)."""
     chains, size, _ = scale.shape
-    factor = np.tril(rng.standard_normal((chains, size, size)), -1)
-    factor[:, range(size), range(size)] = np.sqrt(rng.chisquare(dof - np.arange(size), (chains, size)))
-    half = np.linalg.solve(factor, np.linalg.cholesky(scale).transpose(0, 2, 1))
-    _, values, turned = np.linalg.svd(half)  # Omega = half' half
-    across = turned.transpose(0, 2, 1)
-    return (across * values[:, None]) @ turned, (across / values[:, None]) @ turned
+    half = np.linalg.solve(_bartlett(rng, dof, chains, size), np.linalg.cholesky(scale).transpose(0, 2, 1))
+    _, values, turned = np.linalg.svd(half)  # the draw is half' half
+    return (turned.transpose(0, 2, 1) * values[:, None]) @ turned
 
 
 def _gram(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -190,44 +179,26 @@ def _gram(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 class FactorSampler:
-    """What :mod:`bayesunmix.inference.gibbs` runs: start, sweep, values."""
+    """What :mod:`bayesunmix.inference.gibbs` runs: start, sweep, values.
 
-    def __init__(
-        self,
-        pixels: Compressed | Explicit,
-        priors: Priors,
-        start: dict[str, np.ndarray],
-        basis: np.ndarray,
-        reference: np.ndarray | None = None,
-    ):
-        """``basis`` is (P, P) with a direction in each column, or (P,), the unit that a channel is measured in.
+    ``start`` holds most likely values and ``width`` (P,) the unit that every channel is measured in.
+    """
 
-        ``reference`` (K, P) decides the signs of principal axes where the basis is of directions.
-        """
-        turned = basis.ndim == 2
-        self.pixels, self.priors = pixels, priors
-        self._reference = reference @ basis if turned and reference is not None else None
-        self._components = start["components"] @ basis if turned else start["components"]
-        self._mean = start["mean"] @ basis if turned else start["mean"]
-        self.basis = basis
-        # Single precision is enough to turn the loadings of many channels back: their axes are found before.
-        self._turn = basis.T.astype(np.float32) if turned and len(basis) >= _SINGLE else basis.T
-        self._origin = basis @ pixels.origin if turned else pixels.origin
+    def __init__(self, pixels: Compressed | Explicit, priors: Priors, start: dict[str, np.ndarray], width: np.ndarray):
+        self.pixels, self.priors, self.width = pixels, priors, width
+        self._components, self._mean = start["components"], start["mean"]
         self._noise = np.atleast_1d(np.asarray(start["noise_scale"]) ** 2)
 
     def start(self, rng: np.random.Generator, chains: int) -> State:
         """Chains spread about the most likely values, more widely than their posterior."""
-        components, mean = self._components, self._mean
-        scale = np.sqrt(self._noise)
-        stretch = np.exp(0.3 * rng.standard_normal((chains, len(components), 1)))
-        white = rng.standard_normal((chains, *components.shape))
-        spread = stretch * components + 3.0 * scale / np.sqrt(self.pixels.count) * white
-        noise = self._noise * np.exp(0.3 * rng.standard_normal((chains, 1)))
+        mean = self._mean
+        components, noise = dispersed(rng, chains, self._components, self._noise, self.pixels.count)
         absent = np.zeros((chains, 0))
         if isinstance(self.pixels, Explicit):
             at, channel = self.pixels.absent
-            absent = np.broadcast_to(scale, mean.shape)[channel] * rng.standard_normal((chains, len(at)))
-        return State(spread, np.broadcast_to(mean, (chains, len(mean))), noise, absent)
+            scale = np.broadcast_to(np.sqrt(self._noise), mean.shape)
+            absent = scale[channel] * rng.standard_normal((chains, len(at)))
+        return State(components, np.broadcast_to(mean, (chains, len(mean))), noise, absent)
 
     def sweep(self, state: State, rng: np.random.Generator) -> State:
         """One round through every conditional."""
@@ -247,10 +218,9 @@ class FactorSampler:
         cross -= sums.weighted[:, :, None] * away[:, None]
         # Strengths given loadings, then given scores.
         tight, identity = priors.scale**-2.0, np.eye(size)
-        first, _ = inverse_wishart_root(rng, priors.dof + channels, priors.floor * identity + _gram(components, tight))
-        second, inverse = inverse_wishart_root(
-            rng, priors.dof + pixels.count, priors.floor * identity + first @ sums.score2 @ first
-        )
+        first = inverse_wishart_root(rng, priors.dof + channels, priors.floor * identity + _gram(components, tight))
+        given = priors.floor * identity + first @ sums.score2 @ first
+        second = inverse_wishart_root(rng, priors.dof + pixels.count, given)
         # Loadings for scores of variance Omega, whose prior is one normal for all.
         values, vectors = np.linalg.eigh(first @ sums.weighted2 @ first)
         values = values.clip(0.0)[:, :, None]
@@ -273,7 +243,7 @@ class FactorSampler:
         drawn = (priors.noise_rate + 0.5 * left) / rng.standard_gamma(shape, left.shape)
         state = State((second @ vectors) @ loadings, mean, drawn, state.missing)
         if isinstance(pixels, Explicit):
-            move = first @ inverse
+            move = np.linalg.solve(second, first).transpose(0, 2, 1)  # first second^-1: both are symmetric
             state = pixels.impute(state, move, np.einsum("ck,ckl->cl", shift, move), rng)
         return state
 
@@ -308,24 +278,11 @@ class FactorSampler:
         return mean, sums, shift
 
     def values(self, state: State) -> dict[str, np.ndarray]:
-        """Sites of the program, (c, ...), channels still in the sampler's basis."""
+        """Sites of the program, (c, ...), channels still in the sampler's units."""
         scale = np.sqrt(state.noise)
         noise_scale = scale[:, 0] if len(self.priors.noise_rate) == 1 else scale
         return {"components": state.components, "mean": state.mean, "noise_scale": noise_scale}
 
     def finished(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The same in the channels' own basis, for any number of states at once.
-
-        From a basis of directions they come on their principal axes, which are found before anything is rounded.
-        """
-        if self.basis.ndim == 1:
-            return {**values, "components": values["components"] * self.basis, "mean": values["mean"] * self.basis}
-        if values["components"].shape[-2]:
-            values = normal_axes(values, self._reference)
-        # One product of two matrices: a stack of small ones is many times slower.
-        away = values["mean"] - self.pixels.origin
-        components, away = (
-            (flat.reshape(-1, len(self.basis)).astype(self._turn.dtype, copy=False) @ self._turn).reshape(flat.shape)
-            for flat in (values["components"], away)
-        )
-        return {**values, "components": components, "mean": self._origin + away}
+        """The same in the channels' own units, for any number of states at once."""
+        return {**values, "components": values["components"] * self.width, "mean": values["mean"] * self.width}

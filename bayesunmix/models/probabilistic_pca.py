@@ -21,6 +21,7 @@ from bayesunmix.models import _count_components as counts
 from bayesunmix.models._factor_priors import complete_moments, normal_priors, scaled
 from bayesunmix.models._factor_sampler import Compressed, Explicit, FactorSampler, Priors
 from bayesunmix.models._hyperparameters import hyperparameters
+from bayesunmix.models._isotropic_sampler import IsotropicSampler
 from bayesunmix.models._principal_axes import directions, most_likely, normal_axes
 
 _NOISE_SHAPE = 2.0
@@ -319,7 +320,7 @@ class ProbabilisticPCA:
             raise AttributeError('noise="poisson" has no Gibbs sampler: use bu.SVI() or bu.NUTS()')
         return self._sampler
 
-    def _sampler(self, data, covariates: dict[str, Any]) -> FactorSampler:
+    def _sampler(self, data, covariates: dict[str, Any]) -> FactorSampler | IsotropicSampler:
         values, width = np.asarray(data), self._width
         start = self.initial(values)
         start = {"components": np.zeros((0, len(width))), **start}
@@ -337,12 +338,10 @@ class ProbabilisticPCA:
         if self.noise == "two-way" or self.missing:
             row_factor = covariates.get("row_factor")
             return FactorSampler(Explicit(values / width, row_factor), priors, start, width)
-        rotate = self.noise == "isotropic"
-        found = moments(values)
-        if rotate:
-            priors = replace(priors, mean=priors.mean @ found.eigenvectors)
-        basis = found.eigenvectors if rotate else width
-        return FactorSampler(Compressed(found, rotate=rotate), priors, start, basis, self.reference)
+        found = moments(values, last=True)
+        if self.noise == "isotropic":
+            return IsotropicSampler(found, priors, start, self.reference)
+        return FactorSampler(Compressed(found), priors, start, width)
 
     def identified(self, values: dict[str, Any]) -> dict[str, Any]:
         """Draws turned to principal axes, with what follows from them.

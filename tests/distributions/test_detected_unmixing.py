@@ -122,7 +122,13 @@ def test_laws_agree_with_their_own_density(law: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("law", "shape"), [("poisson", None), ("poisson", 4.0), ("scaled-poisson", None), ("normal", 4.0)]
+    ("law", "shape"),
+    [
+        ("poisson", None),
+        ("normal", 4.0),
+        pytest.param("poisson", 4.0, marks=pytest.mark.slow),
+        pytest.param("scaled-poisson", None, marks=pytest.mark.slow),
+    ],
 )
 def test_curvature_agrees_with_automatic_differentiation(law: str, shape: float | None) -> None:
     """Gradient and Hessian against the density's own gradient and its differences, averaged over point sets.

@@ -16,7 +16,7 @@ from bayesunmix.inference import guide as guides
 from bayesunmix.inference import guide_check
 from bayesunmix.inference.best_guide import leaps
 from bayesunmix.inference.guide import Guide, fit_guide, reshaped
-from bayesunmix.inference.guide_check import check_guide
+from bayesunmix.inference.guide_check import GuideCheck, check_guide
 from bayesunmix.inference.mode import find_mode
 from bayesunmix.inference.program import Program, compile_model
 from bayesunmix.inference.settings import SVI
@@ -215,3 +215,8 @@ def log_gamma(shape: float) -> tuple[Any, Any]:
 def test_limits_are_those_of_the_contract() -> None:
     assert guide_check.SHIFT_LIMIT == 0.25
     assert guide_check.RATIO_LIMITS == (0.8, 1.25)
+
+
+def test_a_guide_where_the_posterior_is_no_number_is_faulted() -> None:
+    nothing = np.full(3, np.nan)
+    assert "not a number" in GuideCheck(*[nothing] * 7, np.nan).faults()[0]

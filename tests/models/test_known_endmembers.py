@@ -90,7 +90,7 @@ def test_the_shorter_ways_lead_to_the_same_statistics(scene: Any, spread: float,
         long, _ = latent_statistics(draws, units.values, {}, 0.9, jax.random.key(1))
     short, long = (dict(zip(latents.STATISTICS, np.moveaxis(x, -1, 0), strict=True)) for x in (short, long))
     sd = long["sd"]
-    # 32 points a draw of the globals, and at least eight of those.
+    # 32 points a draw of the globals, and at least 32 of those.
     assert np.sqrt(np.mean(((short["mean"] - long["mean"]) / sd) ** 2)) < 0.03
     assert np.abs(np.log(short["sd"] / sd)).mean() < 0.03
     # The end of a 90 % interval from 400 draws of a normal is known to .106 sd; there are two such estimates at most.

@@ -41,6 +41,14 @@ def test_moments_in_chunks_are_those_of_numpy(monkeypatch: pytest.MonkeyPatch) -
     np.testing.assert_allclose(found.covariance, np.cov(complete.T, ddof=0), rtol=1e-9, atol=1e-9)
 
 
+def test_moments_are_kept_until_the_last_who_asks() -> None:
+    values = _data(20, 4, 1)
+    values.flags.writeable = False
+    kept = moments(values)
+    assert moments(values) is kept and moments(values, last=True) is kept
+    assert moments(values, last=True) is not kept
+
+
 @pytest.mark.parametrize("strength", [0.5, 100.0])
 def test_products_are_single_only_where_that_is_harmless(strength: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against double precision, along every direction in units of its posterior standard deviation."""

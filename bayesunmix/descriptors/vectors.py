@@ -1,16 +1,13 @@
-"""Which vectors are independent: atoms none of whose vectors share an atom."""
+"""Neighbour vectors as a fit takes them."""
 
 from __future__ import annotations
 
-import heapq
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 import xarray as xr
-
-_UNLIKE = 4.0  # standard errors of a random choice, at which the mean of those chosen is not that of all
 
 
 class Vectors(NamedTuple):
@@ -63,59 +60,3 @@ def as_vectors(dataset: xr.Dataset, mask: Any = None) -> Vectors:
     if "neighbour" in dataset and "index" in dataset:
         members = np.column_stack([dataset["index"].values, dataset["neighbour"].values])[keep]
     return Vectors(data, keep, cov, members)
-
-
-def independent(members: np.ndarray) -> np.ndarray:
-    """A large set of units no two of which have a member in common, as booleans (unit,).
-
-    Units with the fewest rivals still in play are taken first (the minimum-degree rule), which packs lattices densely.
-
-    Parameters
-    ----------
-    members : (unit, k) of int
-        What each unit is made of.
-    """
-    n_units = len(members)
-    order = np.argsort(members, axis=None, kind="stable")
-    unit = order // members.shape[1]
-    _, starts = np.unique(members.ravel()[order], return_index=True)
-    shared = np.split(unit, starts[1:])
-    rivals: list[set[int]] = [set() for _ in range(n_units)]
-    for group in shared:
-        listed = group.tolist()
-        for one in listed:
-            rivals[one].update(listed)
-    degree = np.array([len(r) - 1 for r in rivals])
-    for one, r in enumerate(rivals):
-        r.discard(one)
-    waiting = [(int(d), i) for i, d in enumerate(degree)]
-    heapq.heapify(waiting)
-    in_play = np.ones(n_units, dtype=bool)
-    chosen = np.zeros(n_units, dtype=bool)
-    while waiting:
-        seen, one = heapq.heappop(waiting)
-        if not in_play[one] or seen != degree[one]:
-            continue
-        chosen[one] = True
-        in_play[one] = False
-        gone = [other for other in rivals[one] if in_play[other]]
-        in_play[gone] = False
-        for other in gone:
-            for third in rivals[other]:
-                if in_play[third]:
-                    degree[third] -= 1
-                    heapq.heappush(waiting, (int(degree[third]), third))
-    return chosen
-
-
-def unlike_all(values: np.ndarray, chosen: np.ndarray) -> bool:
-    """Whether the ``chosen`` units (unit,) differ from all, ``values`` (unit, feature), by more than a random choice.
-
-    So they do where atoms of one kind share more than those of another: of a molecule of three only one is taken.
-    """
-    count, total = int(chosen.sum()), len(values)
-    if count in (0, total):
-        return False
-    error = values.std(axis=0) * np.sqrt(1.0 / count - 1.0 / total)
-    away = np.abs(values[chosen].mean(axis=0) - values.mean(axis=0))
-    return bool((away > _UNLIKE * np.maximum(error, 1e-12)).any())

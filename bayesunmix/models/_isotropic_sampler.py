@@ -1,0 +1,142 @@
+"""Gibbs sampler of linear factor models whose channels are all alike: one noise level, priors without a direction.
+
+The sampler of :mod:`bayesunmix.models._factor_sampler`, along the eigenvectors of the channel covariance. Each of the
+pixels that complete ones are turned to has one entry there, loadings on their principal axes are orthogonal in every
+metric that a conditional asks for, and precisions are the same in all channels: what is left of a sweep are a dozen
+passes over (chain, component, channel) and two sets of normal numbers.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bayesunmix.data.moments import Moments
+from bayesunmix.models._factor_sampler import Priors, dispersed, inverse_wishart_root, wishart
+from bayesunmix.models._principal_axes import normal_axes
+
+_SINGLE = 512  # channels
+
+
+class State(NamedTuple):
+    """One point of every chain; channels along the eigenvectors."""
+
+    components: np.ndarray  # (c, K, P)
+    mean: np.ndarray  # (c, P)
+    noise: np.ndarray  # (c, 1), variance
+
+
+class IsotropicSampler:
+    """What :mod:`bayesunmix.inference.gibbs` runs: start, sweep, values.
+
+    Parameters
+    ----------
+    found : Moments
+        Of complete pixels.
+    priors : Priors
+        Scales of one entry; the mean in the channels' own basis.
+    start : dict
+        Most likely ``components``, ``mean`` and ``noise_scale`` in the channels' own basis.
+    reference : numpy.ndarray, optional
+        (K, P), decides the signs of principal axes.
+    """
+
+    def __init__(
+        self, found: Moments, priors: Priors, start: dict[str, np.ndarray], reference: np.ndarray | None = None
+    ):
+        basis = found.eigenvectors
+        self.priors, self.count = priors, float(found.count)
+        kept = found.eigenvalues > 1e-13 * found.eigenvalues[0]
+        kept[found.count - 1 :] = False
+        self._roots = np.sqrt(found.count * found.eigenvalues[kept])
+        self._free = found.count - 1 - len(self._roots)
+        self._origin, self._prior_mean = found.mean @ basis, priors.mean @ basis
+        self._components, self._mean = start["components"] @ basis, start["mean"] @ basis
+        self._noise = np.atleast_1d(np.asarray(start["noise_scale"]) ** 2)
+        self._reference = None if reference is None else reference @ basis
+        # Single precision is enough to turn the loadings of many channels back: their axes are found before.
+        self._turn = basis.T.astype(np.float32) if len(basis) >= _SINGLE else basis.T
+        self._centre = basis @ self._origin
+
+    def start(self, rng: np.random.Generator, chains: int) -> State:
+        """Chains spread about the most likely values, more widely than their posterior."""
+        components, noise = dispersed(rng, chains, self._components, self._noise, self.count)
+        return State(components, np.broadcast_to(self._mean, (chains, len(self._mean))), noise)
+
+    def sweep(self, state: State, rng: np.random.Generator) -> State:
+        """One round through every conditional, in the order of the general sampler."""
+        count, noise = self.count, state.noise
+        chains, size, channels = state.components.shape
+        tight, mean_tight = self.priors.scale[0] ** -2.0, self.priors.mean_scale[0] ** -2.0
+        axes = np.linalg.eigh(state.components @ state.components.transpose(0, 2, 1))
+        components = axes.eigenvectors.transpose(0, 2, 1) @ state.components
+        strength = axes.eigenvalues.clip(0.0)  # (c, K), all there is to the gram of the components
+        # Scores of the turned pixels: one a direction, one with the mean, and those of nothing but noise.
+        variance = (1.0 / (1.0 + strength / noise))[:, :, None]
+        root = np.sqrt(variance)
+        rank, big = len(self._roots), np.sqrt(count)
+        scores = rng.standard_normal((chains, size, rank))
+        scores *= root
+        centre = components[:, :, :rank] * self._roots
+        centre *= variance / noise[:, :, None]
+        scores += centre
+        pull = components @ (self._origin - state.mean)[:, :, None] / noise[:, :, None]
+        first = big * pull * variance + root * rng.standard_normal((chains, size, 1))
+        square = scores @ scores.transpose(0, 2, 1) + first @ first.transpose(0, 2, 1)
+        square += root * wishart(rng, self._free, chains, size) * root.transpose(0, 2, 1)
+        cross = np.zeros((chains, size, channels))
+        np.multiply(scores, self._roots, out=cross[:, :, :rank])
+        total = big * first[:, :, 0]
+        # Scores and mean shifted together, then the mean.
+        precision = count + mean_tight * strength
+        pull = mean_tight * (components @ (state.mean - self._prior_mean)[:, :, None])[:, :, 0] - total
+        shift = pull / precision + rng.standard_normal((chains, size)) / np.sqrt(precision)
+        mixed = total[:, :, None] * shift[:, None]
+        square += mixed + mixed.transpose(0, 2, 1) + count * shift[:, :, None] * shift[:, None]
+        total += count * shift
+        explained = (total[:, None] @ components)[:, 0]
+        precision = count / noise + mean_tight
+        pull = (count * self._origin - explained) / noise + mean_tight * self._prior_mean
+        mean = pull / precision + rng.standard_normal((chains, channels)) / np.sqrt(precision)
+        away = mean - self._origin
+        cross -= total[:, :, None] * away[:, None]
+        # Strengths given loadings, then given scores.
+        identity, floor = np.eye(size), self.priors.floor
+        given = (floor + tight * strength)[:, :, None] * identity
+        before = inverse_wishart_root(rng, self.priors.dof + channels, given)
+        scatter = before @ square @ before
+        after = inverse_wishart_root(rng, self.priors.dof + count, floor * identity + scatter)
+        # Loadings for scores of that strength, whose prior is one normal for all.
+        values, vectors = np.linalg.eigh(scatter)
+        values = values.clip(0.0)
+        precision = (values / noise + tight)[:, :, None]
+        cross = (vectors.transpose(0, 2, 1) @ before) @ cross
+        loadings = rng.standard_normal((chains, size, channels))
+        loadings /= np.sqrt(precision)
+        loadings += cross / (noise[:, :, None] * precision)
+        # Noise.
+        left = np.square(self._roots).sum() + count * np.einsum("cp,cp->c", away, away)
+        left += np.einsum("ck,ckp,ckp->c", values, loadings, loadings)
+        left -= 2.0 * np.einsum("ckp,ckp->c", cross, loadings)
+        shape = self.priors.noise_shape + 0.5 * count * channels
+        drawn = (self.priors.noise_rate + 0.5 * left.clip(0.0)[:, None]) / rng.standard_gamma(shape, (chains, 1))
+        return State((after @ vectors) @ loadings, mean, drawn)
+
+    def values(self, state: State) -> dict[str, np.ndarray]:
+        """Sites of the program, (c, ...), channels still along the eigenvectors."""
+        return {"components": state.components, "mean": state.mean, "noise_scale": np.sqrt(state.noise[:, 0])}
+
+    def finished(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The same in the channels' own basis, for any number of states at once.
+
+        They come on their principal axes, which are found before anything is rounded.
+        """
+        if values["components"].shape[-2]:
+            values = normal_axes(values, self._reference)
+        # One product of two matrices: a stack of small ones is many times slower.
+        components, away = (
+            (flat.reshape(-1, len(self._turn)).astype(self._turn.dtype, copy=False) @ self._turn).reshape(flat.shape)
+            for flat in (values["components"], values["mean"] - self._origin)
+        )
+        return {**values, "components": components, "mean": self._centre + away}
