@@ -193,7 +193,7 @@ def test_what_was_not_measured_says_nothing(law: str, shape: float | None) -> No
         rules = whole.rule(gaps, key, index), part.rule(gaps[:, rest], key, index)
         found, expected = whole.log_prob_on(rules[0]), part.log_prob_on(rules[1])
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-        (slope, bend), (slope_of_rest, bend_of_rest) = whole.curvature_on(rules[0])[:2], part.curvature_on(rules[1])
+        (slope, bend), (slope_of_rest, bend_of_rest) = whole.curvature_on(rules[0])[:2], part.curvature_on(rules[1])[:2]
     slope, bend = np.asarray(slope["endmembers"]), np.asarray(bend["endmembers"]["endmembers"])
     scale = np.abs(slope_of_rest["endmembers"]).max()
     np.testing.assert_allclose(slope[:, rest], slope_of_rest["endmembers"], atol=1e-4 * scale)
