@@ -183,7 +183,7 @@ def test_empty_pixels_are_announced(image: xr.DataArray) -> None:
 
 
 @ZEROS
-@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+@pytest.mark.parametrize("noise", ["isotropic", pytest.param("diagonal", marks=pytest.mark.slow)])
 def test_empty_pixels_give_finite_numbers(image: xr.DataArray, noise: Any) -> None:
     image[2, 3] = 0.0
     fitted = run(image, LinearUnmixing(2, noise=noise))
@@ -191,7 +191,7 @@ def test_empty_pixels_give_finite_numbers(image: xr.DataArray, noise: Any) -> No
     assert np.isfinite(fitted.latent()["abundance"].values).all()
 
 
-@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+@pytest.mark.parametrize("noise", ["isotropic", pytest.param("diagonal", marks=pytest.mark.slow)])
 def test_a_dead_channel_is_learned_to_be_dead(noise: Any) -> None:
     """A channel of zeros: endmembers near zero there, and abundances that are right all the same."""
     image, truth = mixed()

@@ -16,7 +16,7 @@ import bayesunmix as bu
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 SCRIPTS = sorted(FOLDER.glob("[0-9]*.py"))
-LONG = {"1", "2", "7"}  # minutes each, nearly all of it compiling several sizes of unmixing
+LONG = {"1", "2", "6", "7"}  # minutes each, nearly all of it compiling several sizes of unmixing
 
 
 def _marked(script: Path) -> Any:
