@@ -81,7 +81,7 @@ def test_a_precision_that_is_not_positive_loses_its_signs() -> None:
     assert np.isfinite(layered.sds(root)).all()
 
 
-@pytest.mark.parametrize("sizes", [(3, 24), (2, 40)], ids=str)
+@pytest.mark.parametrize("sizes", [(3, 24), pytest.param((2, 40), marks=pytest.mark.slow)], ids=str)
 def test_layers_of_a_mixture_are_its_curvature(sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the matrix of Louis's identity at the mode, which takes the observed residuals where layers expect them.
 

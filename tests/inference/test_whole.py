@@ -31,7 +31,7 @@ class Setting(NamedTuple):
     z: np.ndarray
 
 
-@pytest.fixture(params=[120, 123], ids=["whole chunks", "a remainder"])
+@pytest.fixture(params=[pytest.param(120, marks=pytest.mark.slow), 123], ids=["whole chunks", "a remainder"])
 def setting(request: Any) -> Setting:
     y = pixels(request.param)
     model = LinearUnmixing(3, noise="diagonal").bind(y)
