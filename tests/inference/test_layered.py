@@ -9,7 +9,7 @@ import pytest
 
 from bayesunmix.inference import layered
 from bayesunmix.inference.curvature import curvature
-from bayesunmix.inference.guide import RATIO_LIMITS
+from bayesunmix.inference.guide_check import RATIO_LIMITS
 from bayesunmix.inference.layered import LayeredRoot, Layers
 from bayesunmix.inference.mode import find_mode
 from bayesunmix.inference.program import compile_model, unconstrain

@@ -13,7 +13,7 @@ import pytest
 
 from bayesunmix.inference import mode as modes
 from bayesunmix.inference.diagnostics import MC_SHIFT_LIMIT
-from bayesunmix.inference.guide import RATIO_LIMITS
+from bayesunmix.inference.guide_check import RATIO_LIMITS
 from bayesunmix.inference.program import compile_model, unconstrain
 from bayesunmix.inference.target import as_device_data, log_density, value_and_grad, with_rules
 
