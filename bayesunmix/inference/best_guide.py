@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -35,7 +36,7 @@ def best_guide(
     program: Program, mode: Mode, settings: SVI, judge: Data, key: jax.Array, key_check: jax.Array, progress: Progress
 ) -> Best:
     """The guide fitted on the mode's data and checked on those to ``judge`` by."""
-    found = leaps(program, mode, key)
+    found = leaps(program, mode, key, progress.step)
     if found:
         guide, elbo, checked = found
         settled = True
@@ -58,7 +59,9 @@ def best_guide(
     return best
 
 
-def leaps(program: Program, mode: Mode, key: jax.Array) -> tuple[Guide, np.ndarray, GuideCheck] | None:
+def leaps(
+    program: Program, mode: Mode, key: jax.Array, tell: Callable[[int, int, str], None] = lambda *_: None
+) -> tuple[Guide, np.ndarray, GuideCheck] | None:
     """The guide at the mode taken to the posterior mean, the ELBO on the way and the last check; None where that fails.
 
     What a check finds of the shift (Stein's identity) is the whole step that is due where the posterior is nearly
@@ -72,6 +75,7 @@ def leaps(program: Program, mode: Mode, key: jax.Array) -> tuple[Guide, np.ndarr
     for taken in range(_LEAPS):
         found = check_guide(program, guide, mode.data, jax.random.fold_in(key, taken))
         elbo.append(found.elbo)
+        tell(taken + 1, _LEAPS, f"ELBO {found.elbo:.6g}")
         if found.close():
             return None if found.faults() else (guide.moved(0.5 * found.step), np.array(elbo), found)
         size = float(np.sqrt(np.mean(found.step**2)))

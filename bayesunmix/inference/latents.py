@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.units import Draws, chunks, latent_pass, local_sites, of_units
@@ -134,6 +134,6 @@ def _plain_pass(program: Program, numbers, values, y, covariates) -> tuple[jax.A
 
 def _of_normal(plain: Plain, prob: float) -> np.ndarray:
     sd = np.sqrt(plain.variance_noise + plain.variance_model)
-    reach = norm.ppf((1 + prob) / 2) * sd
+    reach = ndtri((1 + prob) / 2) * sd
     own = (plain.mean - reach, plain.mean + reach, np.sqrt(plain.variance_noise), np.sqrt(plain.variance_model))
     return np.stack([plain.mean, sd, *own], axis=-1)

@@ -14,5 +14,4 @@ WORKLOAD = Workload(
     ),
     score=classes.score,
     sizes={"full": {"vectors": 1_000_000}, "short": {"vectors": 20_000}},
-    repeats=3,
 )
