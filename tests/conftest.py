@@ -6,30 +6,22 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_program_at_a_time():
-    """On two cores XLA was seen to wait for itself: programs in flight seem to hold threads that they need themselves.
-
-    JAX reads this when its backend starts, and has no environment variable for it.
-    """
-    import jax
-
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
+# On two cores XLA was seen to wait for itself: programs in flight seem to hold threads that they need themselves. JAX reads
+# this when its backend starts, and has no environment variable for it.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled_programs_are_let_go():
     """A worker that keeps the programs of every module grows by gigabytes, until the machine ends it."""
     yield
-    import jax
-
     jax.clear_caches()
 
 
