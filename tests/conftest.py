@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-# On two cores XLA was seen to wait for itself: programs in flight seem to hold threads that they need themselves. JAX reads
-# this when its backend starts, and has no environment variable for it.
+# On two cores XLA was seen to wait for itself: programs in flight seem to hold threads that they need themselves. JAX
+# reads this when its backend starts, and has no environment variable for it.
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
