@@ -12,11 +12,12 @@ import jax
 import numpy as np
 import xarray as xr
 
-from bayesunmix._keys import as_key
+from bayesunmix._keys import as_key, generator
 from bayesunmix.align import assigned
 from bayesunmix.fit import Fit, fit
 from bayesunmix.inference import NUTS, SVI, Gibbs
 from bayesunmix.inference.progress import Progress
+from bayesunmix.inference.units import evenly
 from bayesunmix.predict import bound_to, simulate
 
 _LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -135,9 +136,9 @@ def _one(model: Any, like: Any, key: jax.Array, method: Any, draws: int, covaria
         pixels = fitted.units.pixel_dims
         found = drawn.stack(unit=pixels, create_index=False).transpose("draw", "unit", ...).values
         true = truth[latent].stack(unit=pixels, create_index=False).transpose("unit", ...).values
-        some = np.linspace(0, len(true) - 1, min(len(true), _MOST_LATENTS)).round().astype(int)
+        some = evenly(len(true), _MOST_LATENTS)
         pairs[latent] = found[:, some], true[some]
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key_ties)))
+    rng = generator(key_ties)
     ranks, names, elements = [], [], []
     for name, (found, true) in pairs.items():
         # A truth that equals draws, as whole numbers do, stands at random among them.

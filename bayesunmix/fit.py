@@ -27,7 +27,7 @@ from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.program import compile_model
 from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.run import infer, settings_as_dict
-from bayesunmix.inference.units import Draws, chunks, latent_pass
+from bayesunmix.inference.units import Draws, chunks, evenly, latent_pass
 from bayesunmix.provenance import describe_run
 
 _LATENT_DRAWS = 100  # draws of the globals behind maps of the latent
@@ -296,10 +296,7 @@ class Fit:
     def _draws_for(self, model: Any, values: Any, most: int | None) -> Draws:
         """The same for a model with the same globals, and its data."""
         flat = self.posterior.stack(sample=("chain", "draw")).transpose("sample", ...)
-        count = flat.sizes["sample"]
-        take = (
-            np.arange(count) if most is None or most >= count else np.linspace(0, count - 1, most).round().astype(int)
-        )
+        take = evenly(flat.sizes["sample"], most)
         program, numbers = compile_model(model, jnp.asarray(values[:1]), self.covariates)
         dtype = jnp.result_type(float)
         chosen = {str(n): jnp.asarray(flat[n].values[take], dtype) for n in flat.data_vars}
@@ -311,8 +308,13 @@ class Fit:
                 "this model has no latent that its likelihood integrates out; latents that are ordinary sample sites "
                 "are in fit.posterior"
             )
-        lean, values = _sufficient(self.model, self.units)
+        lean, values = self._lean
         return self._draws_for(lean, values, draws), values, self.covariates
+
+    @cached_property
+    def _lean(self) -> tuple[Any, Any]:
+        """Model and values for latents, once for all that ask: an image in a file is not read again."""
+        return _sufficient(self.model, self.units)
 
     def _latent_dims(self, name: str | None = None) -> tuple[str, ...]:
         dims = self.model.dims[name or self.model.latent]

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
+from bayesunmix._keys import generator
 from bayesunmix.align import match_labels
 from bayesunmix.inference.diagnostics import ESS_PER_CHAIN, RHAT_LIMIT, Diagnostics
 from bayesunmix.inference.progress import Progress
@@ -49,7 +50,7 @@ def infer_by_gibbs(
     Every round keeps ``draws`` of each chain. Where chains disagree, or draws depend on one another too much,
     the round becomes warm-up of the next one, which keeps every second, fourth, ... sweep instead.
     """
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    rng = generator(key)
     sampler = model.gibbs(y, covariates)
     state, thin = sampler.start(rng, method.chains), 1
     kept = _Kept(model, sampler, method.draws)

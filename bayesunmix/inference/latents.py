@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from bayesunmix.inference.program import Program
-from bayesunmix.inference.units import Draws, chunks, latent_pass, local_sites, of_units
+from bayesunmix.inference.units import Draws, Running, chunks, latent_pass, local_sites, of_units
 
 STATISTICS = ("mean", "sd", "lower", "upper", "sd_noise", "sd_model")
 _LATENT_DRAWS = 400  # of every unit, behind an interval
@@ -119,17 +119,15 @@ def _plain(draws: Draws, y: Any, covariates: dict[str, Any]) -> Plain | None:
 def _plain_pass(program: Program, numbers, values, y, covariates) -> tuple[jax.Array, ...]:
     def one(carry, value):
         mean, variance, far = program.likelihood(numbers, value, y, covariates).without_faces(y)
-        count, centre, spread, noise, holds = carry
-        count = count + 1.0
-        moved = mean - centre
-        centre = centre + moved / count
-        return (count, centre, spread + moved * (mean - centre), noise + (variance - noise) / count, holds & far), None
+        means, noise, holds = carry
+        means = means.seen(mean)
+        return (means, noise + (variance - noise) / means.number, holds & far), None
 
     first = program.likelihood(numbers, {n: v[0] for n, v in values.items()}, y, covariates).without_faces(y)
     zero = jnp.zeros_like(first[0])
-    start = (jnp.zeros((), zero.dtype), zero, zero, zero, jnp.ones(len(zero), bool))
-    (count, mean, spread, noise, holds), _ = jax.lax.scan(one, start, values)
-    return mean, noise, spread / count, holds
+    start = (Running.none(zero), zero, jnp.ones(len(zero), bool))
+    (means, noise, holds), _ = jax.lax.scan(one, start, values)
+    return means.mean, noise, means.spread / means.number, holds
 
 
 def _of_normal(plain: Plain, prob: float) -> np.ndarray:

@@ -41,10 +41,15 @@ class Draws(NamedTuple):
 
     def thinned(self, most: int) -> Draws:
         """At most so many of them, evenly."""
-        if self.size <= most:
-            return self
-        take = np.linspace(0, self.size - 1, most).round().astype(int)
+        take = evenly(self.size, most)
         return self._replace(values={name: value[take] for name, value in self.values.items()})
+
+
+def evenly(count: int, most: int | None) -> np.ndarray:
+    """Positions among ``count``, at most so many, spread evenly; None for all."""
+    if most is None or most >= count:
+        return np.arange(count)
+    return np.linspace(0, count - 1, most).round().astype(int)
 
 
 class Chunk(NamedTuple):
@@ -182,7 +187,7 @@ def latent_pass(program: Program, numbers, values, chunk: Chunk, key, per_draw: 
 
     like = jax.eval_shape(lambda: conditional({n: v[0] for n, v in values.items()}, key).mean)
     zero = jnp.zeros(like.shape, like.dtype)
-    none = _Running(jnp.zeros((), like.dtype), zero, zero)
+    none = Running.none(zero)
     keys = jax.random.split(key, n_draws + n_sets)
     drawn = jnp.arange(n_draws + n_sets) < n_draws
     (draws, sets, noise), (latents, entropy) = jax.lax.scan(one, (none, none, zero), (visits, keys, drawn))
@@ -194,19 +199,24 @@ def latent_pass(program: Program, numbers, values, chunk: Chunk, key, per_draw: 
     return LatentPass(draws.mean, noise, model, latents[:n_draws].reshape(-1, *zero.shape), entropy)
 
 
-class _Running(NamedTuple):
+class Running(NamedTuple):
     """Mean and sum of squared deviations so far."""
 
     number: jax.Array
     mean: jax.Array
     spread: jax.Array
 
-    def seen(self, value, counts) -> _Running:
+    @classmethod
+    def none(cls, zero: jax.Array) -> Running:
+        """Before the first value."""
+        return cls(jnp.zeros((), zero.dtype), zero, zero)
+
+    def seen(self, value, counts: Any = True) -> Running:
         """With one more value, if it counts."""
         number = self.number + counts
         moved = jnp.where(counts, value - self.mean, 0.0)
         mean = self.mean + moved / jnp.maximum(number, 1.0)
-        return _Running(number, mean, self.spread + moved * (value - mean))
+        return Running(number, mean, self.spread + moved * (value - mean))
 
 
 class PredictionPass(NamedTuple):
@@ -228,24 +238,21 @@ def prediction_pass(
         value, key = inputs
         key_emission, key_replicate = jax.random.split(key)
         emission = emission_at(program, numbers, value, chunk, key_emission)
-        mean = jnp.broadcast_to(emission.mean, chunk.y.shape)
-        count, centre, spread, noise, exceeded = carry
-        count = count + 1.0
-        moved = mean - centre
-        centre = centre + moved / count
-        noise = noise + (emission.variance - noise) / count
+        means, noise, exceeded = carry
+        means = means.seen(jnp.broadcast_to(emission.mean, chunk.y.shape))
+        noise = noise + (emission.variance - noise) / means.number
         if discrepancy is not None:
             found = discrepancy(chunk.y, emission)
             again = discrepancy(sample_as(chunk.y, emission, key_replicate), emission)
             exceeded = exceeded + (again > found) + 0.5 * (again == found)
-        return (count, centre, spread + moved * (mean - centre), noise, exceeded), None
+        return (means, noise, exceeded), None
 
     values = inputs_of(program, values, chunk)
     zero = jnp.zeros_like(chunk.y)
     n_draws = len(next(iter(values.values())))
-    start = (jnp.zeros((), chunk.y.dtype), zero, zero, zero, jnp.zeros(len(zero), zero.dtype))
-    (count, mean, spread, noise, exceeded), _ = jax.lax.scan(one, start, (values, jax.random.split(key, n_draws)))
-    return PredictionPass(mean, spread / jnp.maximum(count - 1.0, 1.0), noise, exceeded / count)
+    start = (Running.none(zero), zero, jnp.zeros(len(zero), zero.dtype))
+    (means, noise, exceeded), _ = jax.lax.scan(one, start, (values, jax.random.split(key, n_draws)))
+    return PredictionPass(means.mean, means.spread / max(n_draws - 1, 1), noise, exceeded / n_draws)
 
 
 def chi_square(y, emission):
