@@ -15,8 +15,6 @@ Nothing is run by the tests.
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import os
 import resource
 import subprocess
@@ -28,52 +26,15 @@ from typing import Any
 
 import jax
 import numpy as np
-import xarray as xr
 from numpyro.diagnostics import effective_sample_size
+from pca_dose import USUAL_FLOOR, dose
+from pca_tables import Kept, image_of, table, write
+from simulated import loaded
 
 import bayesunmix as bu
 from bayesunmix.models import ProbabilisticPCA
 
 FRESH = 4  # times the fitted pixels
-RESULTS = Path(__file__).parent / "results"
-
-
-def image_of(values: np.ndarray) -> xr.DataArray:
-    return xr.DataArray(values, dims=("y", "x", "energy"))
-
-
-def version() -> str:
-    """Version and commit of the package that runs."""
-    found = subprocess.run(
-        ["git", "-C", Path(__file__).parent, "describe", "--always"], capture_output=True, text=True
-    ).stdout.strip()
-    return f"version {bu.__version__} ({found or 'not in a repository'})"
-
-
-def write(stem: str, command: str, lines: list[str]) -> None:
-    """Print a table and keep it."""
-    lines = [f"`python benchmarks/pca.py {command}`, {version()}", "", *lines]
-    print("\n".join(lines), flush=True)
-    (RESULTS / f"pca_{stem}.md").write_text("\n".join(lines) + "\n")
-
-
-class Kept:
-    """What was found of each data set, by its seed or name, in a file that grows."""
-
-    def __init__(self, stem: str):
-        self.path = RESULTS / f"pca_{stem}.json"
-        self.rows: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
-
-    def add(self, seed: int | str, row: Any) -> None:
-        self.rows[str(seed)] = row
-        part = self.path.with_suffix(".part")  # whole at any moment: a run may be stopped
-        part.write_text(json.dumps(self.rows) + "\n")
-        part.replace(self.path)
-
-
-def table(head: list[str], rows: list[list[Any]]) -> list[str]:
-    """Lines of a Markdown table."""
-    return [f"| {' | '.join(map(str, row))} |" for row in (head, ["---"] * len(head), *rows)]
 
 
 # ---------------------------------------------------------------------- how many components
@@ -310,16 +271,6 @@ def draws(n_units: int = 16384, n_channels: int = 128) -> None:
     )
 
 
-def large_image(side: int, n_channels: int, n_components: int, seed: int = 0) -> tuple[xr.DataArray, np.ndarray]:
-    """An image in float32 with noise of 1, and its loadings (component, channel)."""
-    rng = np.random.default_rng(seed)
-    loadings = rng.normal(size=(n_components, n_channels)) * np.linspace(1, 0.3, n_components)[:, None]
-    values = np.empty((side, side, n_channels), np.float32)
-    for row in values:
-        row[:] = rng.normal(size=(side, n_components)) @ loadings + rng.standard_normal((side, n_channels))
-    return image_of(values), loadings
-
-
 def megabytes() -> float:
     """Peak of this process, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -327,9 +278,9 @@ def megabytes() -> float:
 
 def memory(side: int, n_channels: int, n_components: int) -> None:
     """Peak of image and fit above that of the libraries after a small fit, over the size of the image."""
-    bu.fit(ProbabilisticPCA(2), large_image(8, 16, 2)[0], progress=False)
+    bu.fit(ProbabilisticPCA(2), loaded(8, 16, 2)[0], progress=False)
     before = megabytes()
-    image, _ = large_image(side, n_channels, n_components)
+    image, _ = loaded(side, n_channels, n_components)
     bu.fit(ProbabilisticPCA(n_components), image, progress=False)
     print((megabytes() - before) * 2**20 / image.nbytes)
 
@@ -343,7 +294,7 @@ def large(side: int, n_channels: int, n_components: int) -> None:
         float(subprocess.run([sys.executable, __file__, "memory", *sizes], capture_output=True, text=True).stdout)
         for _ in range(2)
     ]
-    image, _ = large_image(side, n_channels, n_components)
+    image, _ = loaded(side, n_channels, n_components)
     bu.fit(ProbabilisticPCA(2), image[:4, :8, :16], progress=False)
     rows = []
     for again in range(4):
@@ -371,96 +322,6 @@ def large(side: int, n_channels: int, n_components: int) -> None:
             "",
             f"Peak memory, the image included, over the image: {' and '.join(f'{peak:.3f}' for peak in peaks)}, each "
             "in a process of its own, that of the libraries after a small fit not counted.",
-        ],
-    )
-
-
-# ---------------------------------------------------------------------- low dose
-
-
-def truncated(flat: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reconstruction by the first components, and the standard error that least squares on fixed axes gives it."""
-    centre = flat.mean(0)
-    u, s, v = np.linalg.svd(flat - centre, full_matrices=False)
-    left = np.sqrt((s[size:] ** 2).sum() / (len(flat) - 1 - size) / (flat.shape[1] - size))
-    leverage = 1 / len(flat) + (v[:size] ** 2).sum(0)
-    return centre + (u[:, :size] * s[:size]) @ v[:size], left * np.sqrt(leverage)
-
-
-USUAL_FLOOR = 0.01
-DOSES = (1, 3, 10, 30)  # counts a pixel
-NOISES: tuple[tuple[Any, Any], ...] = (
-    ("diagonal", USUAL_FLOOR),
-    ("diagonal", "visible"),
-    ("diagonal", 10.0),
-    ("two-way", USUAL_FLOOR),
-    ("poisson", USUAL_FLOOR),
-)
-
-
-def low_dose(counts: int, side: int, n_channels: int, seed: int) -> tuple[xr.DataArray, np.ndarray]:
-    """Poisson counts of a boundary between two spectra, one component, and what was expected of them."""
-    energy, y, x = np.linspace(0, 1, n_channels), *np.mgrid[:side, :side] / side
-    spectra = np.stack([np.exp(-3 * energy), np.exp(-(((energy - 0.6) / 0.1) ** 2)) + 0.1])
-    spectra /= spectra.sum(1, keepdims=True)
-    share = 0.5 + 0.5 * np.tanh(8 * (x - 0.5 + 0.2 * np.sin(5 * y)))
-    expected = counts * ((1 - share)[..., None] * spectra[0] + share[..., None] * spectra[1])
-    return image_of(np.random.default_rng([counts, seed]).poisson(expected).astype(float)), expected
-
-
-def by_truncated(image: xr.DataArray, expected: np.ndarray, size: int) -> list[float]:
-    """Coverage and rms error of truncated PCA."""
-    n_channels = image.shape[-1]
-    found, error = truncated(image.values.reshape(-1, n_channels), size)
-    away = found - expected.reshape(-1, n_channels)
-    return [float(np.mean(np.abs(away) < 1.6449 * error)), float(np.sqrt(np.mean(away**2)))]
-
-
-def by_fit(image: xr.DataArray, expected: np.ndarray, noise: Any, floor: Any) -> list[float]:
-    """The same of a fit, with its mean number of components above noise."""
-    fit = bu.fit(ProbabilisticPCA(1, noise=noise, component_floor=floor), image, progress=False)
-    parts = bu.uncertainty(fit)
-    away = parts["mean"] - expected
-    print(noise, floor, fit.diagnostics.attrs["verdict"], flush=True)
-    return [
-        float((np.abs(away) < 1.6449 * parts["epistemic"]).mean()),
-        float(np.sqrt((away**2).mean())),
-        float(fit.posterior["n_above_noise"].mean()),
-    ]
-
-
-def dose(images: int, side: int = 32, n_channels: int = 40) -> None:
-    """Counts at 1 to 30 a pixel: do intervals of the true spectra cover, and how far is truncated PCA?"""
-    ways: dict[str, Any] = {f"truncated PCA, {size}": (by_truncated, size) for size in (1, 4)}
-    for noise, floor in NOISES:
-        ways[f'"{noise}"' + (f", floor {floor!r}" if floor != USUAL_FLOOR else "")] = (by_fit, noise, floor)
-    kept, rows = Kept("dose"), {}
-    # The log-bilinear model comes last: it takes a hundred times as long.
-    for (method, (way, *settings)), counts in itertools.product(ways.items(), DOSES):
-        several = 2 if "poisson" in settings else images
-        for seed in range(several):
-            if f"{counts} {method} {seed}" not in kept.rows:
-                kept.add(f"{counts} {method} {seed}", way(*low_dose(counts, side, n_channels, seed), *settings))
-        found = np.array([kept.rows[f"{counts} {method} {seed}"] for seed in range(several)])
-        covered, rms, *above = found.mean(0)
-        error = found[:, 0].std(ddof=1) / np.sqrt(several)
-        shown = [f"{n:.2f}" for n in above] or ["-"]
-        rows[counts, method] = [several, f"{covered:.3f}", f"{error:.3f}", f"{rms / counts:.4f}", *shown]
-        print(counts, method, *rows[counts, method], flush=True)
-    head = ["counts a pixel", "method", "images", "90 % covers", "standard error", "rms error over counts"]
-    write(
-        "dose",
-        f"dose --count {images}",
-        [
-            f"{side} x {side} pixels, {n_channels} channels, a boundary between two spectra (one component), Poisson "
-            "counts. How often the 90 % interval of the expected counts (`mean` and `epistemic` of "
-            "`bu.uncertainty`; for truncated PCA least squares on its axes with the residual variance) holds the "
-            "truth, over all pixels and channels, with the standard error between images.",
-            "",
-            *table(
-                [*head, "components above noise"],
-                [[*key, *rows[key]] for key in itertools.product(DOSES, ways)],
-            ),
         ],
     )
 

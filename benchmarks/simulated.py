@@ -43,6 +43,16 @@ def cube(seed: int, side: int, channels: int, n_endmembers: int, snr: float = 25
     return Cube(xr.DataArray(values, dims=("y", "x", "energy")), spectra, shares, noise)
 
 
+def loaded(side: int, channels: int, n_components: int, seed: int = 0) -> tuple[xr.DataArray, np.ndarray]:
+    """An image in float32 with noise of 1, and its loadings (component, channel)."""
+    rng = np.random.default_rng(seed)
+    loadings = rng.normal(size=(n_components, channels)) * np.linspace(1, 0.3, n_components)[:, None]
+    values = np.empty((side, side, channels), np.float32)
+    for row in values:
+        row[:] = rng.normal(size=(side, n_components)) @ loadings + rng.standard_normal((side, channels))
+    return xr.DataArray(values, dims=("y", "x", "energy")), loadings
+
+
 def matched(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Index of the true spectrum that each found one is."""
     return linear_sum_assignment(((found[:, None] - true[None]) ** 2).sum(-1))[1]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from benchmarks import pca
 from benchmarks.harness import Contender, Workload
+from benchmarks.simulated import loaded
 
 
 def problem(seed: int, side: int, channels: int, n_components: int) -> tuple[xr.DataArray, np.ndarray]:
-    return pca.large_image(side, channels, n_components, seed)
+    return loaded(side, channels, n_components, seed)
 
 
 def ours(_):
