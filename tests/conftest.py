@@ -13,10 +13,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-# On two cores XLA was seen to wait for itself: programs in flight seem to hold threads that they need themselves. JAX
-# reads this when its backend starts, and has no environment variable for it.
-jax.config.update("jax_cpu_enable_async_dispatch", False)
-
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled_programs_are_let_go():

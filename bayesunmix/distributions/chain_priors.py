@@ -12,6 +12,8 @@ from jax.scipy.special import multigammaln
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import StickBreakingTransform, Transform, biject_to
 
+from bayesunmix.distributions import cholesky
+
 Allowed = tuple[tuple[bool, ...], ...]
 
 
@@ -191,13 +193,13 @@ class InverseWishart(dist.Distribution):
     def log_prob(self, value, intermediates=None):
         size = self.scale.shape[-1]
         half = 0.5 * self.degrees
-        log_det = lambda m: jnp.linalg.slogdet(m)[1]  # noqa: E731
-        trace = jnp.trace(jnp.linalg.solve(value, jnp.broadcast_to(self.scale, value.shape)), axis1=-2, axis2=-1)
+        lower, root = cholesky.factor(value), cholesky.factor(self.scale)
+        trace = ((cholesky.inverse(lower) @ root) ** 2).sum((-2, -1))
         return (
-            half * log_det(self.scale)
+            half * cholesky.log_det(root)
             - half * size * jnp.log(2.0)
             - multigammaln(half, size)
-            - (half + 0.5 * (size + 1)) * log_det(value)
+            - (half + 0.5 * (size + 1)) * cholesky.log_det(lower)
             - 0.5 * trace
         )
 
@@ -211,6 +213,6 @@ class InverseWishart(dist.Distribution):
         chi2 = 2.0 * jax.random.gamma(key_gamma, 0.5 * (degrees - jnp.arange(size)), dtype=dtype)
         lower = lower + jnp.sqrt(chi2)[..., None] * jnp.eye(size, dtype=dtype)
         # precision = F A A' F' with F F' = scale^-1, so the covariance is (L A^-T)(L A^-T)' with L L' = scale.
-        root = jnp.broadcast_to(jnp.linalg.cholesky(self.scale), lower.shape)
-        turned = jax.scipy.linalg.solve_triangular(lower, jnp.swapaxes(root, -1, -2), lower=True)
+        root = jnp.broadcast_to(cholesky.factor(self.scale), lower.shape)
+        turned = cholesky.inverse(lower) @ jnp.swapaxes(root, -1, -2)
         return jnp.swapaxes(turned, -1, -2) @ turned

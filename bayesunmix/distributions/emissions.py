@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 
-from bayesunmix.distributions import lanes
+from bayesunmix.distributions import cholesky, lanes
+from bayesunmix.distributions.normal_vectors import NormalVectors
 
 _LOG_2PI = 1.8378770664093453
 
@@ -80,7 +81,7 @@ class Normal(NamedTuple):
         white = jax.random.normal(key, (*path.shape[:-1], self.columns), self.means.dtype)
         if self.covariances is None and self.noise is None:
             return self.mean(path) + white * (path @ self.scales)
-        factor = jnp.linalg.cholesky(self._of_path(path))
+        factor = cholesky.factor(self._of_path(path))
         return self.mean(path) + jnp.einsum("...ij,...j->...i", factor, white)
 
     def observe(self, name, state, y):
@@ -88,7 +89,7 @@ class Normal(NamedTuple):
         if self.covariances is None:
             fn = dist.Normal(self.means[state], self.scales[state]).to_event(1)
         else:
-            fn = dist.MultivariateNormal(self.means[state], self.covariances[state])
+            fn = NormalVectors(self.means[state], scale_tril=cholesky.factor(self.covariances[state]))
         numpyro.sample(name, fn, obs=y)
 
     def discrepancy(self, y, path):
@@ -99,7 +100,7 @@ class Normal(NamedTuple):
         both = seen[..., :, None] & seen[..., None, :]
         matrix = jnp.where(both, self._of_path(path), jnp.eye(self.columns))
         away = jnp.where(seen, away, 0.0)
-        return (away * jnp.linalg.solve(matrix, away[..., None])[..., 0]).sum(-1)
+        return (away * cholesky.solve(cholesky.factor(matrix), away)).sum(-1)
 
 
 class Categorical(NamedTuple):

@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax.scipy.linalg import cho_solve, solve_triangular
 from numpyro.distributions import constraints
 
-from bayesunmix.distributions import lanes
+from bayesunmix.distributions import cholesky, lanes
 
 _LOG_2PI = 1.8378770664093453
 
@@ -109,7 +108,7 @@ class NormalFactors(dist.Distribution):
     def _shared(self):
         """Lower factor of the posterior precision of the scores, for units that are alike."""
         scaled = self.components / jnp.sqrt(self._variance)
-        return jnp.linalg.cholesky(jnp.eye(len(scaled), dtype=scaled.dtype) + scaled @ scaled.T)
+        return cholesky.factor(jnp.eye(len(scaled), dtype=scaled.dtype) + scaled @ scaled.T)
 
     def _solve(self, residual, weight):
         """Most probable scores (unit, K), and the log determinant of their posterior precision."""
@@ -118,7 +117,8 @@ class NormalFactors(dist.Distribution):
             return linear, jnp.zeros(len(residual), residual.dtype)
         if self._alike:
             factor = self._shared()
-            return cho_solve((factor, True), linear.T).T, 2.0 * jnp.log(jnp.diagonal(factor)).sum()
+            back = cholesky.inverse(factor)
+            return linear @ back.T @ back, cholesky.log_det(factor)
         lower = lanes.cholesky(self._precision(weight))
         scores = jnp.stack(lanes.solve(lower, list(linear.T)), axis=-1)
         return scores, 2.0 * sum(jnp.log(lower[i][i]) for i in range(len(lower)))
@@ -131,8 +131,7 @@ class NormalFactors(dist.Distribution):
         scores, _ = self._solve(residual, weight)
         size = self.components.shape[0]
         if self._alike or not size:
-            identity = jnp.eye(size, dtype=scores.dtype)
-            return NormalScores(scores, solve_triangular(self._shared(), identity, lower=True).T if size else identity)
+            return NormalScores(scores, cholesky.inverse(self._shared()).T)
         lower = lanes.cholesky(self._precision(weight))
         none, one = jnp.zeros(len(value), scores.dtype), jnp.ones(len(value), scores.dtype)
         columns = [lanes.solve_upper(lower, [one if i == j else none for i in range(size)]) for j in range(size)]

@@ -8,6 +8,8 @@ import numpyro.distributions as dist
 from jax.scipy.special import multigammaln
 from numpyro.distributions import constraints
 
+from bayesunmix.distributions import cholesky
+
 _LOG_PI = 1.1447298858494002
 
 
@@ -56,7 +58,7 @@ class Loadings(dist.Distribution):
             - multigammaln(0.5 * self.dof, rows)
             - 0.5 * rows * columns * (_LOG_PI + jnp.log(self.floor))
             - rows * jnp.log(self.scale).sum()
-            - top * jnp.linalg.slogdet(gram)[1]
+            - top * cholesky.log_det(cholesky.factor(gram))
         )
 
     def sample(self, key, sample_shape=()):
@@ -70,5 +72,5 @@ class Loadings(dist.Distribution):
         bartlett = below + jnp.sqrt(chi2)[..., None] * jnp.eye(rows, dtype=dtype)
         white = jax.random.normal(key_white, (*shape, rows, columns), dtype)
         # inverse of Omega = B B' / floor, so a root of Omega is B^-T sqrt(floor)
-        root = jax.scipy.linalg.solve_triangular(jnp.swapaxes(bartlett, -1, -2), white, lower=False)
+        root = jnp.swapaxes(cholesky.inverse(bartlett), -1, -2) @ white
         return jnp.sqrt(self.floor) * root * self.scale

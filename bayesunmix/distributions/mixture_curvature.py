@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesunmix.distributions import cholesky
 from bayesunmix.distributions.inverses import inverse_and_log_det
 
 _LOG_2PI = 1.8378770664093453
@@ -71,13 +72,13 @@ def curvature(
 def _natural(weights, means, roots, centre):
     """Coefficients of the products of up to two features in the log of weight times density, (component, product)."""
     n_features = centre.shape[0]
-    unit = jnp.broadcast_to(jnp.eye(n_features, dtype=roots.dtype), roots.shape)
-    inverse = jax.scipy.linalg.solve_triangular(roots, unit, lower=True)
+    inverse = cholesky.inverse(roots)
     precision = jnp.einsum("...ji,...jk->...ik", inverse, inverse)
     away = means - centre
     linear = (precision @ away[..., None])[..., 0]
-    log_det = jnp.log(jnp.diagonal(roots, axis1=-2, axis2=-1)).sum(-1)
-    constant = jnp.log(weights) - 0.5 * (away * linear).sum(-1) - log_det - 0.5 * n_features * _LOG_2PI
+    constant = (
+        jnp.log(weights) - 0.5 * (away * linear).sum(-1) - 0.5 * cholesky.log_det(roots) - 0.5 * n_features * _LOG_2PI
+    )
     i, j = _upper(n_features)
     square = precision[..., i, j] * np.where(i == j, -0.5, -1.0)
     return jnp.concatenate([constant[..., None], linear, square], axis=-1)

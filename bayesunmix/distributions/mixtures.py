@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
+from bayesunmix.distributions import cholesky
 from bayesunmix.distributions.inverses import inverse_and_log_det
 from bayesunmix.distributions.mixture_curvature import curvature
+from bayesunmix.distributions.normal_vectors import NormalVectors
 
 _LOG_2PI = 1.8378770664093453
 _MOST_FEATURES = 16  # beyond that the products of four of them are too many
@@ -49,14 +51,6 @@ class Memberships(NamedTuple):
         shape = (*sample_shape, *self.probability.shape[:-1])
         drawn = jax.random.categorical(key, jnp.log(self.probability), shape=shape)
         return jax.nn.one_hot(drawn, self.probability.shape[-1], dtype=self.probability.dtype)
-
-
-class _ClassNormal(dist.MultivariateNormal):
-    """Normal vectors whose discrepancy is the squared Mahalanobis distance."""
-
-    def discrepancy(self, y: jax.Array) -> jax.Array:
-        away = jax.scipy.linalg.solve_triangular(self.scale_tril, (y - self.loc)[..., None], lower=True)
-        return (away[..., 0] ** 2).sum(-1)
 
 
 @jax.custom_jvp
@@ -133,14 +127,13 @@ class NormalMixture(dist.Distribution):
     def _shared(self, y):
         """Squared distances to every class and log determinants of the roots: one matrix product for all classes."""
         n_classes, n_features = self.means.shape
-        unit = jnp.broadcast_to(jnp.eye(n_features, dtype=self.roots.dtype), self.roots.shape)
-        inverse = jax.scipy.linalg.solve_triangular(self.roots, unit, lower=True)
+        inverse = cholesky.inverse(self.roots)
         # Centred on the middle of the classes, so that nothing large cancels.
         centre = self.means.mean(0)
         offset = jnp.einsum("kij,kj->ki", inverse, self.means - centre)
         away = (y - centre) @ inverse.reshape(n_classes * n_features, n_features).T
         away = away.reshape(*y.shape[:-1], n_classes, n_features) - offset
-        return (away**2).sum(-1), jnp.log(jnp.diagonal(self.roots, axis1=-2, axis2=-1)).sum(-1)
+        return (away**2).sum(-1), 0.5 * cholesky.log_det(self.roots)
 
     def log_prob(self, value, intermediates=None):
         """Log density, (units,)."""
@@ -174,14 +167,14 @@ class NormalMixture(dist.Distribution):
         """Class of every unit given ``y`` (units, feature)."""
         return Memberships(jax.nn.softmax(self.log_joint(y), axis=-1))
 
-    def emission(self, latent) -> dist.MultivariateNormal:
+    def emission(self, latent) -> NormalVectors:
         """Data of units whose class is ``latent`` (..., units, component), one-hot."""
         mean = latent @ self.means
         if self.measurement_cov is None:
-            return _ClassNormal(mean, scale_tril=jnp.einsum("...k,kij->...ij", latent, self.roots))
+            return NormalVectors(mean, scale_tril=jnp.einsum("...k,kij->...ij", latent, self.roots))
         own = jnp.einsum("kij,klj->kil", self.roots, self.roots)
         total = jnp.einsum("...k,kij->...ij", latent, own) + self.measurement_cov
-        return _ClassNormal(mean, scale_tril=jnp.linalg.cholesky(total))
+        return NormalVectors(mean, scale_tril=cholesky.factor(total))
 
     # ------------------------------------------------------------------ draws and moments
 

@@ -20,7 +20,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import biject_to
 
 from bayesunmix.align import sorted_labels
-from bayesunmix.distributions import paths
+from bayesunmix.distributions import cholesky, paths
 from bayesunmix.distributions.chain_priors import InverseWishart
 from bayesunmix.distributions.hidden_markov import HiddenMarkov
 from bayesunmix.models._hidden_markov_data import check_noise
@@ -218,11 +218,9 @@ def _normal(model, keys, full: Values, suffix: str, family, y, member, key_frame
             own = (jnp.broadcast_to(width, means.shape) ** -2.0)[..., None] * jnp.eye(means.shape[1])
             stiff = own + count[:, :1, None] * precision
             pull = jnp.broadcast_to(centre * width**-2.0, means.shape) + jnp.einsum("kij,kj->ki", precision, total)
-            factor = jnp.linalg.cholesky(stiff)
+            back = cholesky.inverse(cholesky.factor(stiff))
             white = jax.random.normal(keys[0], means.shape, y.dtype)
-            solve = partial(jax.scipy.linalg.solve_triangular, lower=True)
-            half = jax.vmap(solve)(factor, pull)
-            drawn = jax.vmap(lambda f, h: jax.scipy.linalg.solve_triangular(f.T, h, lower=False))(factor, half + white)
+            drawn = jnp.einsum("kji,kj->ki", back, jnp.einsum("kij,kj->ki", back, pull) + white)
         stand_in = dist.Normal(_like(centre, means, model), _like(width, means, model))
         old = full[name]
         drawn = drawn if model.wide else drawn[:, 0]
@@ -293,14 +291,14 @@ def _complete(key, family, y, member):
     own = jnp.einsum("ntk,kij->ntij", member, own)
     noise = jnp.zeros_like(own) if family.noise is None else jnp.broadcast_to(family.noise, own.shape)
     white = jax.random.normal(key, (2, *y.shape), y.dtype)
-    drawn = member @ family.means + jnp.einsum("...ij,...j->...i", jnp.linalg.cholesky(own), white[0])
+    drawn = member @ family.means + jnp.einsum("...ij,...j->...i", cholesky.factor(own), white[0])
     values, vectors = jnp.linalg.eigh(noise)
     root = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[..., None, :]
     shown = drawn + jnp.einsum("...ij,...j->...i", root, white[1])
     both = known[..., :, None] & known[..., None, :]
     matrix = jnp.where(both, own + noise, jnp.eye(size))
     away = jnp.where(known, jnp.where(known, y, 0.0) - shown, 0.0)
-    pull = jnp.linalg.solve(matrix, away[..., None])[..., 0]
+    pull = cholesky.solve(cholesky.factor(matrix), away)
     return drawn + jnp.einsum("...ij,...j->...i", own, jnp.where(known, pull, 0.0)), known.any(-1)
 
 

@@ -11,7 +11,9 @@ import numpyro
 import numpyro.distributions as dist
 
 from bayesunmix.data.clusters import clusters
+from bayesunmix.distributions import cholesky
 from bayesunmix.distributions.mixtures import NormalMixture
+from bayesunmix.distributions.normal_vectors import NormalVectors
 from bayesunmix.models._hyperparameters import hyperparameters
 
 _KINDS = ("full", "diagonal", "spherical", "tied", "tied-spherical", "positions", "tied-positions")
@@ -110,7 +112,7 @@ class GaussianMixture:
         extra = 0.0 if measurement_cov is None else measurement_cov
         with numpyro.plate("unit", n_units):
             label = numpyro.sample("label", dist.Categorical(weights), infer={"enumerate": "parallel"})
-            numpyro.sample("y", dist.MultivariateNormal(means[label], covariance_matrix=own[label] + extra), obs=y)
+            numpyro.sample("y", NormalVectors(means[label], scale_tril=cholesky.factor(own[label] + extra)), obs=y)
 
     def _globals(self):
         if not self.bound:
@@ -154,7 +156,7 @@ class GaussianMixture:
         scales = jnp.broadcast_to(scales, (self.n_components, 2, 2))
         shared = jnp.kron(jnp.ones((count, count)), jnp.eye(2))
         centre, neighbour = (jnp.tile(scales[:, i] ** 2, (1, count)) for i in range(2))
-        return jnp.linalg.cholesky(shared * centre[:, :, None] + jnp.eye(2 * count) * neighbour[:, :, None])
+        return cholesky.factor(shared * centre[:, :, None] + jnp.eye(2 * count) * neighbour[:, :, None])
 
     def _scale_shape(self, n_features: int) -> tuple[int, ...]:
         return {

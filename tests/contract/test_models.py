@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from platforms import assert_exported
 
 import bayesunmix as bu
 from bayesunmix import models
+from bayesunmix.inference.curvature import units_curvature
 from bayesunmix.inference.program import compile_model, unconstrain
 from bayesunmix.inference.target import as_device_data, value_and_grad, with_rules
 
@@ -153,6 +157,37 @@ def test_density_is_finite_and_its_gradient_is_its_slope(name: str, image: xr.Da
             error = np.std(differences) / np.sqrt(max(len(differences) - 1, 1))
             assert abs(np.mean(differences)) <= 6 * error + (1e-4 if data.rules else 1e-5) * size
             assert error <= 0.05 * size
+
+
+# What jaxlib hands to LAPACK, a batch at a time.
+LAPACK = {"cholesky", "triangular_solve", "lu", "geqrf", "householder_product", "eigh", "svd", "schur", "eig"}
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """Every equation of a jaxpr and of those inside it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from equations(inner)
+
+
+# Tracing takes seconds: of the unmixing models, which have no matrix to factorise, one.
+@pytest.mark.parametrize("name", [n for n in MODELS if not n.startswith("LinearUnmixing, ")])
+def test_no_batch_goes_to_lapack(name: str, image: xr.DataArray) -> None:
+    """Two batches of LAPACK problems side by side on two cores wait for each other for ever (docs/numerics.md)."""
+    model, y = bound(name, image)
+    program, numbers = compile_model(model, jnp.asarray(y))
+    plain = as_device_data(program, numbers, y, {})
+    z = jax.ShapeDtypeStruct((program.size,), plain.y.dtype)
+    data = jax.eval_shape(partial(with_rules, program), z, plain, jax.random.key(0), jnp.arange(len(y)))
+    draws = jax.ShapeDtypeStruct((2, *z.shape), z.dtype)
+    of_draws = jax.vmap(partial(value_and_grad, program), in_axes=(0, None))
+    for traced in (
+        jax.make_jaxpr(of_draws)(draws, data),
+        jax.make_jaxpr(partial(units_curvature, program))(z, data),
+    ):
+        batches = [e for e in equations(traced.jaxpr) if e.primitive.name in LAPACK and e.invars[0].aval.ndim > 2]
+        assert not batches, [str(e.source_info.traceback).splitlines()[0] for e in batches]
 
 
 @EXPORTED
