@@ -165,7 +165,13 @@ def _decide(table: pd.DataFrame, sizes: dict[str, int], error: dict[str, float])
         name
         for name in error
         if error[name] > _ERROR_SHARE * scale[name]
-        and _could_decide(behind[name], 3.0 * error[name], 2.0 * scale[name], sizes[name] - sizes[preferred])
+        and _could_decide(
+            behind[name],
+            behind.get(preferred, 0.0),
+            3.0 * error[name],
+            2.0 * scale[name],
+            sizes[name] - sizes[preferred],
+        )
     ]
     if doubtful:
         worst = max(doubtful, key=lambda name: error[name] / scale[name])
@@ -179,15 +185,16 @@ def _decide(table: pd.DataFrame, sizes: dict[str, int], error: dict[str, float])
     return preferred, f"{words} are indistinguishable: prefer {_size(preferred)[0]}, the smallest."
 
 
-def _could_decide(behind: float, error: float, tie: float, larger: int) -> bool:
+def _could_decide(behind: float, preferred: float, error: float, tie: float, larger: int) -> bool:
     """Whether another value within the numerical error could change which model is preferred.
 
-    Of models that are tied any could. One that is behind could by catching up, but if it is larger than the preferred
-    model only by being clearly better.
+    ``behind`` and ``preferred`` are how far this model and the preferred one lie below the best. A model larger than
+    the preferred one could only by being clearly better than it, a smaller one by catching up, and the preferred one
+    itself by falling back.
     """
-    if behind < tie:
-        return True
-    return error - behind > tie if larger > 0 else behind - error < tie
+    if larger > 0:
+        return error + preferred - behind > tie
+    return behind + error > tie if larger == 0 else behind - error < tie
 
 
 def _on_clusters(table: pd.DataFrame, sizes: dict[str, int], clustered: dict[str, float]) -> str:

@@ -41,6 +41,7 @@ from pathlib import Path
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import xarray as xr
 from scipy.stats import mannwhitneyu, spearmanr
 
@@ -263,40 +264,51 @@ def image_of_size(number: int, args: argparse.Namespace) -> tuple[int, xr.DataAr
 
 
 def one_recovery(number: int, args: argparse.Namespace) -> dict:
-    """What each criterion prefers for one image."""
+    """What each criterion prefers for one image, endmembers added until one more is clearly worse."""
     true, image = image_of_size(number, args)
     start = time.perf_counter()
-    # In another order for every image, so that processes side by side compile different sizes first.
-    order = np.roll(args.sizes, number).tolist()
-    fits = bu.sweep(bu.models.LinearUnmixing(2), image, COMPARED, n_endmembers=order, seed=number, progress=False)
-    fitted = time.perf_counter() - start
-    tables = {criterion: bu.compare(fits, criterion) for criterion in args.criteria}
+    fits, tables, comparing = {}, {}, 0.0
+    for size in args.sizes:
+        model = bu.models.LinearUnmixing(2)
+        fits |= bu.sweep(model, image, COMPARED, n_endmembers=[size], seed=number, progress=False)
+        if len(fits) > 1:
+            fitted = time.perf_counter()
+            tables = {criterion: bu.compare(fits, criterion) for criterion in args.criteria}
+            comparing += time.perf_counter() - fitted
+            if all(behind(table, f"n_endmembers={size}") for table in tables.values()):
+                break
+    names = list(fits)
     picked = {criterion: table.attrs["preferred"] for criterion, table in tables.items()}
     columns = ("elpd", "p", "elpd_diff", "dse")
-    names = [f"n_endmembers={k}" for k in args.sizes]
     return {
         "true": true,
+        "sizes": args.sizes[: len(names)],
         "picked": {c: int(p.split("=")[1]) if p else None for c, p in picked.items()},
         **{column: {c: [float(x) for x in t.loc[names, column]] for c, t in tables.items()} for column in columns},
         "passed": [int(fits[name].converged) for name in names],
         "fit_seconds": [fits[name].provenance["wall_s"] for name in names],
-        "seconds": [fitted, time.perf_counter() - start - fitted],
+        "seconds": [time.perf_counter() - start - comparing, comparing],
     }
 
 
-def one_heldout(number: int, args: argparse.Namespace) -> dict:
-    """What hidden entries prefer, by the rule of ``bu.compare``."""
+def behind(table: pd.DataFrame, name: str) -> bool:
+    """Whether a model is clearly worse than the best: one does not go on adding endmembers then."""
+    return bool(table.loc[name, "elpd_diff"] > max(TIE, 2 * table.loc[name, "dse"]))
+
+
+def one_heldout(number: int, sizes: list[int], args: argparse.Namespace) -> dict:
+    """What hidden entries prefer of these sizes, by the rule of ``bu.compare``."""
     true, image = image_of_size(number, args)
     start = time.perf_counter()
     options = {"method": COMPARED, "seed": number, "progress": False}
-    found = [bu.heldout(bu.models.LinearUnmixing(k), image, **options) for k in args.sizes]
+    found = [bu.heldout(bu.models.LinearUnmixing(k), image, **options) for k in sizes]
     best = max(found, key=lambda one: one.elpd)
     error = [difference_error(best.pointwise - one.pointwise) for one in found]
-    behind = [best.elpd - one.elpd for one in found]
-    tied = [k for k, d, e in zip(args.sizes, behind, error, strict=True) if d == 0 or d < max(TIE, 2 * e)]
+    below = [best.elpd - one.elpd for one in found]
+    tied = [k for k, d, e in zip(sizes, below, error, strict=True) if d == 0 or d < max(TIE, 2 * e)]
     elpd = [one.elpd for one in found]
     seconds = time.perf_counter() - start
-    return {"true": true, "picked": min(tied), "elpd": elpd, "elpd_diff": behind, "dse": error, "seconds": seconds}
+    return {"true": true, "picked": min(tied), "elpd": elpd, "elpd_diff": below, "dse": error, "seconds": seconds}
 
 
 def recovery(args: argparse.Namespace, kept: Kept) -> tuple[list[str], list[dict]]:
@@ -316,7 +328,8 @@ def recovery(args: argparse.Namespace, kept: Kept) -> tuple[list[str], list[dict
             label = "all" if true is None else str(true)
             lines.append(f"| {criterion} | {label} | {len(own)} | " + " | ".join(map(str, counts)) + " |")
     lines += how_fits_went(list(rows.values()), args.sizes)
-    tried = {n: kept.row(f"heldout {n}", n, partial(one_heldout, n, args)) for n in range(args.heldout)}
+    seen = [n for n in range(args.heldout) if n in rows]
+    tried = {n: kept.row(f"heldout {n}", n, partial(one_heldout, n, rows[n]["sizes"], args)) for n in seen}
     hidden = {n: row for n, row in tried.items() if row}
     return lines + agreement(rows, hidden, args.criteria), [*rows.values(), *hidden.values()]
 
@@ -328,7 +341,7 @@ def how_fits_went(rows: list[dict], sizes: list[int]) -> list[str]:
         own = [
             (passed, seconds)
             for row in rows
-            for k, passed, seconds in zip(sizes, row["passed"], row["fit_seconds"], strict=True)
+            for k, passed, seconds in zip(row["sizes"], row["passed"], row["fit_seconds"], strict=True)
             if k - row["true"] == excess
         ]
         if own:

@@ -198,7 +198,7 @@ def test_no_verdict_while_the_numerical_error_is_large(make_fit, flat_data, monk
     import sys
 
     module = sys.modules["bayesunmix.compare"]
-    noisy = lambda fit, **kw: dataclasses.replace(bu.waic(fit, **kw), mcse=1.0)  # noqa: E731
+    noisy = lambda fit, **kw: dataclasses.replace(bu.waic(fit, **kw), mcse=10.0)  # noqa: E731
     monkeypatch.setitem(module._CRITERIA, "waic", noisy)
     table = bu.compare(exact(make_fit, flat_data))
     assert table.attrs["preferred"] is None
@@ -206,18 +206,19 @@ def test_no_verdict_while_the_numerical_error_is_large(make_fit, flat_data, monk
 
 
 @pytest.mark.parametrize(
-    ("larger", "behind", "decides"),
+    ("larger", "behind", "preferred", "decides"),
     [
-        (-1, 11.0, False),  # a smaller model stays behind
-        (-1, 9.0, True),  # it could catch up
-        (0, 3.0, True),  # the preferred one, tied with the best
-        (1, 3.0, True),  # a larger one that is tied
-        (1, 5.0, False),  # a larger one behind would have to win
+        (-1, 11.0, 0.0, False),  # a smaller model stays behind
+        (-1, 9.0, 0.0, True),  # it could catch up
+        (0, 3.0, 3.0, True),  # the preferred one, tied with the best, could fall back
+        (1, 1.0, 0.0, True),  # a larger one that is tied could win clearly
+        (1, 3.0, 0.0, False),  # from here it could not
+        (1, 3.0, 2.0, True),  # but over a preferred one that is not the best
     ],
 )
-def test_only_errors_that_could_change_the_preference_forbid_it(larger: int, behind: float, decides: bool) -> None:
+def test_only_errors_that_could_change_the_preference_forbid_it(larger, behind, preferred, decides) -> None:
     """Ties end at 4 nats; three numerical errors are 6."""
-    assert _could_decide(behind, 6.0, 4.0, larger) is decides
+    assert _could_decide(behind, preferred, 6.0, 4.0, larger) is decides
 
 
 def test_other_data_masks_sizes_and_units_are_refused(make_fit, flat_data) -> None:
