@@ -53,6 +53,26 @@ def loaded(side: int, channels: int, n_components: int, seed: int = 0) -> tuple[
     return xr.DataArray(values, dims=("y", "x", "energy")), loadings
 
 
+def random_spectra(n_endmembers: int, channels: int, rng: np.random.Generator) -> np.ndarray:
+    """Smooth spectra of a few peaks on a background, (endmember, channel), at most about 1."""
+    x = np.linspace(0, 1, channels)
+    centre, width = rng.uniform(0.05, 0.95, (2, n_endmembers, 4)), rng.uniform(0.02, 0.08, (n_endmembers, 4))
+    height = rng.uniform(0.2, 0.8, (n_endmembers, 4))
+    peaks = height[..., None] * np.exp(-0.5 * ((x - centre[0][..., None]) / width[..., None]) ** 2)
+    return 0.1 + 0.2 * np.exp(-3 * x) + peaks.sum(1)
+
+
+def mixtures(n_endmembers: int, side: int, channels: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Noise-free image (y, x, channel) of uniform mixtures, and its spectra."""
+    members = random_spectra(n_endmembers, channels, rng)
+    return rng.dirichlet(np.ones(n_endmembers), (side, side)) @ members, members
+
+
+def noise_for(clean: np.ndarray, decibel: float) -> float:
+    """Standard deviation of noise at a signal-to-noise ratio."""
+    return float(np.sqrt(np.mean(clean**2)) * 10 ** (-decibel / 20))
+
+
 def matched(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Index of the true spectrum that each found one is."""
     return linear_sum_assignment(((found[:, None] - true[None]) ** 2).sum(-1))[1]
