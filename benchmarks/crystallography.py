@@ -1,6 +1,6 @@
 """Local crystallography on lattices simulated from positions: coverage, memberships, class counts, and peers.
 
-    python benchmarks/crystallography.py calibration --sets 100
+    python benchmarks/crystallography.py calibration --sets 100 [--nuts]
     python benchmarks/crystallography.py coverage --lattices 10
     python benchmarks/crystallography.py count --lattices 10
     python benchmarks/crystallography.py atoms --images 10
@@ -47,18 +47,19 @@ PRIORS = {
 
 def calibration(args) -> tuple[str, list[str]]:
     """Ranks of the truth in the posterior of mixtures whose parameters come from their prior."""
-    lines = []
+    lines, by = [], "nuts_" if args.nuts else ""
     for name, (k, n_features, kind, known) in PRIORS.items():
         rng = np.random.default_rng(0)
         root = 0.3 * rng.normal(size=(args.units, n_features, n_features + 2)) / np.sqrt(n_features + 2)
         errors = root @ root.transpose(0, 2, 1) * np.exp(rng.uniform(-0.7, 0.7, (args.units, 1, 1)))
-        path = args.out / f"crystallography_calibration_{kind}_{n_features}.npz"
+        path = args.out / f"crystallography_calibration_{by}{kind}_{n_features}.npz"
         if args.kept and not path.exists():
             continue
         found = bu.calibrate(
             bu.models.GaussianMixture(k, covariance=kind),
             np.zeros((args.units, n_features)),
             len(np.load(path)["converged"]) if args.kept else args.sets,
+            method=bu.NUTS() if args.nuts else None,
             path=path,
             progress=False,
             **({"measurement_cov": errors} if known else {}),
@@ -72,7 +73,8 @@ def calibration(args) -> tuple[str, list[str]]:
             "",
         ]
         print("\n".join(lines[-len(found["name"]) - 5 :]), flush=True)
-    title = f"Simulation-based calibration of `GaussianMixture`: {args.units} vectors a data set, default fit."
+    how = "NUTS" if args.nuts else "default fit"
+    title = f"Simulation-based calibration of `GaussianMixture`: {args.units} vectors a data set, {how}."
     return title, lines
 
 
@@ -371,6 +373,7 @@ def main() -> None:
     parser.add_argument("what", choices=("calibration", "coverage", "count", "atoms"))
     parser.add_argument("--sets", type=int, default=100)
     parser.add_argument("--units", type=int, default=200, help="vectors of a calibration's data sets")
+    parser.add_argument("--nuts", action="store_true", help="calibration: sample every posterior")
     parser.add_argument("--lattices", type=int, default=10)
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--side", type=int, default=28)
@@ -381,7 +384,8 @@ def main() -> None:
     args.out.mkdir(exist_ok=True)
     title, lines = globals()[args.what](args)
     text = "\n".join([title, "", f"Version {bu.__version__} ({commit()}).", "", *lines])
-    (args.out / f"crystallography_{args.what}.md").write_text(text + "\n")
+    name = args.what + "_nuts" * args.nuts
+    (args.out / f"crystallography_{name}.md").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ def clusters(values: np.ndarray, n_components: int, kind: str, *, equal: bool = 
         one that leaves the least to explain, or two clouds often share a centre that EM does not divide.
     """
     rng = np.random.default_rng(seed)
+    values = values[rng.permutation(len(values))[:_ENOUGH]]
     scale = np.maximum(values.std(axis=0), 1e-12 * (1.0 + np.abs(values).max()))
     white = (values - values.mean(axis=0)) / (scale if kind not in ("spherical", "tied-spherical") else scale.max())
-    white = white[rng.permutation(len(white))[:_ENOUGH]]
     few = white[:_SAMPLE]
     best = None
     for _ in range(_SEEDINGS if n_components > 1 else 1):

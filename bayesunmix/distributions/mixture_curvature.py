@@ -32,6 +32,7 @@ from bayesunmix.distributions.inverses import inverse_and_log_det
 _LOG_2PI = 1.8378770664093453
 _NUMBERS = 2**19  # held at a time
 _FEWEST_ROWS = 64
+_NO_DOUBT = 1e-9  # variance of a unit's class, beside sums of ones, below which it is left out
 
 Parts = tuple[jax.Array, jax.Array, jax.Array]  # weights, means, roots
 
@@ -59,10 +60,11 @@ def curvature(
         # A fixed origin amid the classes, so that nothing large cancels.
         centre = jax.lax.stop_gradient(parts[1].mean(0))
         to_own = partial(_natural, centre=centre)
-        own = _summed(partial(_shared_covariance, to_own(*parts)), (y - centre,))
+        natural = to_own(*parts)
+        own = _summed(partial(_shared_covariance, natural), (y - centre,), natural.shape[1])
     else:
         to_own = _moments
-        own = _summed(partial(_own_covariance, *parts), (y, measurement_cov))
+        own = _summed(partial(_own_covariance, *parts), (y, measurement_cov), _products(y.shape[1])[0].shape[1])
     return _chained(to_own, parts, *own)
 
 
@@ -85,18 +87,33 @@ def _natural(weights, means, roots, centre):
 
 
 def _shared_covariance(natural, kept, y):
-    """Sums over some units: gradient (component, product) and Hessian in the natural parameters."""
+    """Sums over some units: gradient (component, product) and Hessian in the natural parameters.
+
+    A unit whose class is beyond doubt adds nothing to the Hessian: only the others are multiplied out.
+    """
     n_classes, n_features = len(natural), y.shape[1]
     pairs, place = _products(n_features)
     i, j = _upper(n_features)
-    features = jnp.concatenate([jnp.ones_like(y[:, :1]), y, y[:, i] * y[:, j]], axis=1)
-    share = jax.nn.softmax(features @ natural.T, axis=1) * kept[:, None]
+    y = y.T  # units last: rows are gathered at a stretch
+    features = jnp.concatenate([jnp.ones_like(y[:1]), y, y[i] * y[j]])
+    share = jax.nn.softmax(natural @ features, axis=0) * kept
+    doubtful = (share * (1.0 - share)).sum(0) > _NO_DOUBT
+    count, few = doubtful.sum(), max(_FEWEST_ROWS, _NUMBERS // (4 * pairs.shape[1]))
+    order = jnp.flatnonzero(doubtful, size=-(-len(kept) // few) * few, fill_value=len(kept))
     k, l = _upper(n_classes)  # noqa: E741
-    weight = share[:, k] * ((k == l) - share[:, l])
-    sums = weight.T @ (features[:, pairs[0]] * features[:, pairs[1]])
+
+    def add(state):
+        done, total = state
+        rows = jax.lax.dynamic_slice(order, (done,), (few,))
+        f, r = features.at[:, rows].get(mode="clip"), share.at[:, rows].get(mode="fill", fill_value=0.0)
+        weight = r[k] * ((k == l)[:, None] - r[l])
+        return done + few, total + weight @ (f[pairs[0]] * f[pairs[1]]).T
+
+    zero = jnp.zeros((len(k), pairs.shape[1]), y.dtype)
+    sums = jax.lax.while_loop(lambda state: state[0] < count, add, (jnp.zeros_like(count), zero))[1]
     either = np.zeros((n_classes, n_classes), dtype=int)
     either[k, l] = either[l, k] = np.arange(len(k))
-    return share.T @ features, sums[either][:, :, place].transpose(0, 2, 1, 3)
+    return share @ features.T, sums[either][:, :, place].transpose(0, 2, 1, 3)
 
 
 @lru_cache
@@ -171,10 +188,10 @@ def _upper(size: int) -> tuple[np.ndarray, np.ndarray]:
     return np.triu_indices(size)
 
 
-def _summed(sums: Callable, units: tuple[jax.Array, ...]):
-    """``sums(kept, *units)`` over all units, some rows at a time."""
-    n_units, n_features = units[0].shape
-    rows = max(_FEWEST_ROWS, _NUMBERS // _products(n_features)[0].shape[1])
+def _summed(sums: Callable, units: tuple[jax.Array, ...], numbers: int):
+    """``sums(kept, *units)`` over all units, some rows at a time, each of so many ``numbers``."""
+    n_units = len(units[0])
+    rows = max(_FEWEST_ROWS, _NUMBERS // numbers)
     if n_units <= rows:
         return sums(jnp.ones(n_units, units[0].dtype), *units)
     lacking = -n_units % rows

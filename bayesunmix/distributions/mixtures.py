@@ -116,28 +116,34 @@ class NormalMixture(dist.Distribution):
 
     def log_joint(self, y: jax.Array) -> jax.Array:
         """log of weight times density of every class, (units, component)."""
-        if self.measurement_cov is None:
-            squares, log_root = self._shared(y)
-            density = -0.5 * squares - log_root
-        else:
-            own = jnp.einsum("kij,klj->kil", self.roots, self.roots)
-            density = _own_density(self.means, own, y, self.measurement_cov)
-        return jnp.log(self.weights) + density - 0.5 * self.means.shape[-1] * _LOG_2PI
-
-    def _shared(self, y):
-        """Squared distances to every class and log determinants of the roots: one matrix product for all classes."""
-        n_classes, n_features = self.means.shape
-        inverse = cholesky.inverse(self.roots)
-        # Centred on the middle of the classes, so that nothing large cancels.
-        centre = self.means.mean(0)
-        offset = jnp.einsum("kij,kj->ki", inverse, self.means - centre)
-        away = (y - centre) @ inverse.reshape(n_classes * n_features, n_features).T
-        away = away.reshape(*y.shape[:-1], n_classes, n_features) - offset
-        return (away**2).sum(-1), 0.5 * cholesky.log_det(self.roots)
+        return jnp.moveaxis(self._by_class(y), 0, -1)
 
     def log_prob(self, value, intermediates=None):
         """Log density, (units,)."""
-        return jax.nn.logsumexp(self.log_joint(value), axis=-1)
+        return jax.nn.logsumexp(self._by_class(value), axis=0)
+
+    def _by_class(self, y):
+        """The log joint with the classes first, (component, units)."""
+        if self.measurement_cov is None:
+            density = self._shared(y)
+        else:
+            own = jnp.einsum("kij,klj->kil", self.roots, self.roots)
+            density = jnp.moveaxis(_own_density(self.means, own, y, self.measurement_cov), -1, 0)
+        rest = jnp.log(self.weights) - 0.5 * self.means.shape[-1] * _LOG_2PI
+        return density + rest.reshape(-1, *[1] * (density.ndim - 1))
+
+    def _shared(self, y):
+        """Log density but for a constant (component, units): one matrix product for all classes, units last."""
+        n_classes, n_features = self.means.shape
+        inverse = cholesky.inverse(self.roots)
+        # Centred on the middle of the classes, so that nothing large cancels; where that is makes no difference.
+        centre = jax.lax.stop_gradient(self.means.mean(0))
+        offset = -jnp.einsum("kij,kj->ki", inverse, self.means - centre)
+        flat = (y - centre).reshape(-1, n_features).T
+        whitening = jnp.concatenate([inverse, offset[..., None]], axis=-1).reshape(-1, n_features + 1)
+        away = (whitening @ jnp.concatenate([flat, jnp.ones_like(flat[:1])])).reshape(n_classes, n_features, -1)
+        density = -0.5 * (away**2).sum(1) - 0.5 * cholesky.log_det(self.roots)[:, None]
+        return density.reshape(n_classes, *y.shape[:-1])
 
     @property
     def knows_curvature(self) -> bool:

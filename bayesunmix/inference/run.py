@@ -56,14 +56,15 @@ def infer(
         When the model has more globals than a dense covariance can hold.
     """
     n_units = len(y)
-    size = method.batch if isinstance(method, SVI) else n_units
-    sampled = n_units > 2 * size
     few = {name: of_units(value, slice(2), n_units) for name, value in covariates.items()}
-    if sampled:
+    whole = None
+    if isinstance(method, SVI) and n_units > 2 * method.batch:
         one = {name: of_units(value, slice(1), n_units) for name, value in covariates.items()}
         program, numbers = compile_model(model, jnp.asarray(y[:2]), few)
-        sampled = not local_sites(program, numbers, y.shape[1:], one)
-    if not sampled:
+        if not local_sites(program, numbers, y.shape[1:], one):
+            whole = Whole(program, numbers, y, covariates, method.batch)
+            whole = whole if n_units > 2 * whole.size else None
+    if whole is None:
         program, numbers = compile_model(model, jnp.asarray(y), covariates)
     if program.size > _MOST_GLOBALS:
         raise ValueError(
@@ -73,9 +74,8 @@ def infer(
     key_mode, key_method, key_check = jax.random.split(key, 3)
     start = model.initial(y) if hasattr(model, "initial") else {}
     relabel = _relabel(program, model)
-    if sampled and isinstance(method, SVI):
+    if whole is not None and isinstance(method, SVI):
         z = np.asarray(unconstrain(program, numbers, start, jnp.asarray(y[:2], jnp.result_type(float)), few))
-        whole = Whole(program, numbers, y, covariates, size)
         mode, index, other = mode_of_all(program, whole, z, key_mode, relabel, progress.note)
         return _by_guide(program, mode, method, index, other, key_method, key_check, progress)
     data = as_device_data(program, numbers, y, covariates)
@@ -163,9 +163,10 @@ def _values(program: Program, z: jax.Array, data: Data) -> dict[str, jax.Array]:
 
 def _mean_latent(program: Program, z: jax.Array, data: Data) -> np.ndarray:
     """Mean latent of all units; from their curvature, which is compiled anyway, where that knows it."""
-    known = units_curvature(program, z, data)
-    if isinstance(known, UnitCurvature) and "y" in known.latent:
-        return np.asarray(known.latent["y"]) / (float(data.weight) * len(data.y))
+    if data.rules:
+        known = units_curvature(program, z, data)
+        if isinstance(known, UnitCurvature) and "y" in known.latent:
+            return np.asarray(known.latent["y"]) / (float(data.weight) * len(data.y))
     return np.asarray(_by_conditional(program, z, data))
 
 

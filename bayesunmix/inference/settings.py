@@ -29,7 +29,8 @@ class SVI:
         guide is returned
         as it is, and marked.
     batch : int
-        An image of more than twice as many units is represented by a random sample of this size, corrected to the
+        An image of more than twice as many units is represented by a random sample of this size (up to four times as
+        many where a unit is a few numbers), corrected to the
         value, slope and curvature that all units give at the mode (:mod:`bayesunmix.inference.whole`), and the guide
         is checked on another such sample. So a file larger than memory is read a handful of times.
     """

@@ -93,6 +93,18 @@ def _rules(program: Program, z, numbers, y, covariates, key, index, more: int) -
     }
 
 
+def has_rules(program: Program, data: Data) -> bool:
+    """Whether an observed site is integrated on points."""
+    found: list[bool] = []
+
+    def look(z):
+        observed = program.evaluate(data.numbers, z, data.y, data.covariates).observed
+        found.extend(hasattr(distribution, "rule") for distribution, _ in observed.values())
+
+    jax.eval_shape(look, data.anchor)
+    return any(found)
+
+
 def with_fresh_points(program: Program, data: Data, key: jax.Array, index: jax.Array) -> Data:
     """The same data and proposals with points that the frozen rules did not use, uncorrected."""
     rules = _redrawn(program, data._replace(rest=None), key, index)

@@ -26,8 +26,11 @@ import numpy as np
 from bayesunmix._keys import generator
 from bayesunmix.inference.curvature import assembled, units_curvature
 from bayesunmix.inference.program import Program
-from bayesunmix.inference.target import Data, Rest, as_device_data, value_and_grad, with_rules
+from bayesunmix.inference.target import Data, Rest, as_device_data, has_rules, value_and_grad, with_rules
 from bayesunmix.inference.units import of_units
+
+_NUMBERS = 2**17  # in a chunk of units without integration points: what is made of them stays in a cache
+_BATCHES = 4  # in a chunk of those, at most
 
 
 class AtPoint(NamedTuple):
@@ -53,7 +56,7 @@ class Whole:
     values
         ``(unit, channel)``: an array, or anything of its shape that gives arrays for slices and for sorted indices.
     batch : int
-        Most units to a chunk.
+        Most units to a chunk, but for small ones.
     """
 
     program: Program
@@ -69,9 +72,16 @@ class Whole:
 
     @cached_property
     def size(self) -> int:
-        """Units to a chunk: the batch, or what is not much less and divides their number."""
-        found = [size for size in range(self.batch, self.batch // 2, -1) if self.n_units % size == 0]
-        return found[0] if found else self.batch
+        """Units to a chunk or sample: the batch, or more where a unit is a few numbers and needs no points.
+
+        A call takes its time, whatever the units.
+        """
+        few = self._data(slice(2), self.values[:2], 1.0)
+        numbers = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves((few.y, few.covariates))) / 2
+        most = self.batch
+        if not has_rules(self.program, few):
+            most = max(most, min(_BATCHES * most, int(_NUMBERS / numbers)))
+        return dividing(self.n_units, most)
 
     def sample(self, key: jax.Array) -> tuple[Data, jax.Array]:
         """Units chosen at random, each standing for as many as there are more; and which they are."""
@@ -106,7 +116,8 @@ class Whole:
 
     def chunks(self, z: Any, key: jax.Array, more: int) -> Iterator[Data]:
         """Chunks with integration rules; the next one is read while one is worked on."""
-        parts = [slice(start, min(start + self.size, self.n_units)) for start in range(0, self.n_units, self.size)]
+        starts = range(0, self.n_units, self.size)
+        parts = [slice(start, min(start + self.size, self.n_units)) for start in starts]
         with ThreadPoolExecutor(1) as reader:
             read = [reader.submit(self.values.__getitem__, parts[0])]
             for part, following in zip(parts, [*parts[1:], None], strict=True):
@@ -119,6 +130,11 @@ class Whole:
     def _data(self, part: Any, values: np.ndarray, weight: float) -> Data:
         covariates = {name: of_units(v, part, self.n_units) for name, v in self.covariates.items()}
         return as_device_data(self.program, self.numbers, values, covariates, weight)
+
+
+def dividing(count: int, most: int) -> int:
+    """The largest divisor of a number above half of ``most``, up to that; where there is none, that itself."""
+    return next((size for size in range(most, most // 2, -1) if count % size == 0), most)
 
 
 def _add(total: np.ndarray, more: np.ndarray) -> np.ndarray:

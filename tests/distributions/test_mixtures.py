@@ -145,6 +145,26 @@ def test_vanishing_scatter_is_k_means(parts) -> None:
         assert np.abs(np.asarray(slope) * scatter).max() < 1e-3
 
 
+def test_units_whose_class_is_beyond_doubt_are_left_out_of_products(monkeypatch) -> None:
+    """Each adds its doubt times products of features at most, so that is how far the Hessian may be from the whole."""
+    rng = np.random.default_rng(0)
+    means = np.array([[0.0, 0.0], [5.0, 0.0], [0.0, 9.0]])
+    y = means[rng.integers(3, size=600)] + rng.normal(size=(600, 2))
+    few, doubt = mixture_curvature._FEWEST_ROWS, mixture_curvature._NO_DOUBT
+    monkeypatch.setattr(mixture_curvature, "_NUMBERS", few)
+    with jax.enable_x64(True):
+        roots, centre = np.broadcast_to(np.eye(2), (3, 2, 2)), jnp.zeros(2)
+        natural = mixture_curvature._natural(jnp.full(3, 1 / 3), jnp.asarray(means), jnp.asarray(roots), centre)
+        _, some = mixture_curvature._shared_covariance(natural, jnp.ones(600), jnp.asarray(y))
+        monkeypatch.setattr(mixture_curvature, "_NO_DOUBT", 0.0)
+        _, every = mixture_curvature._shared_covariance(natural, jnp.ones(600), jnp.asarray(y))
+    i, j = np.triu_indices(2)
+    features = np.abs(np.concatenate([np.ones((600, 1)), y, y[:, i] * y[:, j]], axis=1))
+    away = np.abs(np.asarray(some) - np.asarray(every)).max((0, 2))
+    assert away.max() > 0  # some were left out
+    assert (away <= doubt * features.T @ features).all()
+
+
 @pytest.mark.parametrize("errors", [False, True])
 @pytest.mark.parametrize("rows", [7, 2**19])
 def test_curvature_is_that_of_automatic_differentiation(parts, errors: bool, rows: int, monkeypatch) -> None:

@@ -13,8 +13,8 @@ import bayesunmix as bu
 from bayesunmix.inference.curvature import curvature
 from bayesunmix.inference.program import Program, compile_model, unconstrain
 from bayesunmix.inference.target import Data, as_device_data, log_density, value_and_grad, with_rules
-from bayesunmix.inference.whole import AtPoint, Whole
-from bayesunmix.models import LinearUnmixing
+from bayesunmix.inference.whole import AtPoint, Whole, dividing
+from bayesunmix.models import GaussianMixture, LinearUnmixing
 
 SPECTRA = np.array([[1.0, 0.6, 0.3, 0.2], [0.2, 0.3, 0.8, 1.0], [0.1, 0.9, 0.2, 0.7]])
 
@@ -93,8 +93,21 @@ def test_a_sample_has_every_unit_once_and_the_points_of_all(setting: Setting) ->
 
 @pytest.mark.parametrize(("count", "batch", "size"), [(4096, 1000, 512), (1200, 1000, 600), (997, 100, 100)])
 def test_chunks_divide_the_units_where_they_can(count: int, batch: int, size: int) -> None:
-    assert Whole(None, (), np.zeros((count, 4)), {}, batch).size in (size, batch)
-    assert count % Whole(None, (), np.zeros((count, 4)), {}, batch).size == 0 or size == batch
+    assert dividing(count, batch) == size
+
+
+def test_small_units_without_points_come_in_larger_chunks() -> None:
+    """Up to four batches; with points, or where one unit holds much, a batch."""
+    sizes = {}
+    for features in (2, 512):
+        y = np.random.default_rng(0).normal(size=(64, features))
+        model = GaussianMixture(2, covariance="spherical").bind(y)
+        program, numbers = compile_model(model, jnp.asarray(y[:2]))
+        sizes[features] = Whole(program, numbers, np.broadcast_to(y[:1], (2**16, features)), {}, 1024).size
+    assert sizes == {2: 4096, 512: 1024}
+    y = pixels(64)
+    program, numbers = compile_model(LinearUnmixing(3).bind(y), jnp.asarray(y[:2]))
+    assert Whole(program, numbers, np.broadcast_to(y[:1], (2**16, 4)), {}, 1024).size == 1024
 
 
 def test_the_posterior_of_samples_is_that_of_all_units() -> None:
