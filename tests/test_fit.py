@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import numpyro
+import numpyro.distributions as dist
 import numpyro.infer
 import pytest
 import xarray as xr
@@ -24,6 +25,7 @@ from scipy.special import logsumexp
 import bayesunmix as bu
 from bayesunmix.inference import sampler
 from bayesunmix.inference.diagnostics import MC_SHIFT_LIMIT
+from bayesunmix.inference.run import infer
 from bayesunmix.models import LinearUnmixing
 
 SVI = bu.SVI(draws=200, steps=20)
@@ -384,6 +386,30 @@ def test_ctrl_c_before_the_first_draw_is_ctrl_c(fit: bu.Fit, monkeypatch: pytest
     monkeypatch.setattr(sys.modules[bu.fit.__module__], "Progress", _Interrupting)
     with pytest.raises(KeyboardInterrupt):
         run(fit.data, method=bu.NUTS(draws=100, warmup=100_000, chains=1))
+
+
+def normal(y: Any = None, *, n_units: int) -> None:
+    place = numpyro.sample("place", dist.Normal(0.0, 10.0))
+    with numpyro.plate("unit", n_units):
+        numpyro.sample("y", dist.Normal(place, 1.0).expand([2]).to_event(1), obs=y)
+
+
+@pytest.mark.parametrize("most", [10, 10**6])
+def test_sampling_in_place_of_a_guide_is_bounded(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guide that is said to fail: sampled as long as that is allowed, else returned and not called usable."""
+    module = sys.modules[infer.__module__]
+    best = module.best_guide
+    monkeypatch.setattr(module, "best_guide", lambda *parts: best(*parts)._replace(faults=["the guide is wrong"]))
+    monkeypatch.setattr(module, "_MOST_GRADIENTS", most)
+    y = np.random.default_rng(0).normal(size=(20, 2))
+    found = run(y, normal, bu.SVI(draws=200))
+    verdict = found.diagnostics.attrs["verdict"]
+    assert "the guide is wrong" in verdict
+    if most == 10:
+        assert not found.converged and "NUTS was given up after 10 gradients" in verdict
+        assert found.posterior.sizes == {"chain": 1, "draw": 200}
+    else:
+        assert "sampled with NUTS" in verdict and found.posterior.sizes == {"chain": 2, "draw": 100}
 
 
 # ---------------------------------------------------------------------- arguments

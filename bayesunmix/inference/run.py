@@ -29,6 +29,8 @@ from bayesunmix.inference.whole import Whole
 
 _MOST_GLOBALS = 8192
 _MOST_ROUNDS = 4  # of NUTS in place of a guide
+_MOST_GRADIENTS = 40_000  # of a chain of it; a simplex with sharp walls takes some 10 000
+_GIVEN_UP = "a part or class too many leaves such posteriors; take fewer, or ask for bu.NUTS()"
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +97,10 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key
         progress.note("the posterior is not Gaussian: sampling it")
         own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)
         start = own._replace(z=fitted.location, factor=stretched(fitted.factor, fitted.stretch))
-        return _by_longer_chains(program, start, elbo, checked, faults, method, key_check, progress)
+        sampled = _by_longer_chains(program, start, elbo, checked, faults, method, key_check, progress)
+        if sampled is not None:
+            return sampled
+        faults = [*faults, f"NUTS was given up after {_MOST_GRADIENTS} gradients a chain: {_GIVEN_UP}"]
     white = generator(jax.random.fold_in(key, 2**20)).standard_normal((method.draws, program.size))
     values = _named(program, fitted.place(white)[None], mode.data)
     return Result(values, diagnostics.of_guide(mode, elbo, settled, checked, faults), True)
@@ -103,18 +108,21 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key
 
 def _by_longer_chains(
     program: Program, start: Mode, elbo, checked, faults: list[str], method: SVI, key, progress: Progress
-) -> Result:
-    """NUTS in place of a guide that failed, run on where its chains do not agree yet."""
+) -> Result | None:
+    """NUTS in place of a guide that failed, run on where its chains do not agree yet; None where it takes too long."""
     settings = NUTS(draws=-(-method.draws // 2), warmup=150, chains=2)
-    chains = sampler.sample(program, start, settings, key, progress.step)
+    chains = sampler.sample(program, start, settings, key, progress.step, most=_MOST_GRADIENTS)
+    if chains.exhausted:
+        return None
     for more in range(1, _MOST_ROUNDS + 1):
         values = _named(program, chains.draws, start.data)
         judged = diagnostics.of_sampled_guide(start, elbo, checked, faults, values, chains.statistics)
-        if more == _MOST_ROUNDS or not judged.nearly_mixed or not chains.finished:
+        left = _MOST_GRADIENTS - chains.statistics["tree_steps"].sum(1).max()
+        if more == _MOST_ROUNDS or not judged.nearly_mixed or not chains.finished or chains.exhausted or left < 0:
             break
         progress.note("the chains do not quite agree: sampling on")
         again = jax.random.fold_in(key, more)
-        chains = sampler.sample(program, start, settings, again, progress.step, before=chains)
+        chains = sampler.sample(program, start, settings, again, progress.step, before=chains, most=left)
     every = chains.draws.shape[1] // settings.draws or 1
     return Result({n: v[:, ::every] for n, v in values.items()}, judged.thinned(every), chains.finished)
 

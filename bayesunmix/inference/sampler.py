@@ -68,6 +68,7 @@ class Chains(NamedTuple):
     statistics: dict[str, np.ndarray]
     finished: bool
     states: tuple[Any, ...]  # of every chain at its end
+    exhausted: bool = False  # a chain had taken all gradients it was given before its end
 
 
 def sample(
@@ -77,22 +78,23 @@ def sample(
     key: jax.Array,
     tell: Callable[[int, int, str], None] = lambda *_: None,
     before: Chains | None = None,
+    most: float = np.inf,
 ) -> Chains:
     """Run the chains, each in a thread of its own (one compiled program serves all).
 
     With ``before`` they go on from there, without warm-up, and its draws come first. After Ctrl-C the chains are cut
-    to the draws that every chain has.
+    to the draws that every chain has; so they are where a chain has taken ``most`` gradients, which may leave none.
 
     Raises
     ------
     KeyboardInterrupt
         When it comes before the first draws.
     """
-    stop, compiled = threading.Event(), threading.Event()
+    stop, compiled, spent = threading.Event(), threading.Event(), threading.Event()
     done = [0] * settings.chains
     states = before.states if before else (None,) * settings.chains
     jobs = [
-        (program, mode, settings, jax.random.fold_in(key, c), states[c], c, done, stop, compiled)
+        (program, mode, settings, jax.random.fold_in(key, c), states[c], c, done, stop, compiled, spent, most)
         for c in range(settings.chains)
     ]
     warmup = 0 if before else settings.warmup
@@ -109,7 +111,7 @@ def sample(
                 stop.set()
         parts, ends = zip(*[f.result() for f in waiting], strict=True)
     shortest = min(len(part[0]) for part in parts)
-    if shortest == 0:
+    if shortest == 0 and not spent.is_set():
         if before is None:
             raise KeyboardInterrupt
         return before._replace(finished=False)
@@ -118,10 +120,10 @@ def sample(
     if before is not None:
         draws = np.concatenate([before.draws, draws], axis=1)
         statistics = {n: np.concatenate([before.statistics[n], s], axis=1) for n, s in statistics.items()}
-    return Chains(draws, statistics, not stop.is_set(), ends)
+    return Chains(draws, statistics, not stop.is_set(), ends, spent.is_set())
 
 
-def _run_chain(program, mode: Mode, settings: NUTS, key, state, chain, done, stop, compiled):
+def _run_chain(program, mode: Mode, settings: NUTS, key, state, chain, done, stop, compiled, spent, most):
     """Draws and statistics of one chain, and its state at the end; ``done[chain]`` counts its steps.
 
     Chains after the first wait until it has compiled.
@@ -129,6 +131,7 @@ def _run_chain(program, mode: Mode, settings: NUTS, key, state, chain, done, sto
     if chain > 0:
         compiled.wait()
     pieces: list[tuple[np.ndarray, ...]] = []
+    gradients = 0
     try:
         with native_precision():
             key_start, key_run = jax.random.split(key)
@@ -141,10 +144,13 @@ def _run_chain(program, mode: Mode, settings: NUTS, key, state, chain, done, sto
                 warmup = settings.warmup
             for count, kept in ((warmup, False), (settings.draws, True)):
                 for start in range(0, count, _CHUNK):
-                    if stop.is_set():
+                    if gradients > most:
+                        spent.set()
+                    if stop.is_set() or gradients > most:
                         break
                     length = min(_CHUNK, count - start)
                     state, out = _advance(program, settings, state, location, factor, mode.data, length)
+                    gradients += int(out[2].sum())
                     if kept:
                         pieces.append(tuple(np.asarray(o) for o in out))
                     done[chain] += length

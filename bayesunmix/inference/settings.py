@@ -23,16 +23,14 @@ class SVI:
     learning_rate : float
         Of gradient descent in whitened coordinates, where 1 would be Newton's step.
     sample_if_needed : bool
-        Where the guide fails its own check (a posterior that is not Gaussian, as for nearly noise-free data
-        whose simplex
-        has sharp walls), sample with NUTS in the guide's coordinates, as many draws. With False the failed
-        guide is returned
-        as it is, and marked.
+        Where the guide fails its own check (a posterior that is not Gaussian, as for nearly noise-free data whose
+        simplex has sharp walls), sample with NUTS in the guide's coordinates, as many draws. With False, and where a
+        chain takes more than 40 000 gradients, the failed guide is returned as it is, and marked.
     batch : int
         An image of more than twice as many units is represented by a random sample of this size (up to four times as
-        many where a unit is a few numbers), corrected to the
-        value, slope and curvature that all units give at the mode (:mod:`bayesunmix.inference.whole`), and the guide
-        is checked on another such sample. So a file larger than memory is read a handful of times.
+        many where a unit is a few numbers), corrected to the value, slope and curvature that all units give at the
+        mode (:mod:`bayesunmix.inference.whole`), and the guide is checked on another such sample. So a file larger
+        than memory is read a handful of times.
     """
 
     draws: int = 1000

@@ -65,6 +65,20 @@ def test_chains_go_on_where_they_stopped() -> None:
     assert abs(added.mean() - (2.0 + y.size) / (1.0 + y.sum())) < 4.5 * error
 
 
+@pytest.mark.parametrize(("most", "fewest"), [(0, 0), (200, 25)])
+def test_chains_end_when_their_gradients_are_spent(most: int, fewest: int) -> None:
+    """Looked at every 25 draws. Without any there are no draws; warm-up takes seven a step at most."""
+    y = np.random.default_rng(0).exponential(0.5, (2, 2))
+    program, numbers = compile_model(skewed, jnp.asarray(y))
+    data = as_device_data(program, numbers, y, {})
+    mode = find_mode(program, data, np.zeros(1), jnp.arange(2), jax.random.key(0))
+    settings = NUTS(draws=500, warmup=25, chains=2, max_tree_depth=3)
+    chains = sample(program, mode, settings, jax.random.key(1), most=most)
+    assert chains.exhausted and chains.finished
+    assert fewest <= chains.draws.shape[1] <= most and chains.draws.shape[1] % 25 == 0
+    assert chains.statistics["tree_steps"].shape == chains.draws.shape[:2]
+
+
 NOWHERE = Mode(np.zeros(1), np.eye(1), None, np.zeros(0), True)  # type: ignore[arg-type]
 
 
