@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 PACKAGES = ("bayesunmix", "jax", "jaxlib", "numpyro", "numpy", "scipy", "scikit-learn", "hmmlearn", "dynamax",
             "pysptools", "hyperspy", "pymc", "nutpie")  # fmt: skip
 NAMES = ("abundances", "samplers", "unmixing", "unmixing_large", "counts", "cost_of_a_step", "components",
-         "classes", "classes_large", "chains_batch", "chains_long")  # fmt: skip
+         "classes", "classes_large", "classes_overlap", "chains_batch", "chains_long")  # fmt: skip
 
 
 def commit() -> str:

@@ -102,7 +102,7 @@ def defects(path: Path, out: Path, most: int = 8) -> list[str]:
         peers = [GaussianMixture(n, random_state=seed).fit(y) for seed in range(20)]
         theirs = np.median([adjusted_rand_score(label, peer.predict(y)) for peer in peers])
         every = GaussianMixture(n, n_init=200, init_params="random_from_data", max_iter=500, random_state=0).fit(y)
-        behind = f"{-compared.loc[name, 'elpd_diff']:.1f} ± {compared.loc[name, 'dse']:.1f}"
+        behind = f"{compared.loc[name, 'elpd_diff']:.1f} ± {compared.loc[name, 'dse']:.1f}"
         mark = "" if fit.converged else " (not converged)"
         lines.append(
             f"| {n} | {index(shares[0])}{mark} | {behind} | {index(shares[1])} ({_log_density(plain, y):.1f}) "

@@ -14,9 +14,10 @@ class Vectors(NamedTuple):
     fresh: np.ndarray  # (5000, 8), from the same classes
 
 
-def problem(seed: int, vectors: int) -> Vectors:
+def problem(seed: int, vectors: int, spread: float = 3.0) -> Vectors:
+    """Classes of unit width; places of their centres scatter by ``spread`` along every axis."""
     rng = np.random.default_rng(seed)
-    means = 3.0 * rng.normal(size=(8, 8))
+    means = spread * rng.normal(size=(8, 8))
     values = means[rng.integers(8, size=vectors + 5000)] + rng.normal(size=(vectors + 5000, 8))
     return Vectors(values[:vectors], values[vectors:])
 
@@ -27,10 +28,11 @@ def ours(_):
     return lambda problem, seed: bu.fit(bu.models.GaussianMixture(8), problem.vectors, seed=seed, progress=False)
 
 
-def scikit_learn(_):
+def scikit_learn(_, **options):
     from sklearn.mixture import GaussianMixture
 
-    return lambda problem, seed: GaussianMixture(8, random_state=seed, tol=1e-5, max_iter=300).fit(problem.vectors)
+    given = {"tol": 1e-5, "max_iter": 300} | options
+    return lambda problem, seed: GaussianMixture(8, random_state=seed, **given).fit(problem.vectors)
 
 
 def score(problem, answer) -> dict[str, float]:
