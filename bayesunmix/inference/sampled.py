@@ -25,7 +25,7 @@ from bayesunmix.inference.target import Data, with_rules
 from bayesunmix.inference.whole import AtPoint, Whole
 
 _CORRECTIONS = 6  # of a sample to all units
-_AGREED = 0.03  # decrement a parameter, in posterior sds, at which sample and all units have one mode
+_AGREED = 0.1  # decrement a parameter, in posterior sds, from where one Newton step leads to the mode of all units
 
 
 def mode_of_all(

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 
 from bayesunmix._keys import generator
 from bayesunmix.inference.curvature import assembled, units_curvature
@@ -31,6 +32,9 @@ from bayesunmix.inference.units import of_units
 
 _NUMBERS = 2**17  # in a chunk of units without integration points: what is made of them stays in a cache
 _BATCHES = 4  # in a chunk of those, at most
+_FEWEST_CHUNKS, _LOOKS = 8, 4  # behind a Hessian, and between looks at what is known of it
+_ENOUGH = 0.1  # relative error of the Hessian in its worst direction, half as much of a posterior sd
+_GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 
 
 class AtPoint(NamedTuple):
@@ -101,23 +105,29 @@ class Whole:
     def curvature(self, z: np.ndarray, key: jax.Array, more: int) -> Any:
         """Hessian of the log density with all units.
 
-        Those that do not fill a chunk count as if they were like the others.
+        Chunks are taken from all over the units until two halves of them agree in every direction, or all were. Units
+        that were not, and those that do not fill a chunk, count as if they were like the others.
         """
-        at, total, seen = jnp.asarray(z), None, 0
-        for chunk in self.chunks(at, key, more):
-            if len(chunk.y) < self.size:
-                continue
-            own = jax.tree_util.tree_map(np.array, units_curvature(self.program, at, chunk))
-            total = own if total is None else jax.tree_util.tree_map(_add, total, own)
-            seen += self.size
-            like = chunk
-        total = jax.tree_util.tree_map(lambda x: x * (self.n_units / seen), total)
+        at, halves, seen = jnp.asarray(z), [None, None], [0, 0]
+        for turn, chunk in enumerate(self.chunks(at, key, more, _scattered(self.n_units // self.size))):
+            own, half = jax.tree_util.tree_map(np.array, units_curvature(self.program, at, chunk)), turn % 2
+            halves[half] = own if seen[half] == 0 else jax.tree_util.tree_map(_add, halves[half], own)
+            seen[half] += self.size
+            if (turn + 1) % _LOOKS == 0 and turn + 1 >= _FEWEST_CHUNKS:
+                both = [self._assembled(at, chunk, one, count) for one, count in zip(halves, seen, strict=True)]
+                if _agree(*both):
+                    break
+        total = halves[0] if seen[1] == 0 else jax.tree_util.tree_map(_add, *halves)
+        return self._assembled(at, chunk, total, sum(seen))
+
+    def _assembled(self, at: jax.Array, like: Data, sums: Any, seen: int) -> Any:
+        total = jax.tree_util.tree_map(lambda x: x * (self.n_units / seen), sums)
         return assembled(self.program, at, like, total)[1]
 
-    def chunks(self, z: Any, key: jax.Array, more: int) -> Iterator[Data]:
-        """Chunks with integration rules; the next one is read while one is worked on."""
-        starts = range(0, self.n_units, self.size)
-        parts = [slice(start, min(start + self.size, self.n_units)) for start in starts]
+    def chunks(self, z: Any, key: jax.Array, more: int, order: np.ndarray | None = None) -> Iterator[Data]:
+        """Chunks with integration rules, all or those of some numbers; the next one is read while one is worked on."""
+        starts = self.size * (np.arange(-(-self.n_units // self.size)) if order is None else order)
+        parts = [slice(int(start), min(int(start) + self.size, self.n_units)) for start in starts]
         with ThreadPoolExecutor(1) as reader:
             read = [reader.submit(self.values.__getitem__, parts[0])]
             for part, following in zip(parts, [*parts[1:], None], strict=True):
@@ -135,6 +145,22 @@ class Whole:
 def dividing(count: int, most: int) -> int:
     """The largest divisor of a number above half of ``most``, up to that; where there is none, that itself."""
     return next((size for size in range(most, most // 2, -1) if count % size == 0), most)
+
+
+def _scattered(count: int) -> np.ndarray:
+    """The numbers below ``count``, every stretch of them spread evenly."""
+    return np.argsort((np.arange(count) * _GOLDEN) % 1.0)
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Whether the mean of two Hessians is known well enough in every direction: half their difference beside it."""
+    if not (isinstance(one, np.ndarray) and isinstance(other, np.ndarray)):
+        return False
+    try:
+        error = scipy.linalg.eigh(one - other, -(one + other), eigvals_only=True)
+    except np.linalg.LinAlgError:
+        return False
+    return bool(np.abs(error).max() < _ENOUGH)
 
 
 def _add(total: np.ndarray, more: np.ndarray) -> np.ndarray:

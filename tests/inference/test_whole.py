@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.linalg import eigh
 
 import bayesunmix as bu
-from bayesunmix.inference.curvature import curvature
+from bayesunmix.inference import whole as wholes
+from bayesunmix.inference.curvature import curvature, curvature_of_units
 from bayesunmix.inference.program import Program, compile_model, unconstrain
 from bayesunmix.inference.target import Data, as_device_data, log_density, value_and_grad, with_rules
 from bayesunmix.inference.whole import AtPoint, Whole, dividing
@@ -94,6 +96,25 @@ def test_a_sample_has_every_unit_once_and_the_points_of_all(setting: Setting) ->
 @pytest.mark.parametrize(("count", "batch", "size"), [(4096, 1000, 512), (1200, 1000, 600), (997, 100, 100)])
 def test_chunks_divide_the_units_where_they_can(count: int, batch: int, size: int) -> None:
     assert dividing(count, batch) == size
+
+
+def test_curvature_ends_where_halves_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before all chunks of a plain posterior were seen, with an error like the limit; units sorted, as in an image."""
+    rng = np.random.default_rng(0)
+    y = np.sort(rng.normal(size=(2**14, 2)) * [1.0, 3.0], axis=0)
+    model = GaussianMixture(1, covariance="diagonal").bind(y)
+    program, numbers = compile_model(model, jnp.asarray(y[:2]))
+    z = np.asarray(unconstrain(program, numbers, model.initial(y), jnp.asarray(y[:2]), {}))
+    seen = []
+    counted = lambda *parts: seen.append(0) or curvature_of_units(*parts)  # noqa: E731
+    monkeypatch.setattr(wholes, "units_curvature", counted)
+    few = Whole(program, numbers, y, {}, 32).curvature(z, jax.random.key(0), 1)
+    taken, chunks = len(seen), 2**14 // 128
+    monkeypatch.setattr(wholes, "_ENOUGH", 0.0)
+    every = Whole(program, numbers, y, {}, 32).curvature(z, jax.random.key(0), 1)
+    assert 8 <= taken < chunks and len(seen) == taken + chunks
+    error = np.abs(eigh(few - every, -every, eigvals_only=True)).max()
+    assert 0 < error < 0.15
 
 
 def test_small_units_without_points_come_in_larger_chunks() -> None:
