@@ -102,8 +102,8 @@ class Whole:
         prior, prior_gradient = jax.device_get(_prior(self.program, at, chunk))
         return value - (count - 1) * float(prior), gradient - (count - 1) * prior_gradient
 
-    def curvature(self, z: np.ndarray, key: jax.Array, more: int) -> Any:
-        """Hessian of the log density with all units.
+    def curvature(self, z: np.ndarray, key: jax.Array, more: int) -> tuple[np.ndarray, Any]:
+        """Gradient and Hessian of the log density with all units.
 
         Chunks are taken from all over the units until two halves of them agree in every direction, or all were. Units
         that were not, and those that do not fill a chunk, count as if they were like the others.
@@ -115,14 +115,14 @@ class Whole:
             seen[half] += self.size
             if (turn + 1) % _LOOKS == 0 and turn + 1 >= _FEWEST_CHUNKS:
                 both = [self._assembled(at, chunk, one, count) for one, count in zip(halves, seen, strict=True)]
-                if _agree(*both):
+                if _agree(both[0][1], both[1][1]):
                     break
         total = halves[0] if seen[1] == 0 else jax.tree_util.tree_map(_add, *halves)
         return self._assembled(at, chunk, total, sum(seen))
 
-    def _assembled(self, at: jax.Array, like: Data, sums: Any, seen: int) -> Any:
+    def _assembled(self, at: jax.Array, like: Data, sums: Any, seen: int) -> tuple[np.ndarray, Any]:
         total = jax.tree_util.tree_map(lambda x: x * (self.n_units / seen), sums)
-        return assembled(self.program, at, like, total)[1]
+        return assembled(self.program, at, like, total)
 
     def chunks(self, z: Any, key: jax.Array, more: int, order: np.ndarray | None = None) -> Iterator[Data]:
         """Chunks with integration rules, all or those of some numbers; the next one is read while one is worked on."""
