@@ -1,4 +1,4 @@
-"""The only importer of ArviZ: 0.23 on Python 3.11, 1.x on Python 3.12 and later."""
+"""Fits as ArviZ knows them: 0.23 on Python 3.11, 1.x on Python 3.12 and later."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from bayesunmix._keys import as_key
+from bayesunmix._psis import is_new
 from bayesunmix.fit import Fit
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.replicates import moments_pass
@@ -73,7 +74,7 @@ def to_arviz(fit: Fit, log_likelihood: bool = False, predictive: int = 0, *, max
         groups["log_likelihood"] = xr.Dataset({_NAME: _kept(fit, log_likelihood_of(fit))})
     if predictive:
         groups["posterior_predictive"] = _predictive(fit, predictive, max_bytes)
-    if _is_new():
+    if is_new():
         return xr.DataTree.from_dict(groups)
     return arviz.InferenceData(**groups)  # type: ignore[arg-type]
 
@@ -100,43 +101,6 @@ def _predictive(fit: Fit, draws: int, max_bytes: int) -> xr.Dataset:
     image = units.to_map(values, (*units.inner_dims, "part", "draw"), {"draw": np.arange(chosen.size)})
     by_name = {name: image.isel(part=i).expand_dims(chain=[0]) for i, name in enumerate(names)}
     return xr.Dataset({n: _kept(fit, v.transpose("chain", "draw", ...)) for n, v in by_name.items()})
-
-
-def _is_new() -> bool:
-    """Whether this is ArviZ 1, whose parts are packages of their own."""
-    import arviz
-
-    return int(arviz.__version__.split(".")[0]) >= 1
-
-
-def psis(log_density: np.ndarray, efficiency: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pareto-smoothed importance weights that leave a unit out.
-
-    Parameters
-    ----------
-    log_density : (unit, draw)
-        Of every unit, at every draw of the globals; its inverse is the weight of the draw.
-    efficiency : float
-        Effective draws over draws.
-
-    Returns
-    -------
-    Smoothed log weights (unit, draw), which sum to one, and the shape k of every unit's tail (unit,); infinite where
-    there are too few draws to tell, 0 where all weights are equal.
-    """
-    weights, shape = np.zeros_like(log_density), np.zeros(len(log_density))
-    # Rounding alone makes no tail.
-    apart = np.ptp(log_density, axis=1) > 1e-10
-    if apart.any() and _is_new():
-        from arviz_stats.base import array_stats
-
-        weights[apart], shape[apart] = array_stats.psislw(log_density[apart], r_eff=efficiency, axis=-1)
-    elif apart.any():
-        import arviz
-
-        weights[apart], shape[apart] = arviz.psislw(-log_density[apart], efficiency)
-    top = weights.max(1, keepdims=True)
-    return weights - top - np.log(np.exp(weights - top).sum(1, keepdims=True)), shape
 
 
 def relative_efficiency(posterior: xr.Dataset) -> float:

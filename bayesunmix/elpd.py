@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from bayesunmix._arviz import psis, relative_efficiency
+from bayesunmix._arviz import relative_efficiency
 from bayesunmix._keys import as_key
+from bayesunmix._psis import psis
 from bayesunmix.data.sharing import sum_error
 from bayesunmix.fit import Fit
 from bayesunmix.inference.precision import native_precision
@@ -150,7 +151,7 @@ def loo(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS, 
     with native_precision():
         for part, found in _passes(fit, fit.draws(), as_key(seed), n_blocks):
             log_p = np.asarray(found.pointwise, dtype=np.float64).T
-            weights, shape[part] = psis(log_p, efficiency)
+            weights, shape[part] = psis(-log_p, efficiency)
             terms[part] = _log_sum_exp(weights + log_p)
             gain[part] = np.asarray(found.log_mean) - terms[part]
     return _elpd(fit, terms, gain, shape, SHAPE_LIMIT, unit, "loo", seed, n_blocks)

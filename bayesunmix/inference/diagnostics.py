@@ -39,6 +39,12 @@ class Diagnostics:
         """The same with one more remark."""
         return replace(self, remarks=(*self.remarks, remark))
 
+    def weighted(self, shape: float, effective: float) -> Diagnostics:
+        """The same of a guide whose draws were weighted: shape of the tail of the weights, and what they are worth."""
+        arrays = {"pareto_k": ((), np.asarray(shape)), "effective_draws": ((), np.asarray(effective))}
+        remark = f"the guide's draws were weighted to the posterior, and are worth {effective:.0f} independent ones"
+        return replace(self, arrays=self.arrays | arrays).remarked(remark)
+
     @property
     def converged(self) -> bool:
         """Passed every test."""

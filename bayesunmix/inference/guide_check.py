@@ -35,6 +35,7 @@ class GuideCheck(NamedTuple):
     skewness_error: np.ndarray
     step: np.ndarray  # (size,) the same shift in whitened coordinates
     elbo: float
+    excess: float  # variance of the log weight, posterior over guide: twice their divergence where it is small
 
     @property
     def sd_ratio(self) -> np.ndarray:
@@ -111,7 +112,7 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
     along_all = lambda x: np.concatenate([(x @ guide.factor.T) / widths, x @ random.T], axis=-1)  # noqa: E731
     half = generator(key_draw).standard_normal((_CHECK_PAIRS[-1], size))
     shifts, steepness, skews = np.zeros((3, 0, size + _RANDOM_DIRECTIONS))
-    steps, heights = np.zeros((0, size)), np.zeros(0)
+    steps, heights, weights = np.zeros((0, size)), np.zeros(0), np.zeros(0)
     entropy = np.log(guide.stretch).sum() + float(log_det(guide.factor)) + 0.5 * size * np.log(2 * np.pi)
     for first, last in zip((0, *_CHECK_PAIRS), _CHECK_PAIRS, strict=False):
         points = np.concatenate([half[first:last], -half[first:last]])
@@ -120,7 +121,8 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
         along, excess = along_all(points), along_all(scores + points)
         # An antithetic pair is one observation.
         steps = np.concatenate([steps, _of_pairs(scores + points)])
-        heights = np.concatenate([heights, _of_pairs(values + 0.5 * (points**2).sum(1))])
+        weights = np.concatenate([weights, values + 0.5 * (points**2).sum(1)])
+        heights = np.concatenate([heights, _of_pairs(weights[2 * first :])])
         shifts = np.concatenate([shifts, _of_pairs(excess)])
         steepness = np.concatenate([steepness, _of_pairs(-along * excess)])
         skews = np.concatenate([skews, _of_pairs((along**2 - 1.0) * excess)])
@@ -135,6 +137,7 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
             skew.std(0, ddof=1) / root,
             steps.mean(0),
             float(heights.mean()) + entropy,
+            float(weights.var(ddof=1)),
         )
         if found.clear():
             break

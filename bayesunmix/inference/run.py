@@ -14,7 +14,7 @@ import numpy as np
 
 from bayesunmix._keys import generator
 from bayesunmix.align import match_labels
-from bayesunmix.inference import diagnostics, sampler
+from bayesunmix.inference import diagnostics, importance, sampler
 from bayesunmix.inference.best_guide import best_guide
 from bayesunmix.inference.curvature import UnitCurvature, units_curvature
 from bayesunmix.inference.layered import stretched
@@ -90,9 +90,19 @@ def infer(
 
 
 def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key, key_check, progress: Progress):
-    """A Gaussian guide; NUTS where it fails."""
+    """A Gaussian guide, whose draws are weighted where it lacks a little; NUTS where it fails."""
     best = best_guide(program, mode, method, judge, key, key_check, progress)
     fitted, elbo, settled, checked, faults = best
+    if not faults and importance.worthwhile(checked, fitted):
+        progress.note("weighting the guide's draws")
+        key_points = jax.random.fold_in(key_check, 2**20)
+        found = importance.weighted(program, fitted, mode.data, method.draws, key_points)
+        if found.reliable():
+            judged = diagnostics.of_guide(mode, elbo, settled, checked, faults)
+            worth = min(found.effective, float(method.draws))
+            return Result(_named(program, found.draws[None], mode.data), judged.weighted(found.shape, worth), True)
+        if method.sample_if_needed:
+            faults = [f"the Gaussian guide has not the posterior's tails (Pareto k {found.shape:.2f})"]
     if method.sample_if_needed and faults and checked.finite:
         progress.note("the posterior is not Gaussian: sampling it")
         own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)

@@ -16,6 +16,8 @@ _DIAGNOSTICS = {
     "elbo": "ELBO (nats)",
     "guide_mean_shift": "Offset of the Gaussian guide along test directions (posterior sd, within 0.25)",
     "guide_sd_ratio": "Posterior width over the guide's along test directions (between 0.8 and 1.25)",
+    "pareto_k": "Tail of the weights of the guide's draws (Pareto k, below 0.7)",
+    "effective_draws": "Independent draws that the weighted ones are worth",
     "mc_shift": "Shift by integration error (posterior sd, below 0.25)",
     "rhat": "R-hat, the worst of each parameter (below 1.01)",
     "ess_bulk": "Effective draws, the fewest of each parameter",
