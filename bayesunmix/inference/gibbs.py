@@ -48,13 +48,15 @@ def infer_by_gibbs(
     state after them, and ``values`` of ``count`` states with ``thin`` sweeps between them, (chain, draw, ...).
 
     Every round keeps ``draws`` of each chain. Where chains disagree, or draws depend on one another too much,
-    the round becomes warm-up of the next one, which keeps every second, fourth, ... sweep instead.
+    the round becomes warm-up of the next one, which keeps every second, fourth, ... sweep instead. R-hat of so few draws is
+    noisy, and the largest of hundreds misses its limit by chance; where a round does, it is judged together with the one
+    before.
     """
     rng = generator(key)
     sampler = model.gibbs(y, covariates)
     state, thin = sampler.start(rng, method.chains), 1
     kept = _Kept(model, sampler, method.draws)
-    finished, block = True, 1
+    finished, block, earlier = True, 1, None
     try:
         for done in range(0, method.warmup, _BLOCK):
             state, _ = _swept(sampler, state, rng, 1, min(_BLOCK, method.warmup - done))
@@ -68,9 +70,11 @@ def infer_by_gibbs(
                 progress.step(kept.count, method.draws, f"sampling, one in {thin}" if thin > 1 else "sampling")
             values = kept.values()
             judged = _judge(model, values, thin)
+            if not judged.converged and earlier is not None:
+                judged, values = _with_earlier(model, earlier, values, judged, thin)
             if judged.converged or 2 * thin > method.most_thin:
                 break
-            thin *= 2
+            earlier, thin = values, 2 * thin
     except KeyboardInterrupt:
         finished = False
         if kept.count < _FEWEST:
@@ -92,6 +96,15 @@ def _swept(
             state = sampler.sweep(state, rng)
         kept.append(sampler.values(state))
     return state, {name: np.stack([one[name] for one in kept], axis=1) for name in kept[0]}
+
+
+def _with_earlier(
+    model: Any, earlier: dict[str, np.ndarray], values: dict[str, np.ndarray], alone: Diagnostics, thin: int
+) -> tuple[Diagnostics, dict[str, np.ndarray]]:
+    """Judgement of two rounds together and every second of their draws where it is good; else the last round's own."""
+    both = match_labels(model, {name: np.concatenate([earlier[name], value], axis=1) for name, value in values.items()})
+    judged = _judge(model, both, thin)
+    return (judged, {name: value[:, ::2] for name, value in both.items()}) if judged.converged else (alone, values)
 
 
 def _fitting(values: dict[str, np.ndarray]) -> int:

@@ -10,7 +10,8 @@ class SVI:
     """Variational inference with a Gaussian guide that keeps every correlation of the globals.
 
     The guide starts at the mode and its curvature; its location and marginal widths then follow the gradient
-    of the ELBO.
+    of the ELBO. Of few globals, draws are weighted to the posterior where the guide lacks its tails or its lean
+    (:mod:`bayesunmix.inference.importance`).
 
     Parameters
     ----------
