@@ -48,9 +48,9 @@ def infer_by_gibbs(
     state after them, and ``values`` of ``count`` states with ``thin`` sweeps between them, (chain, draw, ...).
 
     Every round keeps ``draws`` of each chain. Where chains disagree, or draws depend on one another too much,
-    the round becomes warm-up of the next one, which keeps every second, fourth, ... sweep instead. R-hat of so few draws is
-    noisy, and the largest of hundreds misses its limit by chance; where a round does, it is judged together with the one
-    before.
+    the round becomes warm-up of the next one, which keeps every second, fourth, ... sweep instead. R-hat of so few
+    draws is noisy, and the largest of hundreds misses its limit by chance: a round that does is judged together with
+    the one before.
     """
     rng = generator(key)
     sampler = model.gibbs(y, covariates)
