@@ -64,15 +64,12 @@ def mode_of_all(
 def _corrected(program, whole: Whole, data: Data, index, z: np.ndarray, key, more: int, tell) -> tuple[Mode, AtPoint]:
     ruled = lambda z: with_rules(program, jnp.asarray(z), data._replace(rest=None), key, index, more)  # noqa: E731
     tell("all units, curvature")
-    slope, matrix = whole.curvature(z, key, more)
+    _, matrix = whole.curvature(z, key, more)
     # What a sample lacks of the curvature hardly depends on the place: one pass of all units tells it.
     lacking = matrix - curvature(program, z, ruled(z))[1]
     factor, _ = inverse_root(-matrix)
-    before, agreed = np.inf, max(DECREMENT, _AGREED**2 * len(z))
-    # The slope that came with it is that of many units: only its value is not known.
-    data = AtPoint(z, 0.0, slope).corrected(program, ruled(z), lacking)
-    z = ascend(program, z, data, index, key, more, tell, 0.3 * agreed)
     at = AtPoint(z, -np.inf, np.zeros(len(z)))
+    before, agreed = np.inf, max(DECREMENT, _AGREED**2 * len(z))
     for taken in range(_CORRECTIONS):
         tell(f"all units, pass {taken + 1}")
         found = AtPoint(z, *whole.slope(z, key, more))
