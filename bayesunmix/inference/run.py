@@ -101,8 +101,6 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key
             judged = diagnostics.of_guide(mode, elbo, settled, checked, faults)
             worth = min(found.effective, float(method.draws))
             return Result(_named(program, found.draws[None], mode.data), judged.weighted(found.shape, worth), True)
-        if method.sample_if_needed:
-            faults = [f"the Gaussian guide has not the posterior's tails (Pareto k {found.shape:.2f})"]
     if method.sample_if_needed and faults and checked.finite:
         progress.note("the posterior is not Gaussian: sampling it")
         own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)
