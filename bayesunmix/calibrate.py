@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Sequence
@@ -89,7 +90,7 @@ def calibrate(
     if n < 1 or draws < 9 or not all(0 < level < 1 for level in levels):
         raise ValueError(f"expected n >= 1, draws >= 9 and levels inside (0, 1), got {n}, {draws} and {list(levels)}")
     bound = bound_to(model, like)
-    identity = _identity(bound, like, seed, method, draws)
+    identity = _identity(bound, like, seed, method, draws, covariates)
     images = _read(path, identity)
     finished = True
     with Progress(progress) as bar:
@@ -238,11 +239,15 @@ def hotelling(values: np.ndarray) -> float:
     return float(f.sf(square * (count - size) / (size * (count - 1)), size, count - size))
 
 
-def _identity(model: Any, like: Any, seed: Any, method: Any, draws: int) -> str:
-    """What must be the same for a run to be continued."""
-    numbers = [np.asarray(leaf) for leaf in jax.tree_util.tree_leaves(model) if not callable(leaf)]
-    parts = [type(model).__name__, str(np.shape(like)), str(as_key(seed)), str(method), str(draws)]
-    parts += [str(n.tolist()) for n in numbers]
+def _identity(model: Any, like: Any, seed: Any, method: Any, draws: int, covariates: dict[str, Any]) -> str:
+    """What must be the same for a run to be continued: of a model its settings, of a function its code."""
+    code = getattr(model, "__code__", None)
+    own = repr(model) if dataclasses.is_dataclass(model) else "" if code is None else code.co_code.hex()
+    numbers = [np.asarray(leaf) for leaf in jax.tree_util.tree_leaves((model, covariates)) if not callable(leaf)]
+    parts = [type(model).__name__, getattr(model, "__qualname__", ""), own, *sorted(covariates)]
+    parts += [str(np.shape(like)), str(as_key(seed)), str(method), str(draws), *(str(n.tolist()) for n in numbers)]
+    if code is not None:
+        parts += [str(code.co_names), *(str(c) for c in code.co_consts if not hasattr(c, "co_code"))]
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 

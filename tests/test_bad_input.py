@@ -266,9 +266,37 @@ def without_globals(y: Any = None, *, n_units: int) -> None:
         numpyro.sample("y", dist.Normal(jnp.zeros(16), 1.0).to_event(1), obs=y)
 
 
+def without_a_plate(y: Any = None, *, n_units: int) -> None:
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(mean, 1.0).expand([n_units, 16]).to_event(2), obs=y)
+
+
+def with_channels_in_a_plate(y: Any = None, *, n_units: int) -> None:
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("channel", 16, dim=-1), numpyro.plate("unit", n_units, dim=-2):
+        numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def with_two_of_a_unit(y: Any = None, *, n_units: int) -> None:
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("unit", n_units):
+        numpyro.sample("y", dist.Normal(mean * jnp.ones(16), 1.0).to_event(1), obs=y)
+        numpyro.sample("z", dist.Normal(mean, 1.0), obs=jnp.zeros(n_units))
+
+
+def with_half_the_weight(y: Any = None, *, n_units: int) -> None:
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("unit", n_units), numpyro.handlers.scale(scale=0.5):
+        numpyro.sample("y", dist.Normal(mean * jnp.ones(16), 1.0).to_event(1), obs=y)
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        (without_a_plate, r'in the plate "unit" alone, got plates \[\]'),
+        (with_channels_in_a_plate, r"got plates \['channel', 'unit'\]|got plates \['unit', 'channel'\]"),
+        (with_two_of_a_unit, "got 'z' beside \"y\""),
+        (with_half_the_weight, "is scaled"),
         (with_factor, r"numpyro\.factor.*observed site"),
         (without_y, r'expected an observed site named "y".*got observed sites \[\'data\'\]'),
         (with_a_class, "the latent site 'kind' is discrete"),

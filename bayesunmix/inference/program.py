@@ -119,7 +119,7 @@ def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> t
     constants = tuple(_NUMBER if n else _Identity(leaf) for n, leaf in zip(is_number, leaves, strict=True))
     numbers = tuple(jnp.asarray(leaf) for n, leaf in zip(is_number, leaves, strict=True) if n)
     shapes: list[tuple[str, tuple[int, ...]]] = []
-    observed: list[str] = []
+    observed: dict[str, tuple[list[str], bool]] = {}  # plates, and whether scaled
 
     def look() -> None:
         with handlers.trace() as trace, handlers.seed(rng_seed=0):
@@ -139,14 +139,37 @@ def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> t
                     'numpyro.sample("y", distribution, obs=y)'
                 )
             else:
-                observed.append(name)
+                observed[name] = [frame.name for frame in site["cond_indep_stack"]], site["scale"] is not None
 
     jax.eval_shape(look)  # shapes only: nothing is computed, nor compiled
     if "y" not in observed:
-        raise ValueError(f'expected an observed site named "y" in the plate "unit", got observed sites {observed}')
+        raise ValueError(
+            f'expected an observed site named "y" in the plate "unit", got observed sites {list(observed)}'
+        )
+    for name, (plates, scaled) in observed.items():
+        _check_observed(name, plates, scaled)
     if not shapes:
         raise ValueError("the model has nothing to infer: expected at least one latent sample site")
     return Program(treedef, constants, tuple(shapes)), numbers
+
+
+def _check_observed(name: str, plates: list[str], scaled: bool) -> None:
+    """What is fitted must be what is scored: refuse what criticism would not see."""
+    if name == "y" and plates != ["unit"]:
+        raise ValueError(
+            f'expected the observed site "y" in the plate "unit" alone, got plates {plates}; channels belong to the '
+            'distribution: with numpyro.plate("unit", n_units): numpyro.sample("y", distribution.to_event(1), obs=y)'
+        )
+    if name != "y" and "unit" in plates:
+        raise ValueError(
+            f'expected one observed site in the plate "unit", got {name!r} beside "y": put what is seen of a unit into '
+            "one distribution, and into the channels of one array"
+        )
+    if scaled:
+        raise ValueError(
+            f"the observed site {name!r} is scaled (handlers.scale, or a plate with subsample_size): every unit counts "
+            "once here; large images are sampled by bu.SVI(batch=...)"
+        )
 
 
 @partial(jax.jit, static_argnames="program")

@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 import bayesunmix as bu
-from bayesunmix.calibrate import hotelling, matched
+from bayesunmix.calibrate import _identity, hotelling, matched
 
 N_CHANNELS = 25
 LIKE = np.zeros((4, N_CHANNELS))
@@ -103,6 +103,30 @@ def test_a_run_goes_on_where_it_stopped(posterior, tmp_path) -> None:
     assert rest.attrs["finished"] == 1
     with pytest.raises(ValueError, match="another calibration"):
         run(8, seed=1, path=tmp_path / "ranks.npz")
+
+
+def test_settings_and_code_tell_models_apart() -> None:
+    def high(y=None, *, n_units):
+        numpyro.sample("mean", dist.Normal(1.0, 1.0))
+
+    def low(y=None, *, n_units):
+        numpyro.sample("mean", dist.Normal(0.0, 1.0))
+
+    low.__qualname__ = high.__qualname__
+    unmixing, mixture = bu.models.LinearUnmixing, bu.models.GaussianMixture
+    models = [
+        unmixing(2),
+        unmixing(2, concentration=5.0),
+        unmixing(2, brightness=True),
+        mixture(2),
+        mixture(3),
+        high,
+        low,
+    ]
+    told = {_identity(model, LIKE, 0, bu.SVI(), 99, {}) for model in models}
+    assert len(told) == len(models)
+    assert _identity(high, LIKE, 0, bu.SVI(), 99, {"t": np.ones(2)}) not in told
+    assert _identity(unmixing(2), LIKE, 0, bu.SVI(), 99, {}) in told
 
 
 def test_nothing_to_return_is_an_interruption(posterior) -> None:
