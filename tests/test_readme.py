@@ -14,7 +14,8 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 TEST_COMMAND = (
-    "python3 -m venv .venv && . .venv/bin/activate && python -m pip install -e '.[test,io]' && python -m pytest -q -n 2"
+    "python3 -m venv .venv && . .venv/bin/activate && python -m pip install -e '.[test,io]' && "
+    "python -m pytest -q -n 2 --dist loadfile"
 )
 DEMO_COMMAND = "python3 -m venv .venv && . .venv/bin/activate && python -m pip install . && bayesunmix demo"
 
