@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+SHAPE_LIMIT = 0.7  # of the Pareto tail of weights: beyond, what they weigh is not to be trusted
+
 
 def is_new() -> bool:
     """Whether this is ArviZ 1, whose parts are packages of their own."""

@@ -12,7 +12,7 @@ import xarray as xr
 
 from bayesunmix._arviz import relative_efficiency
 from bayesunmix._keys import as_key
-from bayesunmix._psis import psis
+from bayesunmix._psis import SHAPE_LIMIT, psis
 from bayesunmix.data.sharing import sum_error
 from bayesunmix.fit import Fit
 from bayesunmix.inference.precision import native_precision
@@ -20,7 +20,6 @@ from bayesunmix.inference.units import Draws, LikelihoodPass, likelihood_pass
 from bayesunmix.predict import POINTS, likelihood_chunks, local_latents
 
 VARIANCE_LIMIT = 0.4  # of the log density over draws: beyond, WAIC of that unit is not to be trusted
-SHAPE_LIMIT = 0.7  # of the Pareto tail of a unit's importance weights: beyond, so is leave-one-out
 _FEWEST_TIME_BLOCKS = 10  # of a sequence
 _ERROR_DRAWS = 100  # draws behind the numerical error
 

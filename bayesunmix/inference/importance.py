@@ -19,14 +19,13 @@ import jax
 import numpy as np
 
 from bayesunmix._keys import generator
-from bayesunmix._psis import psis
+from bayesunmix._psis import SHAPE_LIMIT, psis
 from bayesunmix.inference.guide import Guide, slopes_at
 from bayesunmix.inference.guide_check import GuideCheck
 from bayesunmix.inference.layered import LayeredRoot
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.target import Data
 
-SHAPE_LIMIT = 0.7
 FEWEST = 100  # independent points that the weighted ones are worth
 _MOST_GLOBALS = 64  # beyond, the moments of a few hundred points say little
 _NEGLIGIBLE = 0.005  # variance of the log weight per global: as much as standard deviations that are 5 % off
