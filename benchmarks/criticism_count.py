@@ -7,7 +7,6 @@ import time
 from functools import partial
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from criticism_rows import Kept
 from scipy.stats import spearmanr
@@ -40,7 +39,9 @@ def one_recovery(number: int, args: argparse.Namespace) -> dict:
             fitted = time.perf_counter()
             tables = {criterion: bu.compare(fits, criterion) for criterion in args.criteria}
             comparing += time.perf_counter() - fitted
-            if all(behind(table, f"n_endmembers={size}") for table in tables.values()):
+            newest = [table.loc[f"n_endmembers={size}"] for table in tables.values()]
+            # One does not go on adding endmembers then.
+            if all(clearly_behind(row["elpd_diff"], row["dse"]) for row in newest):
                 break
     names = list(fits)
     picked = {criterion: table.attrs["preferred"] for criterion, table in tables.items()}
@@ -56,9 +57,9 @@ def one_recovery(number: int, args: argparse.Namespace) -> dict:
     }
 
 
-def behind(table: pd.DataFrame, name: str) -> bool:
-    """Whether a model is clearly worse than the best: one does not go on adding endmembers then."""
-    return bool(table.loc[name, "elpd_diff"] > max(TIE, 2 * table.loc[name, "dse"]))
+def clearly_behind(difference: float, error: float) -> bool:
+    """Whether a model is no longer tied with the best, by the rule of ``bu.compare``."""
+    return not difference < max(TIE, 2 * error)
 
 
 def one_heldout(number: int, sizes: list[int], args: argparse.Namespace) -> dict:
@@ -70,7 +71,7 @@ def one_heldout(number: int, sizes: list[int], args: argparse.Namespace) -> dict
     best = max(found, key=lambda one: one.elpd)
     error = [difference_error(best.pointwise - one.pointwise) for one in found]
     below = [best.elpd - one.elpd for one in found]
-    tied = [k for k, d, e in zip(sizes, below, error, strict=True) if d == 0 or d < max(TIE, 2 * e)]
+    tied = [k for k, d, e in zip(sizes, below, error, strict=True) if not clearly_behind(d, e)]
     elpd = [one.elpd for one in found]
     seconds = time.perf_counter() - start
     return {"true": true, "picked": min(tied), "elpd": elpd, "elpd_diff": below, "dse": error, "seconds": seconds}
