@@ -32,6 +32,7 @@ from bayesunmix.distributions.inverses import inverse_and_log_det
 _LOG_2PI = 1.8378770664093453
 _NUMBERS = 2**19  # held at a time
 _FEWEST_ROWS = 64
+_INDEX = np.int32  # an array used again and again must not change type between precisions, see docs/numerics.md
 _NO_DOUBT = 1e-9  # variance of a unit's class, beside sums of ones, below which it is left out
 
 Parts = tuple[jax.Array, jax.Array, jax.Array]  # weights, means, roots
@@ -125,8 +126,8 @@ def _products(n_features: int) -> tuple[np.ndarray, np.ndarray]:
         for most in (2, 4)
     )
     at_two, at_four = ({c: n for n, c in enumerate(listed)} for listed in (two, four))
-    pairs = np.array([(at_two[c[:2]], at_two[c[2:]]) for c in four]).T
-    place = np.array([[at_four[tuple(sorted(p + q))] for q in two] for p in two])
+    pairs = np.array([(at_two[c[:2]], at_two[c[2:]]) for c in four], dtype=_INDEX).T
+    place = np.array([[at_four[tuple(sorted(p + q))] for q in two] for p in two], dtype=_INDEX)
     return pairs, place
 
 
@@ -185,7 +186,8 @@ def _own_covariance(weights, means, roots, kept, y, errors):
 
 @lru_cache
 def _upper(size: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.triu_indices(size)
+    rows, columns = np.triu_indices(size)
+    return rows.astype(_INDEX), columns.astype(_INDEX)
 
 
 def _summed(sums: Callable, units: tuple[jax.Array, ...], numbers: int):

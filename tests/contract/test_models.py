@@ -171,8 +171,11 @@ def equations(jaxpr: Any) -> Iterator[Any]:
             yield from equations(inner)
 
 
-# Tracing takes seconds: of the unmixing models, which have no matrix to factorise, one.
-@pytest.mark.parametrize("name", [n for n in MODELS if not n.startswith("LinearUnmixing, ")])
+# Tracing takes seconds: of the unmixing models, which differ least here, one.
+TRACED = pytest.mark.parametrize("name", [n for n in MODELS if not n.startswith("LinearUnmixing, ")])
+
+
+@TRACED
 def test_no_batch_goes_to_lapack(name: str, image: xr.DataArray) -> None:
     """Two batches of LAPACK problems side by side on two cores wait for each other for ever (docs/numerics.md)."""
     model, y = bound(name, image)
@@ -188,6 +191,22 @@ def test_no_batch_goes_to_lapack(name: str, image: xr.DataArray) -> None:
     ):
         batches = [e for e in equations(traced.jaxpr) if e.primitive.name in LAPACK and e.invars[0].aval.ndim > 2]
         assert not batches, [str(e.source_info.traceback).splitlines()[0] for e in batches]
+
+
+@TRACED
+def test_single_precision_first_does_not_spoil_double(name: str, image: xr.DataArray) -> None:
+    """Of one bound model: JAX keeps what a NumPy array became, whatever the precision (docs/numerics.md)."""
+    model, y = bound(name, image)
+    kept = []
+    for double in (False, True):
+        with jax.enable_x64(double):
+            program, numbers = compile_model(model, jnp.asarray(y))
+            plain = as_device_data(program, numbers, y, {})
+            z = jax.ShapeDtypeStruct((program.size,), plain.y.dtype)
+            data = jax.eval_shape(partial(with_rules, program), z, plain, jax.random.key(0), jnp.arange(len(y)))
+            traced = jax.jit(partial(units_curvature, program)).trace(z, data)
+            traced.lower()
+            kept.append(traced)
 
 
 @EXPORTED
