@@ -185,7 +185,7 @@ def averaged(fresh: Callable[[int], np.ndarray], factor: Any, tell, least: int =
         if batch % 2 == 0:
             continue
         pairs = (batch + 1) // 2
-        shift = 0.5 * factor @ (factor.T @ (slopes[0] - slopes[1]) / pairs) / sds(factor)
+        shift = factor @ (factor.T @ (slopes[0] - slopes[1]) / (2 * pairs)) / sds(factor)
         if batch >= least - 1 and np.abs(shift).max() < 0.4 * MC_SHIFT_LIMIT:
             break
     tell(f"integration error: {np.abs(shift).max():.2g} posterior sd with {batch + 1} sets of points")
