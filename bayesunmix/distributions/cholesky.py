@@ -16,6 +16,8 @@ import jax.numpy as jnp
 def factor(matrix: jax.Array) -> jax.Array:
     """Lower factor L of symmetric positive definite matrices L L' (..., d, d); only the lower triangle is read."""
     size = matrix.shape[-1]
+    if not size:  # a model without components; a loop is traced even where it has no turns
+        return matrix
     rows = jnp.arange(size)
 
     def column(j, lower):
@@ -42,6 +44,8 @@ def _factor_jvp(primals, tangents):
 def inverse(lower: jax.Array) -> jax.Array:
     """Inverse of lower triangular matrices (..., d, d), by forward substitution."""
     size = lower.shape[-1]
+    if not size:
+        return lower
     unit = jnp.eye(size, dtype=lower.dtype)
 
     def row(i, found):

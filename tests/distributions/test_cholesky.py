@@ -15,7 +15,7 @@ def matrices(size: int, *batch: int) -> np.ndarray:
     return root @ np.swapaxes(root, -1, -2)
 
 
-@pytest.mark.parametrize("size", [1, 5])
+@pytest.mark.parametrize("size", [0, 1, 5])
 def test_they_are_those_of_lapack(size: int) -> None:
     with jax.enable_x64(True):
         matrix = jnp.asarray(matrices(size, 3, 2))
