@@ -45,7 +45,7 @@ def scree(fit: Any, *, prob: float = 0.9, ax: Axes | None = None) -> Figure | Ax
     visible = noise * fit.model.visible_share
     low, middle, high = np.quantile(variance, [(1 - prob) / 2, 0.5, (1 + prob) / 2], axis=0)
     sure = (variance > visible[:, None]).mean(axis=0) > 0.95
-    rank = np.arange(1, variance.shape[1] + 1)
+    number = np.arange(variance.shape[1])  # as the components are called everywhere else
     with matplotlib.rc_context(RC):
         figure = None
         if ax is None:
@@ -53,9 +53,9 @@ def scree(fit: Any, *, prob: float = 0.9, ax: Axes | None = None) -> Figure | Ax
         dress(ax)
         ax.axhspan(0, float(np.median(visible)), color=GREY, alpha=0.25, linewidth=0, label="hidden by noise")
         ax.axhline(float(np.median(noise)), color=GREY, linewidth=0.8, label="noise")
-        for k in range(len(rank)):
+        for k in number:
             ax.errorbar(
-                rank[k],
+                k,
                 middle[k],
                 yerr=[[middle[k] - low[k]], [high[k] - middle[k]]],
                 fmt="o",
@@ -69,7 +69,7 @@ def scree(fit: Any, *, prob: float = 0.9, ax: Axes | None = None) -> Figure | Ax
         bottom = min(low.min(), float(np.median(visible))) / 2
         ax.set_ylim(bottom=bottom)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set_xlim(0.5, len(rank) + 0.5)
+        ax.set_xlim(-0.5, len(number) - 0.5)
         ax.set_xlabel("component")
         units = fit.units.attrs.get("units")
         if getattr(fit.model, "likelihood", "normal") == "poisson":
