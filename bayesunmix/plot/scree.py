@@ -131,6 +131,9 @@ def components(fit: Any, *, prob: float = 0.9, most: int = 6, latent: xr.Dataset
             left.plot(x, spectrum, color=colour(k))
             left.axhline(0, color=GREY, linewidth=0.5)
             left.margins(x=0)
+            if k < rows - 1:  # one axis for all
+                left.tick_params(labelbottom=False)
+                left.xaxis.get_offset_text().set_visible(False)
             left.set_ylabel(f"component {k}")
             scores = score.isel(component=k, drop=True)
             if scores.ndim == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,7 @@ def plain(text: object) -> str:
     if len(text) > _LONGEST:
         text = text[: _LONGEST - 1] + "…"
     if text.count("$") and text.count("$") % 2 == 0:
+        text = re.sub(r"\\sqrt\s+(\w)", r"\\sqrt{\1}", text)  # LaTeX takes both, matplotlib this one
         with contextlib.suppress(ValueError):
             MathTextParser("path").parse(text)
             return text

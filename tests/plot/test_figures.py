@@ -233,6 +233,8 @@ def test_lengths_are_told_in_the_usual_unit(value: float, units: str, expected: 
 def test_formulae_in_units_are_set_as_such(handmade: Any) -> None:
     handmade.data.attrs["units"] = "$A/m^2$"
     assert plot.endmembers(handmade).axes[0].get_ylabel() == "intensity ($A/m^2$)"
+    handmade.data.attrs["units"] = r"$\sqrt E$"
+    assert plot.endmembers(handmade).axes[0].get_ylabel() == r"intensity ($\sqrt{E}$)"
 
 
 def test_a_dollar_sign_in_a_unit_is_not_mathematics(handmade: Any) -> None:
