@@ -19,6 +19,7 @@ from bayesunmix.inference.program import Program
 from bayesunmix.inference.target import Data
 
 MOST_DENSE = 2048  # globals whose curvature is a matrix, where there is a choice
+MOST_MATRIX = 8192  # where there is none: half a gigabyte
 _COLUMNS = 64  # Hessian columns taken together
 _ROWS = 512  # of a Hessian that are worked on together
 
@@ -61,7 +62,10 @@ def curvature_of_units(program: Program, z: jax.Array, data: Data) -> UnitCurvat
 
 
 def curvature(program: Program, z: Any, data: Data) -> tuple[np.ndarray, Any]:
-    """Gradient (size,) and Hessian of the log density: a matrix, or of very many globals :class:`Layers`."""
+    """Gradient (size,) and Hessian of the log density: a matrix, or of very many globals :class:`Layers`.
+
+    Raises ``ValueError`` where only a matrix would do, and would be too large.
+    """
     z = jnp.asarray(z)
     units = units_curvature(program, z, data._replace(rest=None))
     return assembled(program, z, data, units)
@@ -71,6 +75,11 @@ def units_curvature(program: Program, z: jax.Array, data: Data) -> Any:
     """What the units have to say of the curvature: sums over them, for :func:`assembled`."""
     if can_be_layered(program, z, data):
         return layers_of_units(program, z, data)
+    if z.size > MOST_MATRIX:
+        raise ValueError(
+            f"expected at most {MOST_MATRIX} unknown globals, got {z.size}: take fewer components, crop or bin the "
+            "channels, or, in a model of your own, integrate the latents of every unit out of the likelihood"
+        )
     return curvature_of_units(program, z, data)
 
 
@@ -250,24 +259,29 @@ def _dense(by_z: _Single | np.ndarray, rows: int, matrix: np.ndarray) -> np.ndar
 def _chain(program: Program, z: jax.Array, data: Data, name: str) -> dict[str, Any]:
     """Derivatives of a likelihood's parameters by ``z``, each ``_Single`` or a matrix.
 
-    Three products with the derivative tell whether every entry of a parameter follows one entry of ``z``, and which:
-    the ratio of those with the entries' numbers and with ones is a number of an entry, and a random vector confirms.
+    Products with the derivative tell whether every entry of a parameter follows one entry of ``z``, and which: at the
+    origin, where nothing vanishes, the ratio of those with the entries' numbers and with ones is a number of an entry,
+    and a random vector confirms at ``z``.
     """
     size = z.size
     numbers, probe = np.arange(1.0, size + 1.0), np.random.default_rng(0).normal(size=size)
-    directions = (np.ones(size), numbers, probe)
-    ones, counted, probed = (_pushed(program, z, data, name, jnp.asarray(v, z.dtype)) for v in directions)
+    origin = jnp.zeros_like(z)
+    pushed = lambda at, v: _pushed(program, at, data, name, jnp.asarray(v, z.dtype))  # noqa: E731
+    products = pushed(origin, np.ones(size)), pushed(origin, numbers), pushed(z, np.ones(size)), pushed(z, probe)
     found: dict[str, Any] = {}
-    for p in ones:
-        slope, by_number, by_probe = (np.asarray(x[p], dtype=np.float64).ravel() for x in (ones, counted, probed))
-        row = np.flatnonzero((slope != 0) | (by_probe != 0))
-        slope, by_number, by_probe = slope[row], by_number[row], by_probe[row]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            entry = np.nan_to_num(np.rint(by_number / slope) - 1).clip(0, size - 1).astype(int)
-        tolerance = 1e2 * np.finfo(ones[p].dtype).eps * (1 + np.abs(probe[entry]))
-        followed = np.abs(by_probe - slope * probe[entry]) <= tolerance * np.abs(slope)
-        if followed.all() and len(np.unique(entry)) == len(entry):
-            found[p] = _Single(row, entry, slope)
+    for p, one in products[0].items():
+        limits = np.finfo(one.dtype)
+        at_origin, by_number, slope, by_probe = (np.asarray(x[p], dtype=np.float64).ravel() for x in products)
+        row = np.flatnonzero(at_origin)
+        entry = np.nan_to_num(np.rint(by_number[row] / at_origin[row]) - 1).clip(0, size - 1).astype(int)
+        expected = np.zeros_like(slope)
+        expected[row] = slope[row] * probe[entry]
+        reach = np.ones_like(slope)
+        reach[row] += np.abs(probe[entry])
+        # What is below the smallest normal number has no digits, on accelerators, or is zero.
+        followed = np.abs(by_probe - expected) <= 1e2 * reach * (limits.eps * np.abs(slope) + limits.tiny)
+        if followed.all() and not np.delete(slope, row).any() and len(np.unique(entry)) == len(entry):
+            found[p] = _Single(row, entry, slope[row])
         else:
             found[p] = np.asarray(_jacobian(program, z, data, name)[p]).reshape(-1, size)
     return found

@@ -70,22 +70,19 @@ class Layers:
     def inverse_root(self) -> tuple[LayeredRoot, bool]:
         """A root of the inverse, and whether the matrix was positive definite as it came.
 
-        Where it was not, eigenvalues beside ``D`` are taken without their signs.
-
-        Raises
-        ------
-        numpy.linalg.LinAlgError
-            When ``D`` is not positive definite.
+        Where it was not, eigenvalues of the blocks, and then those beside ``D``, are taken without their signs.
         """
-        lower = np.linalg.cholesky(self.block)
+        block, number = _positive(self.block), _positive(self.number[:, None, None])[:, 0, 0]
+        lower = np.linalg.cholesky(block)
         inverse = np.linalg.inv(lower)
-        scale = self.number**-0.5
+        scale = number**-0.5
         white = self.columns.copy()
         white[self.group] = np.einsum("gij,gjr->gir", inverse, white[self.group])
         white[self.rest] *= scale[:, None]
         axes, triangle = np.linalg.qr(white)
         values, turn = np.linalg.eigh(triangle @ self.core @ triangle.T)
-        definite = bool((1.0 + values > 0).all())
+        as_it_came = block is self.block and bool((self.number > 0).all())
+        definite = as_it_came and bool((1.0 + values > 0).all())
         steep = np.maximum(np.abs(1.0 + values), _SOFTEST)
         shrink = steep**-0.5 - 1.0
         stretch = np.ones(len(white))
@@ -151,6 +148,18 @@ class LayeredRoot:
         own[self.group] = (np.asarray(self.inverse) ** 2).sum(1)
         own[self.rest] = np.asarray(self.scale) ** 2
         return np.asarray(self.stretch) * np.sqrt(own + variance)
+
+
+def _positive(block: np.ndarray) -> np.ndarray:
+    """Blocks (groups, K, K) whose eigenvalues, with the diagonal scaled to one, have lost their signs; the same where
+    they have none to lose."""
+    scale = np.sqrt(np.abs(np.diagonal(block, axis1=1, axis2=2)).clip(np.finfo(float).tiny))
+    scales = scale[:, :, None] * scale[:, None, :]
+    values, axes = np.linalg.eigh(block / scales)
+    if (values > 0).all():
+        return block
+    values = np.maximum(np.abs(values), _SOFTEST)
+    return np.einsum("gij,gj,gkj->gik", axes, values, axes) * scales
 
 
 def _by_groups(layers: Layers | LayeredRoot, x: Any, block: Any, number: Any, subscripts: str) -> Any:

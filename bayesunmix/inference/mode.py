@@ -199,10 +199,11 @@ def inverse_root(precision: Any) -> tuple[Any, bool]:
     mode that is a Newton step that climbs out of saddles (Dauphin et al. 2014), and near it what the integration error
     of a soft direction leaves.
     """
+    layers = (precision.block, precision.number, precision.columns) if isinstance(precision, Layers) else ()
+    if not all(np.isfinite(part).all() for part in layers or (precision,)):
+        raise FloatingPointError("the curvature of the log posterior is not finite: check the data for extreme values")
     if isinstance(precision, Layers):
         return precision.inverse_root()
-    if not np.isfinite(precision).all():
-        raise FloatingPointError("the curvature of the log posterior is not finite: check the data for extreme values")
     definite = True
     try:
         upper = scipy.linalg.cholesky(precision, lower=False)

@@ -27,7 +27,6 @@ from bayesunmix.inference.target import Data, as_device_data, constrain
 from bayesunmix.inference.units import local_sites, of_units
 from bayesunmix.inference.whole import Whole
 
-_MOST_GLOBALS = 8192
 _MOST_ROUNDS = 4  # of NUTS in place of a guide
 _MOST_GRADIENTS = 40_000  # of a chain of it; a simplex with sharp walls takes some 10 000
 _GIVEN_UP = "a part or class too many leaves such posteriors; take fewer, or ask for bu.NUTS()"
@@ -68,11 +67,6 @@ def infer(
             whole = whole if n_units > 2 * whole.size else None
     if whole is None:
         program, numbers = compile_model(model, jnp.asarray(y), covariates)
-    if program.size > _MOST_GLOBALS:
-        raise ValueError(
-            f"expected at most {_MOST_GLOBALS} unknown globals, got {program.size}: integrate the latents of every "
-            "unit out of the likelihood, or crop or bin the channels"
-        )
     key_mode, key_method, key_check = jax.random.split(key, 3)
     start = model.initial(y) if hasattr(model, "initial") else {}
     relabel = _relabel(program, model)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import bayesunmix as bu
 from bayesunmix.inference import layered
 from bayesunmix.inference.curvature import curvature
 from bayesunmix.inference.guide_check import RATIO_LIMITS
 from bayesunmix.inference.layered import LayeredRoot, Layers
-from bayesunmix.inference.mode import find_mode
+from bayesunmix.inference.mode import MC_SHIFT_LIMIT, find_mode
 from bayesunmix.inference.program import compile_model, unconstrain
 from bayesunmix.inference.target import as_device_data
 from bayesunmix.models import LinearUnmixing
@@ -107,3 +110,34 @@ def test_layers_of_a_mixture_are_its_curvature(sizes: tuple[int, int], monkeypat
     white = np.eye(len(slope)) @ root.T  # rows: F e_i
     ratios = np.linalg.eigvalsh(white @ -matrix @ white.T) ** -0.5
     assert RATIO_LIMITS[0] < ratios.min() <= ratios.max() < RATIO_LIMITS[1]
+
+
+def test_a_fit_by_layers_is_that_by_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the start to the guide, on an image small enough for both: means as near as a fit's own limit on them."""
+    rng = np.random.default_rng(0)
+    x = np.linspace(0, 1, 24)
+    spectra = np.stack([0.2 + np.exp(-0.5 * ((x - c) / 0.2) ** 2) for c in (0.3, 0.7)])
+    image = rng.dirichlet(np.ones(2), (20, 20)) @ spectra + 0.1 * rng.normal(size=(20, 20, 24))
+    by_matrix = bu.fit(LinearUnmixing(2), image, progress=False)
+    made = []
+    monkeypatch.setattr("bayesunmix.inference.curvature.MOST_DENSE", 0)
+    monkeypatch.setattr(Layers, "inverse_root", lambda self, own=Layers.inverse_root: made.append(self) or own(self))
+    by_layers = bu.fit(LinearUnmixing(2), image, progress=False)
+    assert made and by_matrix.converged and by_layers.converged
+    one, other = (fit.posterior["endmembers"].values.reshape(-1, 2 * 24) for fit in (by_matrix, by_layers))
+    assert (np.abs(one.mean(0) - other.mean(0)) / one.std(0)).max() < MC_SHIFT_LIMIT
+    ratios = other.std(0) / one.std(0)
+    assert RATIO_LIMITS[0] < ratios.min() <= ratios.max() < RATIO_LIMITS[1]
+
+
+def test_away_from_the_mode_curvature_loses_its_signs() -> None:
+    """Of a block and of the number outside, so that a step climbs out of a saddle."""
+    found = precision()
+    block, number = found.block.copy(), -found.number
+    block[0] = -block[0]
+    root, definite = replace(found, block=block, number=number).inverse_root()
+    assert not definite
+    usual, definite = found.inverse_root()
+    assert definite
+    for one, other in ((root.lower, usual.lower), (root.scale, usual.scale)):
+        np.testing.assert_allclose(one, other, rtol=1e-10)
