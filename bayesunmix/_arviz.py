@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import xarray as xr
 
 from bayesunmix._keys import as_key
 from bayesunmix._psis import is_new
-from bayesunmix.fit import Fit
+from bayesunmix.fit import Fit, as_fit
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.replicates import moments_pass
 from bayesunmix.inference.units import chunks
@@ -29,7 +30,8 @@ def to_arviz(fit: Fit, log_likelihood: bool = False, predictive: int = 0, *, max
     ----------
     fit : Fit
     log_likelihood : bool
-        Add the pointwise log-likelihood, the pixel's own latent integrated out.
+        Add the pointwise log-likelihood, the pixel's own latent integrated out. Where latents are sample sites it is
+        conditional on them: a warning says so, and the group's ``attrs["conditional"]`` is 1.
     predictive : int
         Add so many draws of every pixel measured again, and of the two parts of their uncertainty.
     max_bytes : int
@@ -52,6 +54,7 @@ def to_arviz(fit: Fit, log_likelihood: bool = False, predictive: int = 0, *, max
     """
     import arviz
 
+    as_fit(fit)
     groups = {
         "posterior": fit.posterior,
         "observed_data": xr.Dataset({_NAME: _kept(fit, fit.data)}),
@@ -71,7 +74,15 @@ def to_arviz(fit: Fit, log_likelihood: bool = False, predictive: int = 0, *, max
             }
         )
     if log_likelihood:
-        groups["log_likelihood"] = xr.Dataset({_NAME: _kept(fit, log_likelihood_of(fit))})
+        found = log_likelihood_of(fit)
+        conditional = found.attrs["conditional"]
+        if conditional:
+            warnings.warn(
+                "the log-likelihood is conditional on the latents of every pixel: WAIC and LOO of it reward every "
+                "component that is added",
+                stacklevel=2,
+            )
+        groups["log_likelihood"] = xr.Dataset({_NAME: _kept(fit, found)}, attrs={"conditional": conditional})
     if predictive:
         groups["posterior_predictive"] = _predictive(fit, predictive, max_bytes)
     if is_new():

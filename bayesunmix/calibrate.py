@@ -81,6 +81,8 @@ def calibrate(
     ------
     ValueError
         For sizes that make no sense, or when ``path`` holds another calibration.
+    FileNotFoundError
+        When the folder of ``path`` is not there, before anything is fitted.
 
     References
     ----------
@@ -89,6 +91,8 @@ def calibrate(
     """
     if n < 1 or draws < 9 or not all(0 < level < 1 for level in levels):
         raise ValueError(f"expected n >= 1, draws >= 9 and levels inside (0, 1), got {n}, {draws} and {list(levels)}")
+    if path is not None and not Path(path).absolute().parent.is_dir():
+        raise FileNotFoundError(f"path: no folder {Path(path).absolute().parent} to write {Path(path).name} into")
     bound = bound_to(model, like)
     identity = _identity(bound, like, seed, method, draws, covariates)
     images = _read(path, identity)

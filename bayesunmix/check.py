@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import index
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from bayesunmix._keys import as_key
-from bayesunmix.fit import Fit
+from bayesunmix.fit import Fit, as_fit
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.replicates import Discrepancy, one_draw, rank_pass
 from bayesunmix.inference.units import chi_square, chunks, prediction_pass
@@ -58,6 +61,7 @@ _TESTS = {
         "on the channel.",
     ),
 }
+_OF_ONES_OWN = ("mean", "The discrepancy that was asked for is larger in the data than in what the model would make.")
 _SMALL_P = 0.01
 _UNIFORM_P = 0.001  # below this a test fails
 
@@ -102,7 +106,8 @@ def check(
         Simulated measurements of every pixel behind the p-values, whose smallest step is 1 / (replicates + 1).
     discrepancy : function, optional
         In place of chi-square: ``discrepancy(y, emission) -> (unit,)`` of data (unit, channel) and the NumPyro
-        distribution p(y | latent, globals), written in ``jax.numpy``; larger is worse.
+        distribution p(y | latent, globals), written in ``jax.numpy``; larger is worse. It is traced, and must not
+        depend on anything that changes between calls.
 
     Returns
     -------
@@ -115,22 +120,34 @@ def check(
         chi2 per channel, about 1), ``small_p_share`` (share of pixels with p_value < .01, about .01), ``passed``
         (1 when no test has a p below .001), and ``verdict``, in words.
 
+    Raises
+    ------
+    TypeError
+        For anything but a fit, counts that are no whole numbers, and a discrepancy that does not give a number a unit.
+    ValueError
+        For too few draws or replicates.
+
     References
     ----------
     Gelman, Meng & Stern, "Posterior predictive assessment of model fitness via realized discrepancies",
     Statistica Sinica 6, 733 (1996); Johnson, "A Bayesian chi-squared test for goodness-of-fit", Ann. Statist.
     32, 2361 (2004), for one draw; Fisher's combination of p-values over pixels; Moran, Biometrika 37, 17 (1950).
     """
-    if draws < 2 or replicates < 1:
+    if index(draws) < 2 or index(replicates) < 1:
         raise ValueError(f"expected draws of at least 2 and replicates of at least 1, got {draws} and {replicates}")
-    units = fit.units
-    seen = _passes(fit, draws, as_key(seed), replicates, discrepancy)
+    units = as_fit(fit).units
+    if discrepancy is not None and not callable(discrepancy):
+        raise TypeError(f"discrepancy: expected a function of data and emission, got {discrepancy!r}")
+    own = None if discrepancy is None else _PerUnit(discrepancy)
+    seen = _passes(fit, draws, as_key(seed), replicates, own)
     arrays = {"residual": units.to_map(seen.residual, units.inner_dims)}
     arrays.update({name: units.to_map(values) for name, values in seen.by_unit.items()})
     free = np.ones(units.n_units, bool) if units.independent is None else units.independent
     p_value, chi2 = seen.by_unit["p_value"][free], seen.chi2[:, free]
+    reduced = float(chi2[0].sum() / np.isfinite(units.values[free]).sum())
+    size = reduced if own is None else float(seen.by_unit["discrepancy"][free].mean())
     tests = {
-        "discrepancy": (float(chi2[0].sum() / np.isfinite(units.values[free]).sum()), fisher(p_value)),
+        "discrepancy": (size, fisher(p_value)),
         "dispersion": _dispersion(chi2, replicates),
     }
     if seen.at_draw is not None and seen.fourth is not None and free.all():
@@ -142,9 +159,26 @@ def check(
         tests.update(_of_residuals(seen, near, by_channel, p_channel, replicates))
     for name, array in arrays.items():
         array.attrs["long_name"] = _MEANING[name]
-    found = xr.Dataset(arrays).assign(_as_table(tests))
+    words = _TESTS if own is None else {**_TESTS, "discrepancy": _OF_ONES_OWN}
+    found = xr.Dataset(arrays).assign(_as_table(tests, words))
     unit = getattr(fit.model, "unit", "pixel") if units.independent is None else "unit"
-    return found.assign_attrs(_summary(p_value, tests, unit, units.n_units, chi_square_is_it=discrepancy is None))
+    return found.assign_attrs(_summary(p_value, tests, words, reduced, unit, units.n_units))
+
+
+@dataclass(frozen=True)
+class _PerUnit:
+    """A discrepancy, refused when what it gives is not one number a unit. Equal when the function is the same."""
+
+    of: Discrepancy
+
+    def __call__(self, y: jax.Array, emission: Any) -> jax.Array:
+        found = self.of(y, emission)
+        if np.shape(found) != (len(y),):
+            raise TypeError(
+                f"discrepancy: expected one number a unit, shape {(len(y),)} for data {np.shape(y)}, got "
+                f"{np.shape(found)}: sum over the channels, the last axis"
+            )
+        return found
 
 
 def _passes(fit: Fit, draws: int, key: jax.Array, replicates: int, discrepancy: Discrepancy | None) -> _Seen:
@@ -223,10 +257,10 @@ def _of_residuals(
     }
 
 
-def _as_table(tests: dict[str, tuple[float, float]]) -> dict[str, xr.DataArray]:
+def _as_table(tests: dict[str, tuple[float, float]], words: Mapping[str, tuple[str, str]]) -> dict[str, xr.DataArray]:
     coords = {"test": list(tests)}
     size, p = np.array(list(tests.values())).T
-    meaning = [f"{_TESTS[name][1]} (Size: {_TESTS[name][0]}.)" for name in tests]
+    meaning = [f"{words[name][1]} (Size: {words[name][0]}.)" for name in tests]
     return {
         "test_p": xr.DataArray(p, coords, ("test",), attrs={"long_name": _MEANING["test_p"]}),
         "test_size": xr.DataArray(size, coords, ("test",), attrs={"long_name": _MEANING["test_size"]}),
@@ -235,13 +269,17 @@ def _as_table(tests: dict[str, tuple[float, float]]) -> dict[str, xr.DataArray]:
 
 
 def _summary(
-    p_value: np.ndarray, tests: dict[str, tuple[float, float]], unit: str, n_all: int, chi_square_is_it: bool
+    p_value: np.ndarray,
+    tests: dict[str, tuple[float, float]],
+    words: Mapping[str, tuple[str, str]],
+    reduced: float,
+    unit: str,
+    n_all: int,
 ) -> dict[str, float | str | int]:
     from scipy.stats import binom, kstest
 
     n_units = len(p_value)
     small = int(np.sum(p_value < _SMALL_P))
-    reduced = tests["discrepancy"][0]
     uniform = float(kstest(p_value, "uniform").pvalue)
     too_many = binom.sf(small - 1, n_units, _SMALL_P) < _UNIFORM_P
     failed = [name for name, (_, p) in tests.items() if p < _UNIFORM_P]
@@ -249,21 +287,24 @@ def _summary(
     if n_units < n_all:
         share += f"; of {n_all} these share no measurement with one another"
     others = [name for name in failed if name not in ("discrepancy", "dispersion")]
-    eye = "chi-square" if chi_square_is_it else "the discrepancy"
+    by_chi_square = words["discrepancy"] is _TESTS["discrepancy"]
+    eye = "chi-square" if by_chi_square else "the discrepancy"
+    what = "The data scatter {} than the model says" if by_chi_square else "The discrepancy is {} than the model says"
+    size = f"{_TESTS['discrepancy'][0] if by_chi_square else 'mean'} {tests['discrepancy'][0]:.3g}"
     if too_many:
         verdict = f"The model misses part of the data: {share}; see the maps of p_value and residual for where."
     elif uniform >= _UNIFORM_P and not {"discrepancy", "dispersion"} & set(failed):
         limits = f", as far as {eye} sees" if others else ""
         verdict = f"The model accounts for the data{limits}: {share}."
     elif np.median(p_value) > 0.5:
-        verdict = f"The data scatter less than the model says (reduced chi-square {reduced:.3g})."
+        verdict = f"{what.format('less' if by_chi_square else 'smaller')} ({size})."
     else:
-        verdict = f"The data scatter more than the model says (reduced chi-square {reduced:.3g})."
-    words = [f"{_TESTS[name][1]} ({_TESTS[name][0]} {tests[name][0]:.2g}.)" for name in others]
+        verdict = f"{what.format('more' if by_chi_square else 'larger')} ({size})."
+    said = [f"{words[name][1]} ({words[name][0]} {tests[name][0]:.2g}.)" for name in others]
     return {
         "ks_p": uniform,
         "reduced_chi2": reduced,
         "small_p_share": small / n_units,
         "passed": int(not failed and not too_many and uniform >= _UNIFORM_P),
-        "verdict": " ".join([verdict, *words]),
+        "verdict": " ".join([verdict, *said]),
     }

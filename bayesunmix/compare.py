@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 
 from bayesunmix.data.sharing import sum_error
 from bayesunmix.elpd import Elpd, loo, waic
-from bayesunmix.fit import Fit
+from bayesunmix.fit import Fit, as_fit
 from bayesunmix.spatial import morans_i
 
 if TYPE_CHECKING:
@@ -53,8 +53,10 @@ def compare(fits: Mapping[str, Fit], criterion: str = "waic", *, n_blocks: int |
 
     Raises
     ------
+    TypeError
+        For anything but a mapping of names to fits.
     ValueError
-        For fewer than two fits, or fits of other data, other masks or another unit.
+        For fewer than two fits, or fits of other data, other masks or another unit, and as :func:`bayesunmix.waic`.
 
     References
     ----------
@@ -65,6 +67,10 @@ def compare(fits: Mapping[str, Fit], criterion: str = "waic", *, n_blocks: int |
 
     if criterion not in _CRITERIA:
         raise ValueError(f'criterion: expected "waic" or "loo", got {criterion!r}')
+    if not isinstance(fits, Mapping):
+        raise TypeError(f'fits: expected {{"one": fit, "other": fit}}, got {type(fits).__name__}')
+    for name, fit in fits.items():
+        as_fit(fit, f"fits[{name!r}]")
     _same_data(fits)
     found = {name: _CRITERIA[criterion](fit, conditional=True, n_blocks=n_blocks) for name, fit in fits.items()}
     _same_unit(found)
@@ -76,7 +82,9 @@ def compare(fits: Mapping[str, Fit], criterion: str = "waic", *, n_blocks: int |
     for rank, name in enumerate(names):
         one = found[name]
         difference = best.pointwise - one.pointwise
-        moran, clustered[name] = morans_i(difference) if rank and best.unit.startswith("pixel") else (0.0, 1.0)
+        difference = difference.where(np.isfinite(difference))
+        mapped = rank and best.unit.startswith("pixel") and bool(difference.notnull().any())
+        moran, clustered[name] = morans_i(difference) if mapped else (0.0, 1.0)
         rows.append(
             {
                 "rank": rank,
@@ -94,6 +102,8 @@ def compare(fits: Mapping[str, Fit], criterion: str = "waic", *, n_blocks: int |
     table = pd.DataFrame(rows, index=pd.Index(names))
     error = {name: float(np.hypot(best.mcse, found[name].mcse)) for name in names[1:]}
     preferred, verdict = _decide(table, sizes, error)
+    if not np.isfinite(best.elpd):
+        preferred, verdict = None, "No verdict."
     verdict += _on_clusters(table, sizes, clustered) + _on_warnings(fits, found, criterion)
     table.attrs.update(preferred=preferred, verdict=verdict, criterion=criterion, unit=best.unit)
     return table
@@ -108,7 +118,8 @@ def difference_error(difference: xr.DataArray, shared: csr_array | None = None) 
     """
     kept = np.isfinite(difference.values)
     values = difference.values[kept]
-    n_units = values.size
+    if not (n_units := values.size):
+        return float("nan")
     single = sum_error(values, shared)
     if difference.ndim < 2:
         return single
@@ -132,6 +143,7 @@ def stack(terms: list[np.ndarray]) -> np.ndarray:
     The score is concave in the weights; the expectation-maximisation step climbs it without a step size.
     """
     log_density = np.stack(terms)
+    log_density = log_density[:, np.isfinite(log_density).any(axis=0)]
     density = np.exp(log_density - log_density.max(axis=0))
     weights = np.full(len(terms), 1.0 / len(terms))
     for _ in range(10_000):
@@ -145,7 +157,7 @@ def stack(terms: list[np.ndarray]) -> np.ndarray:
 
 def _terms_of(one: Elpd) -> np.ndarray:
     values = one.pointwise.values
-    return values[np.isfinite(values)]
+    return values[~np.isnan(values)]
 
 
 def _n_globals(fit: Fit) -> int:
@@ -216,7 +228,15 @@ def _on_warnings(fits: Mapping[str, Fit], found: Mapping[str, Elpd], criterion: 
     failed = [name for name, fit in fits.items() if not fit.converged]
     if failed:
         said += f" Careful: {_in_words(failed)} failed the diagnostics of the fit."
-    doubtful = {name: one.n_warn for name, one in found.items() if one.n_warn}
+    never = [name for name, one in found.items() if not np.isfinite(one.elpd)]
+    if never:
+        said += f" {_in_words(never)}: some posterior draws give density zero to data that were seen."
+    if next(iter(found.values())).unit.endswith("(conditional)"):
+        said += (
+            " All this is conditional on the latents of every pixel, which rewards each component that is added: it "
+            "ranks descriptions of these pixels, not predictions of new ones."
+        )
+    doubtful = {name: one.n_warn for name, one in found.items() if one.n_warn and name not in never}
     if doubtful:
         counts = ", ".join(f"{n} for {_in_words([name])}" for name, n in doubtful.items())
         advice = 'vary too much for WAIC: confirm with criterion="loo"'

@@ -14,7 +14,7 @@ from bayesunmix._arviz import relative_efficiency
 from bayesunmix._keys import as_key
 from bayesunmix._psis import SHAPE_LIMIT, psis
 from bayesunmix.data.sharing import sum_error
-from bayesunmix.fit import Fit
+from bayesunmix.fit import Fit, as_fit
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.units import Draws, LikelihoodPass, likelihood_pass
 from bayesunmix.predict import POINTS, likelihood_chunks, local_latents
@@ -39,7 +39,7 @@ class Elpd:
     pointwise : xarray.DataArray
         The terms of ``elpd`` on the image's own pixels, NaN where masked.
     n_warn : int
-        Units whose term is not to be trusted.
+        Units whose term is not to be trusted, or is minus infinity: some draws then say that their data cannot be.
     unit : str
         What is left out, such as "pixel"; with "(conditional)" where the latents are sample sites and are
         conditioned on.
@@ -87,8 +87,10 @@ def waic(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS,
     Raises
     ------
     ValueError
-        When the latents are sample sites and ``conditional`` is False; for a single sequence without ``n_blocks``, or
-        too few blocks.
+        When the latents are sample sites and ``conditional`` is False; for a single unit, a single sequence without
+        ``n_blocks`` or too few blocks, and a single draw.
+    FloatingPointError
+        When a log density is not a number.
 
     References
     ----------
@@ -104,13 +106,12 @@ def waic(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS,
     >>> bool(np.isclose(found.elpd, found.pointwise.sum()))
     True
     """
-    units = fit.units
-    unit = _unit(fit, conditional, n_blocks)
-    n_terms = units.n_units * (n_blocks or 1)
-    log_mean, variance = np.empty((2, n_terms))
+    unit = _unit(as_fit(fit), conditional, n_blocks)
+    log_mean, variance = np.empty((2, fit.units.n_units * (n_blocks or 1)))
     with native_precision():
         for part, found in _passes(fit, fit.draws(), as_key(seed), n_blocks):
-            log_mean[part], variance[part] = found.log_mean, found.variance
+            log_mean[part] = found.log_mean
+            variance[part] = np.where(_impossible(found), np.inf, found.variance)
     return _elpd(fit, log_mean - variance, variance, variance, VARIANCE_LIMIT, unit, "waic", seed, n_blocks)
 
 
@@ -142,18 +143,29 @@ def loo(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS, 
     Vehtari, Gelman & Gabry, Stat. Comput. 27, 1413 (2017); Vehtari et al., "Pareto smoothed importance sampling",
     J. Mach. Learn. Res. 25(72), 1 (2024).
     """
-    units = fit.units
-    unit = _unit(fit, conditional, n_blocks)
-    n_terms = units.n_units * (n_blocks or 1)
-    terms, gain, shape = np.empty((3, n_terms))
+    unit = _unit(as_fit(fit), conditional, n_blocks)
+    terms, gain, shape = np.empty((3, fit.units.n_units * (n_blocks or 1)))
     efficiency = relative_efficiency(fit.posterior)
     with native_precision():
         for part, found in _passes(fit, fit.draws(), as_key(seed), n_blocks):
-            log_p = np.asarray(found.pointwise, dtype=np.float64).T
-            weights, shape[part] = psis(-log_p, efficiency)
-            terms[part] = _log_sum_exp(weights + log_p)
+            never = _impossible(found)
+            log_p = np.where(never, 0.0, np.asarray(found.pointwise, dtype=np.float64)).T
+            weights, tails = psis(-log_p, efficiency)
+            shape[part] = np.where(never, np.inf, tails)
+            terms[part] = np.where(never, -np.inf, _log_sum_exp(weights + log_p))
             gain[part] = np.asarray(found.log_mean) - terms[part]
     return _elpd(fit, terms, gain, shape, SHAPE_LIMIT, unit, "loo", seed, n_blocks)
+
+
+def _impossible(found: LikelihoodPass) -> np.ndarray:
+    """Units whose data have density zero at some draw: their variance is infinite, and so is the largest weight."""
+    log_p = np.asarray(found.pointwise)
+    if np.isnan(log_p).any():
+        raise FloatingPointError(
+            f"the log density of {int(np.isnan(log_p).any(0).sum())} units is not a number at some posterior draws: "
+            "the model's distribution gives NaN for these data"
+        )
+    return np.asarray(np.isneginf(log_p).any(0))
 
 
 def _elpd(
@@ -177,7 +189,7 @@ def _elpd(
         pointwise = pointwise.assign_coords(pareto_k=(pointwise.dims, tails.transpose(*pointwise.dims).values))
     return Elpd(
         elpd=float(terms.sum()),
-        se=sum_error(terms, None if n_blocks else units.shared),
+        se=sum_error(terms, None if n_blocks else units.shared) if np.isfinite(terms).all() else np.inf,
         p=float(parameters.sum()),
         pointwise=pointwise.assign_attrs(units="nats", criterion=criterion),
         n_warn=int(np.sum(trouble > limit)),
@@ -242,7 +254,8 @@ def _integration_error(fit: Fit, seed: int | jax.Array, n_blocks: int | None) ->
                     return 0.0
                 found = likelihood_pass(*draws, chunk, key_sets)
                 terms[row, part] = found.log_mean - found.variance
-    return float(np.sqrt(0.5 * np.sum((terms[0] - terms[1]) ** 2)))
+    finite = np.isfinite(terms).all(0)
+    return float(np.sqrt(0.5 * np.sum((terms[0] - terms[1])[finite] ** 2)))
 
 
 def _log_sum_exp(values: np.ndarray) -> np.ndarray:
@@ -253,7 +266,13 @@ def _log_sum_exp(values: np.ndarray) -> np.ndarray:
 
 def _unit(fit: Fit, conditional: bool, n_blocks: int | None) -> str:
     units = fit.units
-    if units.n_units == 1 and units.lengths is not None and n_blocks is None:
+    if fit.posterior.sizes["chain"] * fit.posterior.sizes["draw"] < 2:
+        raise ValueError(
+            "WAIC and LOO need many posterior draws, and there is one: fit with more, as bu.SVI(draws=1000)"
+        )
+    if units.n_units == 1 and units.lengths is None:
+        raise ValueError("WAIC and LOO need several units to tell chance from merit, and one pixel was fitted")
+    if units.n_units == 1 and n_blocks is None:
         raise ValueError(
             "WAIC and LOO need several units, and there is one sequence: pass n_blocks=20, say, to take stretches of "
             "it given their past as units"

@@ -133,6 +133,18 @@ def fit(
     )
 
 
+def as_fit(given: Any, name: str = "fit") -> Fit:
+    """What was given, which must be a :class:`Fit`, and not its data or its model.
+
+    Raises
+    ------
+    TypeError
+    """
+    if not isinstance(given, Fit):
+        raise TypeError(f"{name}: expected what bu.fit returns, got {type(given).__name__}")
+    return given
+
+
 @dataclass(frozen=True, eq=False)
 class Fit:
     """A model, the data it was fitted to, and the posterior.

@@ -17,6 +17,8 @@ from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.units import POINT_SETS, chunks, likelihood_pass
 from bayesunmix.predict import POINTS
 
+_VARIANCE_LIMIT = 1.0  # of the log density of a pixel's hidden entries over draws
+
 
 def heldout(
     model: Any,
@@ -27,6 +29,7 @@ def heldout(
     method: SVI | NUTS | Gibbs | None = None,
     mask: Any = None,
     progress: bool = True,
+    **covariates: Any,
 ) -> Elpd:
     """Hide single entries of an image, fit the rest, and score what the fit says of the hidden ones.
 
@@ -45,19 +48,22 @@ def heldout(
         Share of the entries that is hidden. Every pixel keeps one at least.
     seed : int or JAX key
     progress : bool
+    **covariates
+        Handed to the model.
 
     Returns
     -------
     Elpd
         ``pointwise`` sums over the hidden entries of a pixel, in nats, NaN for pixels without any; ``p`` is the sum of
-        the posterior variances of these terms; ``unit`` "hidden entries of a pixel".
+        the posterior variances of these terms; ``n_warn`` counts the pixels where it exceeds 1: their average over
+        draws rests on few; ``unit`` "hidden entries of a pixel".
 
     Raises
     ------
     TypeError
         When the likelihood of the model cannot leave entries out.
     ValueError
-        When ``fraction`` is not between 0 and 1.
+        When ``fraction`` is not between 0 and 1, or hides nothing in so small an image.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction: expected a number between 0 and 1, got {fraction}")
@@ -71,8 +77,10 @@ def heldout(
     key_hide, key_fit = jax.random.split(as_key(seed))
     units = units_of(model, data, mask)
     hidden = _hide(np.isfinite(units.values), fraction, key_hide)
+    if not hidden.any():
+        raise ValueError(f"fraction: {fraction} of {hidden.size} entries hides none of them: expected a larger share")
     left = units.to_map(np.where(hidden, np.nan, units.values), units.inner_dims).assign_attrs(units.attrs)
-    fitted = fit(model, left, method, mask="finite", seed=key_fit, progress=progress)
+    fitted = fit(model, left, method, mask="finite", seed=key_fit, progress=progress, **covariates)
     return _score(fitted, units, hidden)
 
 
@@ -100,7 +108,7 @@ def _score(fitted: Fit, units: Units, hidden: np.ndarray) -> Elpd:
         se=float(np.sqrt(own.size * own.var())),
         p=float(variance[some].sum()),
         pointwise=units.to_map(terms).rename("elpd").assign_attrs(units="nats", criterion="heldout"),
-        n_warn=0,
+        n_warn=int(np.sum(variance[some] > _VARIANCE_LIMIT)),
         unit="hidden entries of a pixel",
         mcse=float(np.sqrt(0.5 * np.sum((log_mean - again)[some] ** 2))),
         warning=warning_of(fitted),

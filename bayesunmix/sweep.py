@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from itertools import product
 from typing import Any
@@ -25,6 +25,7 @@ def sweep(
     mask: Any = None,
     seed: int | jax.Array = 0,
     progress: bool = True,
+    covariates: Mapping[str, Any] | None = None,
     **grid: Iterable[Any],
 ) -> dict[str, Fit]:
     """Fit a model with every combination of some of its hyper-parameters.
@@ -44,6 +45,8 @@ def sweep(
         Every fit has a seed of its own made from it.
     progress : bool
         Show one bar over all fits.
+    covariates : mapping, optional
+        Handed to the model, as by :func:`bayesunmix.fit`; in a mapping because ``grid`` takes all other names.
     **grid : iterables
         Values of the hyper-parameters, such as ``n_endmembers=range(2, 7)``.
 
@@ -77,7 +80,8 @@ def sweep(
             name = ", ".join(f"{name}={value}" for name, value in point.items())
             bar.step(done, len(points), name)
             try:
-                one = fit(replace(model, **point), data, method, mask=mask, seed=key, progress=False)
+                sized = replace(model, **point)
+                one = fit(sized, data, method, mask=mask, seed=key, progress=False, **covariates or {})
             except KeyboardInterrupt:
                 break
             if not one.finished:

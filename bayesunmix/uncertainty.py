@@ -11,10 +11,12 @@ import numpy as np
 import xarray as xr
 
 from bayesunmix._keys import as_key
-from bayesunmix.fit import Fit
+from bayesunmix.fit import Fit, as_fit
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.units import chunks, of_units, prediction_pass
 from bayesunmix.predict import check_unit, local_latents, per_unit_covariates
+
+_MOST_BYTES = 2**30  # of all maps in double precision
 
 _MEANING = {
     "same": {
@@ -70,12 +72,14 @@ def uncertainty(fit: Fit, unit: str = "same", draws: int = 200, seed: int | jax.
     check_unit(unit)
     if draws < 2:
         raise ValueError(f"draws: expected at least 2 to tell a variance, got {draws}")
-    units = fit.units
+    units = as_fit(fit).units
     with native_precision():
         chosen = fit.draws(draws)
         if unit == "same":
-            # Four numbers a value are the whole image four times over: no more precise than the data.
-            parts = {name: np.empty(units.values.shape, units.values.dtype) for name in _MEANING[unit]}
+            # Four numbers a value are the whole image four times over: no more precise than the data, nor than seven
+            # digits where that would take gigabytes.
+            dtype = units.values.dtype if 4 * units.values.size * 8 < _MOST_BYTES else np.dtype(np.float32)
+            parts = {name: np.empty(units.values.shape, dtype) for name in _MEANING[unit]}
             key_points, key_draws = jax.random.split(as_key(seed))
             for part, chunk in chunks(chosen, units.values, fit.covariates, key_points):
                 found = prediction_pass(*chosen, chunk, jax.random.fold_in(key_draws, part.start))

@@ -103,6 +103,10 @@ def test_a_run_goes_on_where_it_stopped(posterior, tmp_path) -> None:
     assert rest.attrs["finished"] == 1
     with pytest.raises(ValueError, match="another calibration"):
         run(8, seed=1, path=tmp_path / "ranks.npz")
+    made = posterior["made"]
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        run(8, path=tmp_path / "missing" / "ranks.npz")
+    assert posterior["made"] == made
 
 
 def test_settings_and_code_tell_models_apart() -> None:

@@ -203,8 +203,19 @@ def test_a_discrepancy_of_ones_own(make_fit, large) -> None:
     assert kstest(found["right"]["p_value"].values.ravel(), "uniform").pvalue > LEVEL
     assert float(found["skewed"]["test_p"].sel(test="discrepancy")) < LEVEL
     assert found["right"]["discrepancy"].dims == ("y", "x")
+    # Told in words of its own, and with its own size.
+    wrong = found["skewed"].sel(test="discrepancy")
+    assert "that was asked for" in str(wrong["test_meaning"].values)
+    assert float(wrong["test_size"]) == pytest.approx(float(found["skewed"]["discrepancy"].mean()))
+    assert "chi-square" not in found["skewed"].attrs["verdict"]
+    with pytest.raises(TypeError, match="one number a unit"):
+        bu.check(fits["right"], draws=2, discrepancy=lambda y, emission: y - emission.mean)
+    with pytest.raises(TypeError, match="expected a function"):
+        bu.check(fits["right"], discrepancy="skewness")
 
 
 def test_bad_arguments(svi_fit) -> None:
     with pytest.raises(ValueError, match="at least"):
         bu.check(svi_fit, draws=1)
+    with pytest.raises(TypeError, match="integer"):
+        bu.check(svi_fit, draws=2.5)

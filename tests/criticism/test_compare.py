@@ -241,6 +241,43 @@ def test_other_data_masks_sizes_and_units_are_refused(make_fit, flat_data) -> No
         bu.compare({"a": fits["flat"]})
     with pytest.raises(ValueError, match="criterion"):
         bu.compare(fits, criterion="aic")
+    with pytest.raises(TypeError, match="fits: expected"):
+        bu.compare(list(fits.values()))
+    for criterion in (bu.waic, bu.loo, bu.check, bu.uncertainty):
+        with pytest.raises(TypeError, match="expected what bu[.]fit returns, got DataArray"):
+            criterion(flat_data)
+    heights = np.full((1, 12, 1), 0.5)
+    with pytest.raises(ValueError, match="one pixel"):
+        bu.waic(make_fit(joint_model, flat_data[:1, :1], height=(("pixel",), heights)), conditional=True)
+    with pytest.raises(ValueError, match="many posterior draws"):
+        bu.waic(make_fit(joint_model, flat_data, height=(("pixel",), np.full((1, 1, 1024), 0.5))), conditional=True)
+
+
+def counted(y=None, *, n_units):
+    rate = numpyro.sample("rate", dist.LogNormal(0.0, 1.0))
+    with numpyro.plate("unit", n_units):
+        numpyro.sample("y", dist.Poisson(rate * np.ones(3)).to_event(1), obs=y)
+
+
+def test_data_that_some_draws_exclude(make_fit) -> None:
+    """Nothing is averaged away: minus infinity, counted, said, and last in every comparison."""
+    data = xr.DataArray(np.random.default_rng(8).poisson(20.0, (6, 6, 3)) * 1.0, dims=("y", "x", "energy"))
+    rates = np.random.default_rng(9).normal(20.0, 0.4, (1, 100))
+    never = rates.copy()
+    never[0, 3] = 0.0
+    right, wrong = (make_fit(counted, data, rate=((), values)) for values in (rates, never))
+    for criterion in (bu.waic, bu.loo):
+        found = criterion(wrong)
+        assert (found.elpd, found.n_warn, found.se, found.mcse) == (-np.inf, 36, np.inf, 0.0)
+    table = bu.compare({"wrong": wrong, "right": right})
+    assert list(table.index) == ["right", "wrong"]
+    assert table.attrs["preferred"] == "right"
+    assert table.loc["right", "weight"] == pytest.approx(1.0)
+    assert "wrong: some posterior draws give density zero" in table.attrs["verdict"]
+    assert bu.compare({"wrong": wrong, "again": wrong}).attrs["preferred"] is None
+    never[0, 3] = -1.0
+    with pytest.raises(FloatingPointError, match="36 units is not a number"):
+        bu.waic(make_fit(counted, data, rate=((), never)))
 
 
 def test_sampled_latents_need_a_word(make_fit, flat_data) -> None:
@@ -252,6 +289,9 @@ def test_sampled_latents_need_a_word(make_fit, flat_data) -> None:
     assert found.unit == "pixel (conditional)"
     log_p = norm.logpdf(flat_data.values.reshape(1, 1024, 16), heights[0, :, :, None], 0.3).sum(-1)
     assert found.elpd == pytest.approx(plain_waic(log_p)[0].sum(), rel=1e-10)
+    assert "conditional on the latents" in bu.compare({"a": fit, "b": fit}).attrs["verdict"]
+    with pytest.warns(UserWarning, match="conditional on the latents"):
+        fit.to_arviz(log_likelihood=True)
 
 
 def test_blocks_see_differences_that_neighbours_share() -> None:

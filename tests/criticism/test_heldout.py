@@ -93,3 +93,7 @@ def test_refusals(planes) -> None:
         bu.heldout(lambda y=None, *, n_units: None, planes)
     with pytest.raises(ValueError, match="fraction"):
         bu.heldout(ProbabilisticPCA(1), planes, 1.5)
+    with pytest.raises(ValueError, match="hides none"):
+        bu.heldout(ProbabilisticPCA(1), planes, 1e-9)
+    with pytest.raises(TypeError, match="takes no covariate 'dose'"):
+        bu.heldout(ProbabilisticPCA(1), planes, dose=1.0, progress=False)

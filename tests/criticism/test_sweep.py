@@ -71,3 +71,5 @@ def test_bad_grids(image) -> None:
         bu.sweep(LinearUnmixing(2), image)
     with pytest.raises(ValueError, match="at least one"):
         bu.sweep(LinearUnmixing(2), image, n_endmembers=[])
+    with pytest.raises(TypeError, match="takes no covariate 'dose'"):
+        bu.sweep(LinearUnmixing(2), image, n_endmembers=[2], covariates={"dose": 1.0}, progress=False)
