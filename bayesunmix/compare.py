@@ -146,7 +146,7 @@ def stack(terms: list[np.ndarray]) -> np.ndarray:
     log_density = log_density[:, np.isfinite(log_density).any(axis=0)]
     density = np.exp(log_density - log_density.max(axis=0))
     weights = np.full(len(terms), 1.0 / len(terms))
-    for _ in range(10_000):
+    for _ in range(10_000 if density.size else 0):
         new = weights * np.mean(density / (weights @ density), axis=1)
         moved = np.abs(new - weights).max()
         weights = new

@@ -244,7 +244,7 @@ def test_other_data_masks_sizes_and_units_are_refused(make_fit, flat_data) -> No
     with pytest.raises(TypeError, match="fits: expected"):
         bu.compare(list(fits.values()))
     for criterion in (bu.waic, bu.loo, bu.check, bu.uncertainty):
-        with pytest.raises(TypeError, match="expected what bu[.]fit returns, got DataArray"):
+        with pytest.raises(TypeError, match=r"expected what bu\.fit returns, got DataArray"):
             criterion(flat_data)
     heights = np.full((1, 12, 1), 0.5)
     with pytest.raises(ValueError, match="one pixel"):
