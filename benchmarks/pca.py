@@ -259,7 +259,7 @@ def draws(n_units: int = 16384, n_channels: int = 128) -> None:
             f"{n_units} x {n_channels}, 4 components of explained variances "
             f"{squares.mean((0, 1)).round(2).tolist()} in units of "
             "the noise variance, the prior of the defaults (inverse Wishart strengths with 4 degrees of freedom, "
-            f"`component_floor=0.01`). 8 chains of 1000 sweeps: {spent:.2f} s of CPU, after {before:.2f} s for "
+            f"`component_floor='hidden'`). 8 chains of 1000 sweeps: {spent:.2f} s of CPU, after {before:.2f} s for "
             "covariance, start "
             "and 100 sweeps of warm-up.",
             "",

@@ -22,7 +22,7 @@ def truncated(flat: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return centre + (u[:, :size] * s[:size]) @ v[:size], left * np.sqrt(leverage)
 
 
-USUAL_FLOOR = 0.01
+USUAL_FLOOR = "hidden"
 DOSES = (1, 3, 10, 30)  # counts a pixel
 NOISES: tuple[tuple[Any, Any], ...] = (
     ("diagonal", USUAL_FLOOR),

@@ -72,12 +72,13 @@ class ProbabilisticPCA:
         One level (probabilistic PCA), one per channel (factor analysis), a level times a known row and column
         factor (weighted PCA of counts), or counts as such. Two-way noise needs non-negative data; below about 10 counts
         a pixel its row factor is itself noise, and intervals are too narrow: use "poisson" there.
-    component_floor : float or "visible"
-        Variance, over that of the noise in one direction, below which a component is taken for switched off. It
-        matters only below ``visible_share``, where the data cannot tell a component from noise: the default then
-        believes in none, and intervals know nothing of it. ``"visible"`` expects every component to be as strong as one
-        that just stays hidden among so many pixels and channels (:meth:`bind` makes it a number): intervals allow for
-        what cannot be seen, superfluous components mix faster, and ``n_above_noise`` counts some that are not there.
+    component_floor : float, "hidden" or "visible"
+        Variance, over that of the noise in one direction, that a component of which the data say nothing is expected
+        to have. It matters only below or near ``visible_share``, where they cannot tell it from noise. ``"visible"``
+        expects every component to be as strong as one that just stays hidden among so many pixels and channels,
+        ``"hidden"`` a third of that (:meth:`bind` makes a number of both). With ``"visible"`` intervals allow for more
+        of what cannot be seen, and ``n_above_noise`` counts some that are not there; much smaller numbers switch
+        off components that can be seen, and superfluous ones mix slowly.
     missing
         Whether single entries may be NaN; :meth:`bind` finds out.
     mean_location, mean_scale, noise_level, column_factor, n_pixels, reference
@@ -102,7 +103,7 @@ class ProbabilisticPCA:
     noise: Literal["isotropic", "diagonal", "two-way", "poisson"] = field(
         default="isotropic", metadata={"static": True}
     )
-    component_floor: float | Literal["visible"] = 0.01
+    component_floor: float | Literal["hidden", "visible"] = "hidden"
     missing: bool = field(default=False, metadata={"static": True})
     mean_location: Any = None
     mean_scale: Any = None
@@ -117,8 +118,8 @@ class ProbabilisticPCA:
         if not isinstance(self.n_components, int | np.integer) or self.n_components < 0:
             raise ValueError(f"n_components: expected an integer of at least 0, got {self.n_components!r}")
         floor = self.component_floor
-        if not (floor == "visible" if isinstance(floor, str) else np.isfinite(floor) and floor > 0):
-            raise ValueError(f"component_floor: expected a positive number or 'visible', got {floor!r}")
+        if not (floor in _FLOORS if isinstance(floor, str) else np.isfinite(floor) and floor > 0):
+            raise ValueError(f"component_floor: expected a positive number, 'hidden' or 'visible', got {floor!r}")
         if self.missing and self.noise == "poisson":
             raise ValueError('missing: expected whole pixels with noise="poisson"; mask those with missing entries')
 
@@ -276,9 +277,9 @@ class ProbabilisticPCA:
             bound = replace(self, **counts.priors(values, self.n_components))
         else:
             bound = replace(self, **normal_priors(values, self.n_components, self.noise))
-        if self.component_floor != "visible":
+        if not isinstance(self.component_floor, str):
             return bound
-        return replace(bound, component_floor=self.dof * bound.visible_share)
+        return replace(bound, component_floor=_FLOORS[self.component_floor] * self.dof * bound.visible_share)
 
     @property
     def visible_share(self) -> float:
@@ -372,7 +373,8 @@ class ProbabilisticPCA:
         count = f"{self.n_components} component" + ("" if self.n_components == 1 else "s")
         lines = [f"Every pixel is a mean spectrum plus {count} with normal scores of unit variance, plus noise."]
         if self.n_components:
-            floor = "what just stays hidden" if self.component_floor == "visible" else f"{self.component_floor:g} of it"
+            floor = self.component_floor
+            floor = _FLOORS_IN_WORDS[floor] if isinstance(floor, str) else f"{floor:.3g} of it"
             lines.append(
                 "Components: normal in every channel with a common covariance that is learned; one that cannot be seen "
                 f"in the noise is expected to have about {floor} in variance. No rotation is preferred."
@@ -403,3 +405,5 @@ class ProbabilisticPCA:
 
 
 _NOISE = ("isotropic", "diagonal", "two-way", "poisson")
+_FLOORS = {"hidden": 1.0 / 3.0, "visible": 1.0}  # of the variance that just stays hidden
+_FLOORS_IN_WORDS = {"hidden": "a third of what just stays hidden", "visible": "what just stays hidden"}
