@@ -2,6 +2,7 @@
 
     python benchmarks/pca.py selection --count 40
     python benchmarks/pca.py calibration --noise isotropic --count 400
+    python benchmarks/pca.py floors --count 20
     python benchmarks/pca.py draws
     python benchmarks/pca.py large --pixels 256 --channels 1024 --components 8
     python benchmarks/pca.py dose --count 4
@@ -28,6 +29,7 @@ import jax
 import numpy as np
 from numpyro.diagnostics import effective_sample_size
 from pca_dose import USUAL_FLOOR, dose
+from pca_floors import floors
 from pca_tables import Kept, image_of, table, write
 from simulated import loaded
 
@@ -385,8 +387,10 @@ def real(name: str, sizes: range, floor: Any = USUAL_FLOOR) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["selection", "calibration", "draws", "large", "memory", "dose", "real"])
-    parser.add_argument("--count", type=int, help="data sets of selection, calibration and dose")
+    parser.add_argument(
+        "what", choices=["selection", "floors", "calibration", "draws", "large", "memory", "dose", "real"]
+    )
+    parser.add_argument("--count", type=int, help="data sets of selection, floors, calibration and dose")
     parser.add_argument(
         "--noise", choices=["isotropic", "diagonal", "two-way", "missing", "poisson"], default="isotropic"
     )
@@ -401,6 +405,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.what == "selection":
         selection(given.count or 40)
+    elif given.what == "floors":
+        floors(given.count or 20, simulated)
     elif given.what == "calibration":
         calibration(given.noise, given.count or 400, given.units, given.nuts)
     elif given.what == "draws":
