@@ -26,10 +26,11 @@ USUAL_FLOOR = "hidden"
 DOSES = (1, 3, 10, 30)  # counts a pixel
 NOISES: tuple[tuple[Any, Any], ...] = (
     ("diagonal", USUAL_FLOOR),
+    ("diagonal", 0.01),
     ("diagonal", "visible"),
     ("diagonal", 10.0),
-    ("two-way", USUAL_FLOOR),
-    ("poisson", USUAL_FLOOR),
+    ("two-way", 0.01),
+    ("poisson", 0.01),
 )
 
 
