@@ -373,8 +373,8 @@ class ProbabilisticPCA:
         count = f"{self.n_components} component" + ("" if self.n_components == 1 else "s")
         lines = [f"Every pixel is a mean spectrum plus {count} with normal scores of unit variance, plus noise."]
         if self.n_components:
-            floor = self.component_floor
-            floor = _FLOORS_IN_WORDS[floor] if isinstance(floor, str) else f"{floor:.3g} of it"
+            expected = self.component_floor
+            floor = _FLOORS_IN_WORDS[expected] if isinstance(expected, str) else f"{expected:.3g} of it"
             lines.append(
                 "Components: normal in every channel with a common covariance that is learned; one that cannot be seen "
                 f"in the noise is expected to have about {floor} in variance. No rotation is preferred."

@@ -311,16 +311,15 @@ def test_components_above_noise_are_counted(fit: bu.Fit) -> None:
     assert float(fit.posterior["explained_variance"].sel(component=2).mean()) > 0.1
 
 
-def test_what_cannot_be_seen_is_switched_off_or_allowed_for() -> None:
-    """Noise alone: a small floor leaves next to nothing, "visible" about what could hide among so many pixels."""
+def test_what_cannot_be_seen_is_expected_small_or_just_hidden() -> None:
+    """Noise alone: both floors leave what could hide among so many pixels, the usual one less."""
     y = np.random.default_rng(5).normal(size=(400, 16))
     hidden = np.sqrt(16 / 400)
-    floors = (0.01, "hidden", "visible")
-    fits = [bu.fit(ProbabilisticPCA(1, component_floor=floor), y, progress=False) for floor in floors]
-    np.testing.assert_allclose([fit.model.component_floor for fit in fits], [0.01, hidden / 3, hidden])
-    assert "0.2 of it" in fits[2].model.describe()
-    small, usual, visible = (float(fit.posterior["explained_variance"].median()) for fit in fits)
-    assert small < 0.25 * hidden < usual < visible < 2.0 * hidden
+    fits = [bu.fit(ProbabilisticPCA(1, component_floor=f), y, progress=False) for f in ("hidden", "visible")]
+    np.testing.assert_allclose([fit.model.component_floor for fit in fits], [hidden / 3, hidden])
+    assert "0.2 of it" in fits[1].model.describe()
+    usual, visible = (float(fit.posterior["explained_variance"].median()) for fit in fits)
+    assert 0.1 * hidden < usual < 0.5 * hidden < visible < 2.0 * hidden
 
 
 def test_chains_that_disagree_say_on_what() -> None:
