@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from bayesunmix._arviz import relative_efficiency
+from bayesunmix._arviz import SHAPE_LIMIT, psis, relative_efficiency
 from bayesunmix._keys import as_key
-from bayesunmix._psis import SHAPE_LIMIT, psis
 from bayesunmix.data.sharing import sum_error
 from bayesunmix.fit import Fit, as_fit
 from bayesunmix.inference.precision import native_precision

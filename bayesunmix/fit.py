@@ -278,7 +278,7 @@ class Fit:
         pixels measured again ("data"), of what they should show ("expected", the epistemic part) and of its noise
         ("noise", the aleatoric part).
         """
-        from bayesunmix._arviz import to_arviz
+        from bayesunmix._groups import to_arviz
 
         return to_arviz(self, log_likelihood=log_likelihood, predictive=predictive)
 

@@ -164,7 +164,8 @@ def failures(args: argparse.Namespace, kept: Kept) -> tuple[list[str], list[dict
         lines += [
             "",
             f"Without a fault (images of {UNIFORM_SIDE} x {UNIFORM_SIDE} pixels) the p-values of all pixels differ "
-            f"from uniform at p < {LEVEL:g} (Kolmogorov and Smirnov) in {(uniform < LEVEL).sum()} of {uniform.size} images; "
+            f"from uniform at p < {LEVEL:g} (Kolmogorov and Smirnov) in {(uniform < LEVEL).sum()} of "
+            f"{uniform.size} images; "
             f"these p are themselves uniform with p = {kstest(uniform, 'uniform').pvalue:.2f}.",
         ]
     return lines, rows

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from bayesunmix._arviz import SHAPE_LIMIT, psis
 from bayesunmix._keys import generator
-from bayesunmix._psis import SHAPE_LIMIT, psis
 from bayesunmix.inference.guide import Guide, slopes_at
 from bayesunmix.inference.guide_check import GuideCheck
 from bayesunmix.inference.layered import LayeredRoot

@@ -67,6 +67,10 @@ class Layers:
     def __sub__(self, other: Layers) -> Layers:
         return self + (-other)
 
+    def damped(self, least: float) -> Layers:
+        """With so much more on the diagonal."""
+        return replace(self, block=self.block + least * np.eye(self.block.shape[-1]), number=self.number + least)
+
     def inverse_root(self) -> tuple[LayeredRoot, bool]:
         """A root of the inverse, and whether the matrix was positive definite as it came.
 

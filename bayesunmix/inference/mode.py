@@ -21,6 +21,7 @@ DECREMENT = 1e-2  # squared length of the Newton step, in posterior sds, at whic
 _STALLED = 2  # steps without halving the decrement: what is left is integration error, which the tilt takes up
 _MEMORY, _EVALUATIONS = 20, 60  # of the quasi-Newton method, for every curvature
 _CLOSE = 0.25  # decrement a parameter, in posterior sds, at which a stalled search has still found the mode
+_DAMPING = 0.1  # precision of an unconstrained global, of the order of one where the data say nothing
 MC_SHIFT_LIMIT = 0.25
 _SOFT, _SOFT_ROUNDS = 8, 3  # directions whose curvature is measured at a time, and times
 _REACH = 0.3  # posterior sds over which it is measured
@@ -103,7 +104,9 @@ def ascend(
     for taken in range(_STEPS):
         frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
         gradient, matrix = curvature(program, z, frozen)
-        factor, _ = inverse_root(-matrix)
+        # An entry of a spectrum far below the noise bends next to nothing: undamped, its step is without bounds.
+        precision = (-matrix).damped(_DAMPING) if isinstance(matrix, Layers) else -matrix
+        factor, _ = inverse_root(precision)
         white = factor.T @ gradient
         decrements.append(float(white @ white))
         tell(f"mode: step {taken + 1}, {decrements[-1]:.2g} to go")

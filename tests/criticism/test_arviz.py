@@ -79,7 +79,7 @@ def test_parts_of_the_uncertainty_can_be_summarised(predicted) -> None:
 
 
 def test_predictive_draws_that_are_too_many(predicted) -> None:
-    from bayesunmix._arviz import to_arviz
+    from bayesunmix._groups import to_arviz
 
     with pytest.raises(MemoryError, match="ask for fewer"):
         to_arviz(predicted[0], predictive=60, max_bytes=1000)
