@@ -11,7 +11,7 @@ import xarray as xr
 
 from bayesunmix._arviz import as_groups
 from bayesunmix._keys import as_key
-from bayesunmix.fit import Fit, as_fit
+from bayesunmix.fit import Fit
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.replicates import moments_pass
 from bayesunmix.inference.units import chunks
@@ -52,7 +52,6 @@ def to_arviz(fit: Fit, log_likelihood: bool = False, predictive: int = 0, *, max
     MemoryError
         When the predictive draws would take more than ``max_bytes``.
     """
-    as_fit(fit)
     groups = {
         "posterior": fit.posterior,
         "observed_data": xr.Dataset({_NAME: _kept(fit, fit.data)}),

@@ -289,17 +289,21 @@ def _summary(
     others = [name for name in failed if name not in ("discrepancy", "dispersion")]
     by_chi_square = words["discrepancy"] is _TESTS["discrepancy"]
     eye = "chi-square" if by_chi_square else "the discrepancy"
-    what = "The data scatter {} than the model says" if by_chi_square else "The discrepancy is {} than the model says"
-    size = f"{_TESTS['discrepancy'][0] if by_chi_square else 'mean'} {tests['discrepancy'][0]:.3g}"
+    less, more = (
+        ("The data scatter less", "The data scatter more")
+        if by_chi_square
+        else ("The discrepancy is smaller", "The discrepancy is larger")
+    )
+    size = f"{words['discrepancy'][0]} {tests['discrepancy'][0]:.3g}"
     if too_many:
         verdict = f"The model misses part of the data: {share}; see the maps of p_value and residual for where."
     elif uniform >= _UNIFORM_P and not {"discrepancy", "dispersion"} & set(failed):
         limits = f", as far as {eye} sees" if others else ""
         verdict = f"The model accounts for the data{limits}: {share}."
     elif np.median(p_value) > 0.5:
-        verdict = f"{what.format('less' if by_chi_square else 'smaller')} ({size})."
+        verdict = f"{less} than the model says ({size})."
     else:
-        verdict = f"{what.format('more' if by_chi_square else 'larger')} ({size})."
+        verdict = f"{more} than the model says ({size})."
     said = [f"{words[name][1]} ({words[name][0]} {tests[name][0]:.2g}.)" for name in others]
     return {
         "ks_p": uniform,

@@ -102,8 +102,6 @@ def compare(fits: Mapping[str, Fit], criterion: str = "waic", *, n_blocks: int |
     table = pd.DataFrame(rows, index=pd.Index(names))
     error = {name: float(np.hypot(best.mcse, found[name].mcse)) for name in names[1:]}
     preferred, verdict = _decide(table, sizes, error)
-    if not np.isfinite(best.elpd):
-        preferred, verdict = None, "No verdict."
     verdict += _on_clusters(table, sizes, clustered) + _on_warnings(fits, found, criterion)
     table.attrs.update(preferred=preferred, verdict=verdict, criterion=criterion, unit=best.unit)
     return table
@@ -167,6 +165,8 @@ def _n_globals(fit: Fit) -> int:
 
 def _decide(table: pd.DataFrame, sizes: dict[str, int], error: dict[str, float]) -> tuple[str | None, str]:
     """The preferred model, and why, in one sentence."""
+    if not np.isfinite(table["elpd"].iloc[0]):
+        return None, "No verdict."
     # The rule turns on 2 dse and never on less than TIE, so that is what the numerical error is held against.
     scale = {name: max(TIE / 2.0, float(table.loc[name, "dse"])) for name in error}
     behind = {name: float(table.loc[name, "elpd_diff"]) for name in error}

@@ -76,7 +76,7 @@ class Layers:
 
         Where it was not, eigenvalues of the blocks, and then those beside ``D``, are taken without their signs.
         """
-        block, number = _positive(self.block), _positive(self.number[:, None, None])[:, 0, 0]
+        block, number = _positive(self.block), np.abs(self.number)
         lower = np.linalg.cholesky(block)
         inverse = np.linalg.inv(lower)
         scale = number**-0.5

@@ -202,10 +202,11 @@ def inverse_root(precision: Any) -> tuple[Any, bool]:
     mode that is a Newton step that climbs out of saddles (Dauphin et al. 2014), and near it what the integration error
     of a soft direction leaves.
     """
-    layers = (precision.block, precision.number, precision.columns) if isinstance(precision, Layers) else ()
-    if not all(np.isfinite(part).all() for part in layers or (precision,)):
+    layered = isinstance(precision, Layers)
+    parts = (precision.block, precision.number, precision.columns) if layered else (precision,)
+    if not all(np.isfinite(part).all() for part in parts):
         raise FloatingPointError("the curvature of the log posterior is not finite: check the data for extreme values")
-    if isinstance(precision, Layers):
+    if layered:
         return precision.inverse_root()
     definite = True
     try:

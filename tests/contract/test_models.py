@@ -175,14 +175,18 @@ def equations(jaxpr: Any) -> Iterator[Any]:
 TRACED = pytest.mark.parametrize("name", [n for n in MODELS if not n.startswith("LinearUnmixing, ")])
 
 
-@TRACED
-def test_no_batch_goes_to_lapack(name: str, image: xr.DataArray) -> None:
-    """Two batches of LAPACK problems side by side on two cores wait for each other for ever (docs/numerics.md)."""
-    model, y = bound(name, image)
+def abstract(model: Any, y: np.ndarray) -> tuple[Any, jax.ShapeDtypeStruct, Any]:
+    """The program, and shapes of a place and of data with rules: enough to trace."""
     program, numbers = compile_model(model, jnp.asarray(y))
     plain = as_device_data(program, numbers, y, {})
     z = jax.ShapeDtypeStruct((program.size,), plain.y.dtype)
-    data = jax.eval_shape(partial(with_rules, program), z, plain, jax.random.key(0), jnp.arange(len(y)))
+    return program, z, jax.eval_shape(partial(with_rules, program), z, plain, jax.random.key(0), jnp.arange(len(y)))
+
+
+@TRACED
+def test_no_batch_goes_to_lapack(name: str, image: xr.DataArray) -> None:
+    """Two batches of LAPACK problems side by side on two cores wait for each other for ever (docs/numerics.md)."""
+    program, z, data = abstract(*bound(name, image))
     draws = jax.ShapeDtypeStruct((2, *z.shape), z.dtype)
     of_draws = jax.vmap(partial(value_and_grad, program), in_axes=(0, None))
     for traced in (
@@ -200,13 +204,10 @@ def test_single_precision_first_does_not_spoil_double(name: str, image: xr.DataA
     kept = []
     for double in (False, True):
         with jax.enable_x64(double):
-            program, numbers = compile_model(model, jnp.asarray(y))
-            plain = as_device_data(program, numbers, y, {})
-            z = jax.ShapeDtypeStruct((program.size,), plain.y.dtype)
-            data = jax.eval_shape(partial(with_rules, program), z, plain, jax.random.key(0), jnp.arange(len(y)))
+            program, z, data = abstract(model, y)
             traced = jax.jit(partial(units_curvature, program)).trace(z, data)
             traced.lower()
-            kept.append(traced)
+            kept.append(traced)  # what an array became lives as long as a program that holds it
 
 
 @EXPORTED
