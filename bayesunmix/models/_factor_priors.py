@@ -61,3 +61,19 @@ def scaled(found: Moments, width: np.ndarray) -> Moments:
     if np.all(width == 1.0):
         return found
     return Moments(found.count, found.mean / width, found.covariance / np.outer(width, width))
+
+
+def row_factor(values: np.ndarray, column: np.ndarray, noise_level: float) -> np.ndarray:
+    """Row factors of two-way noise, of mean 1: totals of pixels, drawn to their mean by what noise alone makes of them.
+
+    The total of a pixel has a variance of ``noise_level**2 * column.sum()`` where its row factor is 1; only what totals
+    vary beyond that are row factors, and each gets the share of its deviation that is (Buhlmann's credibility). Totals
+    as they are would call a pixel bright that has a count by chance, and trust the empty ones most.
+    """
+    present = np.isfinite(values)
+    share = present @ column / column.sum()
+    total = np.where(present, values, 0.0).sum(1, dtype=np.float64) / share
+    mean = total.mean()
+    noise = noise_level**2 * column.sum() / share
+    beyond = max(total.var() - noise.mean(), 0.0)
+    return 1.0 + beyond / (beyond + noise) * (total / mean - 1.0)

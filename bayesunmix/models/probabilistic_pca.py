@@ -18,7 +18,7 @@ from bayesunmix.distributions.loadings import Loadings
 from bayesunmix.distributions.poisson_factors import PoissonFactors
 from bayesunmix.distributions.turned_loadings import TurnedLoadings
 from bayesunmix.models import _count_components as counts
-from bayesunmix.models._factor_priors import complete_moments, normal_priors, scaled
+from bayesunmix.models._factor_priors import complete_moments, normal_priors, row_factor, scaled
 from bayesunmix.models._factor_sampler import Compressed, Explicit, FactorSampler, Priors
 from bayesunmix.models._hyperparameters import hyperparameters
 from bayesunmix.models._isotropic_sampler import IsotropicSampler
@@ -251,13 +251,7 @@ class ProbabilisticPCA:
         """What the program needs to know of every unit beside its data: the row factor of two-way noise, about 1."""
         if self.noise != "two-way":
             return {}
-        total = np.nansum(np.asarray(data, dtype=np.float64) / self._spread(data), axis=1)
-        # Half a count more keeps the variance of an empty pixel above zero.
-        return {"row_factor": (total + 0.5) / np.mean(total + 0.5)}
-
-    def _spread(self, data) -> np.ndarray:
-        """Share of the channels that each pixel was measured in."""
-        return np.isfinite(np.asarray(data)).mean(axis=1, keepdims=True)
+        return {"row_factor": row_factor(np.asarray(data), np.asarray(self.column_factor), float(self.noise_level))}
 
     def bind(self, data) -> ProbabilisticPCA:
         """The same model with every data-scaled prior turned into a number.
