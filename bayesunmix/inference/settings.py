@@ -93,7 +93,7 @@ class Gibbs:
     draws: int = 250
     warmup: int = 100
     chains: int = 4
-    most_thin: int = 64
+    most_thin: int = 128
 
     def __post_init__(self) -> None:
         _check_positive(self)

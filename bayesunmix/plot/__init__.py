@@ -8,6 +8,7 @@ from .comparing import comparison
 from .convergence import trace
 from .criticism import residuals, uncertainty
 from .fitted import fitted
+from .information_map import information
 from .scree import components, scree
 from .spectra import endmembers
 from .transitions import dwell, memory, states, transition
@@ -23,6 +24,7 @@ __all__ = [
     "dwell",
     "endmembers",
     "fitted",
+    "information",
     "maps",
     "membership_entropy",
     "memory",

@@ -398,6 +398,33 @@ def test_information_in_counts() -> None:
     assert found.attrs["per_count"] == pytest.approx(found.attrs["total"] / counts.sum())
 
 
+@pytest.mark.filterwarnings("ignore:every channel is zero")
+def test_two_way_noise_does_not_take_chance_for_brightness() -> None:
+    """Totals of one count a pixel vary by chance alone: pixels are alike, and empty ones do not rule the mean."""
+    rng = np.random.default_rng(0)
+    y = rng.poisson(np.full((2000, 20), 0.05)).astype(float)
+    model = ProbabilisticPCA(0, noise="two-way").bind(y)
+    factor = model.unit_covariates(y)["row_factor"]
+    assert factor.mean() == pytest.approx(1.0)
+    # The variance of totals is known to sqrt(3 / 2000): three standard errors may pass for brightness.
+    assert np.abs(factor - 1).max() < 3 * np.sqrt(3 / 2000) * (y.sum(1).max() - 1)
+    fit = bu.fit(ProbabilisticPCA(0, noise="two-way"), y, progress=False)
+    away = float(fit.posterior["mean"].mean(("chain", "draw")).sum()) - y.sum(1).mean()
+    assert abs(away) < 4 * y.sum(1).std() / np.sqrt(2000)
+
+
+def test_row_factors_are_those_of_bright_pixels_in_any_unit() -> None:
+    rng = np.random.default_rng(0)
+    thickness = rng.uniform(100, 1000, 400)
+    y = rng.poisson(np.outer(thickness, np.full(20, 0.05))).astype(float)
+    missing = np.where(rng.random(y.shape) < 0.2, np.nan, y)
+    for values in (y, 7.0 * y, missing):
+        factor = ProbabilisticPCA(1, noise="two-way").bind(values).unit_covariates(values)["row_factor"]
+        # A total of at least 80 counts, 64 where entries are missing, is known to an eighth.
+        assert np.sqrt(np.mean((factor / (thickness / thickness.mean()) - 1) ** 2)) < 1 / 8
+        assert factor.min() > 0
+
+
 def test_two_way_noise_finds_the_level_of_counts() -> None:
     rng = np.random.default_rng(0)
     thickness, shape = rng.uniform(30, 300, 400), np.exp(-np.linspace(0, 2, 20))

@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from matplotlib.figure import Figure
 
 import bayesunmix.plot
@@ -28,6 +29,7 @@ ALL = {
     "residuals": lambda fit, **more: plot.residuals(fit, checked=fit.checked, **more),
     "uncertainty": lambda fit, **more: plot.uncertainty(fit, split=fit.split, **more),
     "trace": lambda fit, **more: plot.trace(fit, **more),
+    "information": lambda fit, **more: plot.information(fit, found=_information(fit), **more),
 }
 ONE_PANEL: dict[str, dict[str, Any]] = {
     "maps": {"endmembers": [0], "show": ["mean"]},
@@ -40,6 +42,12 @@ FITS: dict[str, dict[str, Any]] = {
     "series": {"frames": 3},
     "fixed endmembers": {"inferred": False},
 }
+
+
+def _information(fit: Any) -> xr.Dataset:
+    """As of ``bu.relative_entropy``: a number a pixel, NaN in the first, which is masked."""
+    gain = fit.checked["p_value"] * 3.0 + np.arange(fit.checked["p_value"].size).reshape(fit.checked["p_value"].shape)
+    return xr.Dataset({"information": gain}, attrs={"total": 2754.3, "se": 258.6, "per_count": 0.0885})
 
 
 def _maps_of(figure: Any) -> list[Any]:
@@ -73,6 +81,15 @@ def test_brightness_is_drawn_beside_its_sd(handmade: Any) -> None:
         )
     with pytest.raises(ValueError, match="brightness=True"):
         plot.brightness(handmade, latent=handmade.latent().drop_vars("brightness"))
+
+
+def test_information_is_drawn_in_nats_with_its_total(handmade: Any) -> None:
+    found = _information(handmade)
+    (ax,) = _maps_of(plot.information(handmade, found=found))
+    np.testing.assert_array_equal(
+        np.sort(ax.images[0].get_array().compressed()), np.sort(found["information"].values.ravel())[:-1]
+    )
+    assert ax.get_title(loc="left") == "2754 ± 259 nats in all, 0.088 a count"
 
 
 @pytest.mark.parametrize("name", ONE_PANEL)
