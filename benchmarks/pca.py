@@ -28,7 +28,7 @@ from typing import Any
 import jax
 import numpy as np
 from numpyro.diagnostics import effective_sample_size
-from pca_dose import USUAL_FLOOR, dose
+from pca_dose import dose
 from pca_floors import floors
 from pca_tables import Kept, image_of, table, write
 from simulated import loaded
@@ -37,6 +37,7 @@ import bayesunmix as bu
 from bayesunmix.models import ProbabilisticPCA
 
 FRESH = 4  # times the fitted pixels
+USUAL_FLOOR = ProbabilisticPCA(1).component_floor
 
 
 # ---------------------------------------------------------------------- how many components

@@ -22,16 +22,15 @@ def truncated(flat: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return centre + (u[:, :size] * s[:size]) @ v[:size], left * np.sqrt(leverage)
 
 
-USUAL_FLOOR = "hidden"
 DOSES = (1, 3, 10, 30)  # counts a pixel
-NOISES: tuple[tuple[Any, Any], ...] = (
-    ("diagonal", USUAL_FLOOR),
-    ("diagonal", 0.01),
-    ("diagonal", "visible"),
-    ("diagonal", 10.0),
-    ("two-way", 0.01),
-    ("poisson", 0.01),
-)
+FITS: dict[str, ProbabilisticPCA] = {
+    '"diagonal"': ProbabilisticPCA(1, noise="diagonal"),
+    '"diagonal", 4 components': ProbabilisticPCA(4, noise="diagonal"),
+    "\"diagonal\", floor 'visible'": ProbabilisticPCA(1, noise="diagonal", component_floor="visible"),
+    '"diagonal", floor 10.0': ProbabilisticPCA(1, noise="diagonal", component_floor=10.0),
+    '"two-way"': ProbabilisticPCA(1, noise="two-way"),
+    '"poisson"': ProbabilisticPCA(1, noise="poisson"),
+}
 
 
 def low_dose(counts: int, side: int, n_channels: int, seed: int) -> tuple[xr.DataArray, np.ndarray]:
@@ -52,12 +51,12 @@ def by_truncated(image: xr.DataArray, expected: np.ndarray, size: int) -> list[f
     return [float(np.mean(np.abs(away) < 1.6449 * error)), float(np.sqrt(np.mean(away**2)))]
 
 
-def by_fit(image: xr.DataArray, expected: np.ndarray, noise: Any, floor: Any) -> list[float]:
+def by_fit(image: xr.DataArray, expected: np.ndarray, model: ProbabilisticPCA) -> list[float]:
     """The same of a fit, with its mean number of components above noise."""
-    fit = bu.fit(ProbabilisticPCA(1, noise=noise, component_floor=floor), image, progress=False)
+    fit = bu.fit(model, image, progress=False)
     parts = bu.uncertainty(fit)
     away = parts["mean"] - expected
-    print(noise, floor, fit.diagnostics.attrs["verdict"], flush=True)
+    print(fit.diagnostics.attrs["verdict"], flush=True)
     return [
         float((np.abs(away) < 1.6449 * parts["epistemic"]).mean()),
         float(np.sqrt((away**2).mean())),
@@ -68,20 +67,18 @@ def by_fit(image: xr.DataArray, expected: np.ndarray, noise: Any, floor: Any) ->
 def dose(images: int, side: int = 32, n_channels: int = 40) -> None:
     """Counts at 1 to 30 a pixel: do intervals of the true spectra cover, and how far is truncated PCA?"""
     ways: dict[str, Any] = {f"truncated PCA, {size}": (by_truncated, size) for size in (1, 4)}
-    for noise, floor in NOISES:
-        ways[f'"{noise}"' + (f", floor {floor!r}" if floor != USUAL_FLOOR else "")] = (by_fit, noise, floor)
+    ways |= {name: (by_fit, model) for name, model in FITS.items()}
     kept, rows = Kept("dose"), {}
     # The log-bilinear model comes last: it takes a hundred times as long.
     for (method, (way, *settings)), counts in itertools.product(ways.items(), DOSES):
-        several = 2 if "poisson" in settings else images
-        for seed in range(several):
+        for seed in range(images):
             if f"{counts} {method} {seed}" not in kept.rows:
                 kept.add(f"{counts} {method} {seed}", way(*low_dose(counts, side, n_channels, seed), *settings))
-        found = np.array([kept.rows[f"{counts} {method} {seed}"] for seed in range(several)])
+        found = np.array([kept.rows[f"{counts} {method} {seed}"] for seed in range(images)])
         covered, rms, *above = found.mean(0)
-        error = found[:, 0].std(ddof=1) / np.sqrt(several)
+        error = found[:, 0].std(ddof=1) / np.sqrt(images)
         shown = [f"{n:.2f}" for n in above] or ["-"]
-        rows[counts, method] = [several, f"{covered:.3f}", f"{error:.3f}", f"{rms / counts:.4f}", *shown]
+        rows[counts, method] = [images, f"{covered:.3f}", f"{error:.3f}", f"{rms / counts:.4f}", *shown]
         print(counts, method, *rows[counts, method], flush=True)
     head = ["counts a pixel", "method", "images", "90 % covers", "standard error", "rms error over counts"]
     write(

@@ -18,8 +18,8 @@ SPARE = 2  # components more than there are
 
 def one(image: Any, n: int, share: float | None, seed: int) -> list[float]:
     """Mean number above noise less the true one, probability of that, and the fit's worst R-hat."""
-    model = ProbabilisticPCA(n + SPARE)
-    floor = 0.01 if share is None else share * model.dof * model.bind(image.values).visible_share
+    visible = ProbabilisticPCA(n + SPARE, component_floor="visible").bind(image.values).component_floor
+    floor = 0.01 if share is None else share * float(visible)
     fit = bu.fit(ProbabilisticPCA(n + SPARE, component_floor=floor), image, progress=False, seed=seed)
     above = fit.posterior["n_above_noise"].values
     return [float(above.mean() - n), float((above == n).mean()), float(np.nanmax(fit.diagnostics["rhat"]))]

@@ -105,7 +105,10 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key
         faults = [*faults, f"NUTS was given up after {_MOST_GRADIENTS} gradients a chain: {_GIVEN_UP}"]
     white = generator(jax.random.fold_in(key, 2**20)).standard_normal((method.draws, program.size))
     values = _named(program, fitted.place(white)[None], mode.data)
-    return Result(values, diagnostics.of_guide(mode, elbo, settled, checked, faults), True)
+    judged = diagnostics.of_guide(mode, elbo, settled, checked, faults)
+    for doubt in getattr(program.model(mode.data.numbers), "doubts", lambda _: [])(values):
+        judged = judged.remarked(doubt)
+    return Result(values, judged, True)
 
 
 def _by_longer_chains(

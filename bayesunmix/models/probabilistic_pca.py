@@ -45,7 +45,8 @@ class ProbabilisticPCA:
         s_n     ~ Gamma(c, c), log c ~ Normal(log 10, 1)   brightness, noise="poisson"
 
     ``level``, ``location`` and ``mean_scale`` are taken from the data once, by :meth:`bind`; ``g`` and ``h``, the mean
-    counts of a pixel and of a channel relative to all, are plug-in values. Scores are integrated out of the likelihood
+    counts of a pixel and of a channel relative to all, are plug-in values, ``g`` without what noise makes of totals. Scores are
+    integrated out of the likelihood
     (:class:`~bayesunmix.distributions.factors.NormalFactors`), Omega out of the prior
     (:class:`~bayesunmix.distributions.loadings.Loadings`): relevance is determined without preferring a rotation.
 
@@ -70,8 +71,7 @@ class ProbabilisticPCA:
         0 (mean and noise only) or more, fewer than channels.
     noise : "isotropic", "diagonal", "two-way" or "poisson"
         One level (probabilistic PCA), one per channel (factor analysis), a level times a known row and column
-        factor (weighted PCA of counts), or counts as such. Two-way noise needs non-negative data; below about 10 counts
-        a pixel its row factor is itself noise, and intervals are too narrow: use "poisson" there.
+        factor (weighted PCA of counts), or counts as such. Two-way noise needs non-negative data.
     component_floor : float, "hidden" or "visible"
         Variance, over that of the noise in one direction, that a component of which the data say nothing is expected
         to have. It matters only below or near ``visible_share``, where they cannot tell it from noise. ``"visible"``
@@ -238,6 +238,22 @@ class ProbabilisticPCA:
         """What to do, by name of the parameter, where chains do not agree on it."""
         hidden = "what the noise hides is switched on in some: ask for fewer components, component_floor='visible', or "
         return {"explained_variance": hidden} if self.component_floor != self.dof * self.visible_share else {}
+
+    def doubts(self, values: dict[str, Any]) -> list[str]:
+        """What a normal guide of which ``values`` are draws gets wrong, in words.
+
+        The strength of a component that the noise hides may be anything below what shows, in as many directions as
+        there are channels. A normal law of the loadings has one strength, and no direction in which it looks wrong.
+        """
+        if self.noise != "poisson" or not self.n_components:
+            return []
+        above = self.identified(values)["n_above_noise"]
+        if np.mean(above == self.n_components) > 0.95:
+            return []
+        return [
+            "a component is hidden by the noise, of which the guide knows one strength only, so that intervals are too "
+            "narrow there: ask for fewer components, or take noise='diagonal', which is sampled exactly"
+        ]
 
     @property
     def signal_free(self) -> ProbabilisticPCA:

@@ -83,6 +83,16 @@ def test_expected_counts_are_those_that_made_the_image(fit: bu.Fit, simulated) -
     assert figure.axes[0].get_ylabel() == "principal inertia"
 
 
+def test_a_guide_is_doubted_where_a_component_is_hidden(fit: bu.Fit) -> None:
+    """Of a quarter of the strength that shows among so many pixels; the one of the image shows."""
+    values = {name: fit.posterior[name].values for name in ("components", "mean", "brightness_shape")}
+    assert not fit.model.doubts(values) and "hidden" not in fit.diagnostics.attrs["verdict"]
+    visible = fit.model.visible_share * fit.posterior["noise_scale"].values ** 2
+    weaker = 0.5 * np.sqrt(visible / fit.posterior["explained_variance"].values[..., 0])
+    (said,) = fit.model.doubts({**values, "components": values["components"] * weaker[..., None, None]})
+    assert "hidden by the noise" in said
+
+
 def _log_p(y: np.ndarray, size: int) -> np.ndarray:
     """Log density of all images of a pixel, by quadrature over its score."""
     z = np.linspace(-6, 6, 121)[:, None] if size else np.zeros((1, 1))
