@@ -45,8 +45,8 @@ class ProbabilisticPCA:
         s_n     ~ Gamma(c, c), log c ~ Normal(log 10, 1)   brightness, noise="poisson"
 
     ``level``, ``location`` and ``mean_scale`` are taken from the data once, by :meth:`bind`; ``g`` and ``h``, the mean
-    counts of a pixel and of a channel relative to all, are plug-in values, ``g`` without what noise makes of totals. Scores are
-    integrated out of the likelihood
+    counts of a pixel and of a channel relative to all, are plug-in values, ``g`` without what noise makes of totals.
+    Scores are integrated out of the likelihood
     (:class:`~bayesunmix.distributions.factors.NormalFactors`), Omega out of the prior
     (:class:`~bayesunmix.distributions.loadings.Loadings`): relevance is determined without preferring a rotation.
 
