@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, NUTS
+from scipy.stats import f as f_law
 
 import bayesunmix as bu
 from bayesunmix.data.moments import moments, rounding
@@ -320,6 +321,42 @@ def test_what_cannot_be_seen_is_expected_small_or_just_hidden() -> None:
     assert "0.2 of it" in fits[1].model.describe()
     usual, visible = (float(fit.posterior["explained_variance"].median()) for fit in fits)
     assert 0.1 * hidden < usual < 0.5 * hidden < visible < 2.0 * hidden
+
+
+@pytest.mark.parametrize(("noise", "floor"), [("isotropic", "hidden"), ("two-way", "visible")])
+def test_the_floor_is_a_probability_that_a_component_shows(noise: Any, floor: Any) -> None:
+    """A priori the variance of one component, in units of the noise, is the floor times an F of (channels, 1)."""
+    y = np.random.default_rng(5).poisson(3.0, (1024, 40)).astype(float)
+    model = ProbabilisticPCA(1, noise=noise, component_floor=floor).bind(y)
+
+    def strength(key):
+        program = numpyro.handlers.seed(model, key)
+        drawn = numpyro.handlers.trace(program).get_trace(n_units=1)["components"]["value"]
+        return ((drawn / model._width / model.noise_level) ** 2).sum()
+
+    with jax.enable_x64(True):
+        drawn = np.asarray(jax.jit(jax.vmap(strength))(jax.random.split(jax.random.key(0), 4000)))
+    share = {"hidden": 1 / 3, "visible": 1.0}[floor]
+    expected = f_law.sf(1 / share, 40, 1)
+    assert expected == pytest.approx({"hidden": 0.44, "visible": 0.68}[floor], abs=0.01)  # as the documents say
+    found = (drawn > model.visible_share).mean()
+    assert abs(found - expected) < 4 * np.sqrt(expected * (1 - expected) / 4000)
+
+
+def test_the_floor_does_not_matter_to_what_shows() -> None:
+    """An eightieth of the noise expected or all that stays hidden: nothing where a component has ten times as much."""
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(400, 1)) * rng.normal(size=16) * np.sqrt(10 * 0.2 / 16) + rng.normal(size=(400, 16))
+    found = []
+    for floor in (1 / 80, "hidden", "visible"):
+        values = bu.fit(ProbabilisticPCA(1, component_floor=floor), y, progress=False).posterior["explained_variance"]
+        found.append((float(values.mean()), float(values.std()), float(effective_sample_size(values.values)[0])))
+    mean, sd, effective = np.transpose(found)
+    # The density of a strength t is t^-3/2 exp(-floor / 2 t): from one floor to another the mean moves by half their
+    # difference times (sd / t)^2, which is little beside sd.
+    moved = 0.5 * (0.2 - 1 / 80) * (sd / mean).max() ** 2
+    assert moved < 0.01 * sd.min()
+    assert np.ptp(mean) < moved + 4 * np.sqrt((sd**2 / effective).sum())
 
 
 def test_chains_that_disagree_say_on_what() -> None:
