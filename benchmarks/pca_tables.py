@@ -39,10 +39,13 @@ class Kept:
 
     def __init__(self, stem: str):
         self.path = RESULTS / f"pca_{stem}.json"
-        self.rows: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.rows: dict[str, Any] = self._written()
+
+    def _written(self) -> dict[str, Any]:
+        return json.loads(self.path.read_text()) if self.path.exists() else {}
 
     def add(self, seed: int | str, row: Any) -> None:
-        self.rows[str(seed)] = row
+        self.rows = {**self._written(), str(seed): row}  # another run may have added its own
         part = self.path.with_suffix(".part")  # whole at any moment: a run may be stopped
         part.write_text(json.dumps(self.rows) + "\n")
         part.replace(self.path)
