@@ -87,6 +87,10 @@ def bound(name: str, image: xr.DataArray) -> tuple[Any, np.ndarray]:
     return model.bind(y), y
 
 
+def sites(model: Any, seed: int, y: Any = None) -> dict[str, Any]:
+    return handlers.trace(handlers.seed(model, seed)).get_trace(y, n_units=UNITS)
+
+
 def test_every_model_of_the_package_is_in_the_table() -> None:
     of_pixels = {name for name in models.__all__ if getattr(getattr(models, name), "unit", None) != "sequence"}
     assert {type(model).__name__ for model, _ in MODELS.values()} == of_pixels
@@ -96,8 +100,8 @@ def test_every_model_of_the_package_is_in_the_table() -> None:
 def test_it_traces_with_and_without_data(name: str, image: xr.DataArray) -> None:
     model, y = bound(name, image)
     for observed in (None, y):
-        sites = handlers.trace(handlers.seed(model, 0)).get_trace(observed, n_units=UNITS)
-        site = sites["y"]
+        site = {}
+        jax.eval_shape(lambda y=observed, site=site: site.update(sites(model, 0, y)["y"]))
         assert site["value"].shape == (UNITS, CHANNELS)
         assert site["fn"].batch_shape == (UNITS,)
         assert [(frame.name, frame.size) for frame in site["cond_indep_stack"]] == [("unit", UNITS)]
@@ -107,11 +111,10 @@ def test_it_traces_with_and_without_data(name: str, image: xr.DataArray) -> None
 @EVERY
 def test_prior_draws_are_finite_and_named(name: str, image: xr.DataArray) -> None:
     model, _ = bound(name, image)
-    sites = handlers.trace(handlers.seed(model, 1)).get_trace(n_units=UNITS)
-    globals_ = {n: s for n, s in sites.items() if s["type"] == "sample" and n != "y"}
-    assert all(np.isfinite(np.asarray(s["value"])).all() for s in sites.values() if s["type"] == "sample")
-    for site_name, site in globals_.items():
-        assert len(model.dims[site_name]) == np.ndim(site["value"])
+    drawn = jax.jit(lambda: {n: s["value"] for n, s in sites(model, 1).items() if s["type"] == "sample"})()
+    assert all(np.isfinite(value).all() for value in drawn.values())
+    for site_name in set(drawn) - {"y"}:
+        assert len(model.dims[site_name]) == np.ndim(drawn[site_name])
 
 
 @EVERY

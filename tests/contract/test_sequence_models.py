@@ -88,15 +88,20 @@ def test_every_model_of_sequences_is_in_the_table() -> None:
 def test_it_traces_and_its_sites_are_named(name: str, data: dict[str, xr.DataArray]) -> None:
     model, y = bound(name, data)
     for observed in (None, y):
-        sites = handlers.trace(handlers.seed(model, 0)).get_trace(observed, n_units=SEQUENCES)
+        sites: dict[str, Any] = {}
+
+        def values(observed: Any = observed, sites: dict[str, Any] = sites) -> dict[str, jax.Array]:
+            sites.update(handlers.trace(handlers.seed(model, 0)).get_trace(observed, n_units=SEQUENCES))
+            return {name: site["value"] for name, site in sites.items() if site["type"] == "sample"}
+
+        drawn = jax.jit(values)()
         site = sites["y"]
         assert site["value"].shape == y.shape
         assert site["fn"].batch_shape == (SEQUENCES,)
         assert [(frame.name, frame.size) for frame in site["cond_indep_stack"]] == [("unit", SEQUENCES)]
-        for other, found in sites.items():
-            if other != "y" and found["type"] == "sample":
-                assert len(model.dims[other]) == np.ndim(found["value"])
-                assert np.isfinite(np.asarray(found["value"])).all()
+        for other in set(drawn) - {"y"}:
+            assert len(model.dims[other]) == np.ndim(drawn[other])
+            assert np.isfinite(drawn[other]).all()
     again = jax.tree.leaves(MODELS[name][0].bind(y))
     for one, other in zip(jax.tree.leaves(model), again, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -108,6 +108,14 @@ def test_curvature_is_the_hessian_of_the_log_density_on_the_rule(n_parts: int, n
             agrees([f[0][1][row][column] for f in found], [f[1][1][row][column] for f in found])
 
 
+@jax.jit
+def nearby(own: Parameters, y: jax.Array, step: Parameters, key: jax.Array) -> Any:
+    """Density, slope and curvature a step from where the rule was made."""
+    rule = NormalUnmixing(**own, n_points=1024).rule(y, key, jnp.arange(FEW))
+    here = NormalUnmixing(**jax.tree.map(jnp.add, own, step))
+    return here.log_prob_on(rule).sum(), *here.curvature_on(rule)[:2]
+
+
 @pytest.mark.parametrize("concentration", [0.4, 3.0])
 def test_curvature_with_a_concentration(concentration: float) -> None:
     """Along random directions of all parameters together: differences of the value, and of the slope."""
@@ -116,18 +124,13 @@ def test_curvature_with_a_concentration(concentration: float) -> None:
     rng = np.random.default_rng(0)
     directions = [jax.tree.map(lambda v: 0.005 * v * rng.normal(size=v.shape), own) for _ in range(4)]
 
-    @jax.jit
-    def at(step: Parameters, key: jax.Array) -> Any:
-        rule = NormalUnmixing(**own, n_points=1024).rule(y, key, jnp.arange(FEW))
-        here = NormalUnmixing(**jax.tree.map(jnp.add, own, step))
-        return here.log_prob_on(rule).sum(), *here.curvature_on(rule)[:2]
-
     inner = lambda a, b: sum(float((a[name] * b[name]).sum()) for name in own)  # noqa: E731
     for step in directions:
         got, expected = [], []
         for key in jax.random.split(jax.random.key(0), 8):
-            ahead, behind = at(step, key), at(jax.tree.map(jnp.negative, step), key)
-            _, slope, bend = at(jax.tree.map(jnp.zeros_like, step), key)
+            behind, (_, slope, bend), ahead = (
+                nearby(own, y, jax.tree.map(lambda v, far=far: far * v, step), key) for far in (-1.0, 0.0, 1.0)
+            )
             along = {
                 row: sum(np.tensordot(bend[row][column], step[column], step[column].ndim) for column in own)
                 for row in own
@@ -172,7 +175,8 @@ def test_expected_score_is_zero() -> None:
 def test_tiny_concentrations_give_finite_slopes() -> None:
     own = {**parameters(3, "isotropic"), "concentration": jnp.full(3, 0.02)}
     y, _ = draw(own, MANY)
-    value, slope = jax.jit(jax.value_and_grad(lambda p, y: NormalUnmixing(**p).log_prob(y).sum()))(own, y)
+    rule = make_rule(own, y, jax.random.key(0), jnp.arange(MANY))
+    value, slope = jax.jit(jax.value_and_grad(lambda p, rule: log_prob_on(p, rule).sum()))(own, rule)
     assert np.isfinite(value)
     assert all(np.isfinite(s).all() for s in slope.values())
 
@@ -340,11 +344,15 @@ def test_units_far_from_the_faces_need_no_points() -> None:
             fn = NormalUnmixing(spectra, None, noise)
             rule = fn.rule(value, jax.random.key(0), jnp.arange(160))
             rule = rule._replace(frame=rule.frame._replace(near=jnp.maximum(rule.frame.near, near)))
-            at = lambda e: NormalUnmixing(e, None, noise).log_prob_on(rule)  # noqa: E731
             latent = fn.conditional_on(rule)
             curved = fn.curvature_on(rule)[1]["endmembers"]["endmembers"]
-            slope = jax.grad(lambda e: at(e).sum())(spectra)
-            return rule.frame.near, at(spectra), slope, curved, latent.mean, latent.variance
+
+            def total(e):
+                each = NormalUnmixing(e, None, noise).log_prob_on(rule)
+                return each.sum(), each
+
+            slope, each = jax.grad(total, has_aux=True)(spectra)
+            return rule.frame.near, each, slope, curved, latent.mean, latent.variance
 
         near, *closed = found(0)
         _, *by_points = found(4)

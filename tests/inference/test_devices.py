@@ -43,7 +43,8 @@ print(json.dumps(found))
 
 
 def test_two_devices_give_the_answer_of_one() -> None:
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     ran = subprocess.run([sys.executable, "-c", RUNS], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     one, two = json.loads(ran.stdout).values()

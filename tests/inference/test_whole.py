@@ -33,14 +33,18 @@ class Setting(NamedTuple):
     z: np.ndarray
 
 
-@pytest.fixture(params=[pytest.param(120, marks=pytest.mark.slow), 123], ids=["whole chunks", "a remainder"])
+@pytest.fixture(
+    scope="module", params=[pytest.param(120, marks=pytest.mark.slow), 123], ids=["whole chunks", "a remainder"]
+)
 def setting(request: Any) -> Setting:
+    """Shared, since a program of its own would be compiled for every test."""
     y = pixels(request.param)
-    model = LinearUnmixing(3, noise="diagonal").bind(y)
-    program, numbers = compile_model(model, jnp.asarray(y))
-    data = as_device_data(program, numbers, y, {})
-    z = np.asarray(unconstrain(program, numbers, model.initial(y), data.y, {}))
-    return Setting(program, Whole(program, numbers, y, {}, 40), data, z)
+    with jax.enable_x64(True):
+        model = LinearUnmixing(3, noise="diagonal").bind(y)
+        program, numbers = compile_model(model, jnp.asarray(y))
+        data = as_device_data(program, numbers, y, {})
+        z = np.asarray(unconstrain(program, numbers, model.initial(y), data.y, {}))
+        return Setting(program, Whole(program, numbers, y, {}, 40), data, z)
 
 
 def test_the_slope_of_chunks_is_that_of_all(setting: Setting) -> None:
@@ -77,7 +81,7 @@ def test_a_corrected_sample_has_value_slope_and_curvature_of_all(setting: Settin
     np.testing.assert_allclose(curvature(setting.program, at, corrected)[1], bend, atol=1e-7 * np.abs(bend).max())
     # Corrections stand in the density that samplers compile, and beside the one that the guide calls.
     moved = at + 0.1 * jax.random.normal(jax.random.key(3), at.shape)
-    expected = jax.value_and_grad(lambda z: log_density(setting.program, z, corrected))(moved)
+    expected = jax.jit(jax.value_and_grad(lambda z: log_density(setting.program, z, corrected)))(moved)
     for ours, theirs in zip(value_and_grad(setting.program, moved, corrected), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
