@@ -118,11 +118,14 @@ def nearby(own: Parameters, y: jax.Array, step: Parameters, key: jax.Array) -> A
 
 @pytest.mark.parametrize("concentration", [0.4, 3.0])
 def test_curvature_with_a_concentration(concentration: float) -> None:
-    """Along random directions of all parameters together: differences of the value, and of the slope."""
+    """Along random directions, of all parameters together and of each: differences of the value, and of the slope."""
     own = {**parameters(3, "diagonal"), "concentration": jnp.asarray([concentration, 1.2, 1.0])}
     y, _ = draw(own, FEW)
     rng = np.random.default_rng(0)
-    directions = [jax.tree.map(lambda v: 0.005 * v * rng.normal(size=v.shape), own) for _ in range(4)]
+    directions = [
+        {name: 0.005 * v * rng.normal(size=v.shape) * (moved in (name, "all")) for name, v in own.items()}
+        for moved in ("all", *own)
+    ]
 
     inner = lambda a, b: sum(float((a[name] * b[name]).sum()) for name in own)  # noqa: E731
     for step in directions:
