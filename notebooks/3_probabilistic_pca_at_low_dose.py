@@ -138,9 +138,10 @@ for dose, f in found.items():
     )
 
 # %% [markdown]
-# From 5 dB on the error bars are right. Below, they hold less than they say: a component that the noise hides is
-# shrunk to almost nothing, and the band does not know what was taken away. Nothing in the data can tell. So where
-# the scree plot has components in the grey area, read the band as that of the part which is seen.
+# The error bars hold at every dose. At the lowest ones components hide in the noise, and the band is as wide as they
+# may be: each that cannot be seen is expected to have a third of the variance that just stays hidden. That is a prior,
+# and nothing in the data can tell: where the scree plot has components in the grey area, the band is as good as what
+# `component_floor` expects of them, and two components to spare are part of it.
 
 # %% [markdown]
 # ## With a file
