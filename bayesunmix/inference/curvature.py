@@ -7,6 +7,7 @@ may be taken a chunk of units at a time. The chain rule to the unconstrained glo
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import jax
@@ -14,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Var
 
+from bayesunmix.inference.expansion import Expansion
 from bayesunmix.inference.layered import Layers
 from bayesunmix.inference.program import Program
-from bayesunmix.inference.target import Data
+from bayesunmix.inference.target import GLOBALS, Data, parameters
 
 MOST_DENSE = 2048  # globals whose curvature is a matrix, where there is a choice
 MOST_MATRIX = 8192  # where there is none: half a gigabyte
@@ -27,9 +29,7 @@ _ROWS = 512  # of a Hessian that are worked on together
 class UnitCurvature(NamedTuple):
     """Second derivatives of the log likelihood of units; a sum over units, so those of chunks add up."""
 
-    own: dict[str, tuple[dict[str, Any], dict[str, Any]]]  # of sites with rules, in the parameters of the likelihood
-    slope: jax.Array  # of all other sites, in z
-    bend: jax.Array | None
+    own: dict[str, tuple[dict[str, Any], dict[str, Any]]]  # of sites in their parameters; of all others together in z
     latent: dict[str, jax.Array]  # sums of their latents' means, of sites that know them
 
 
@@ -51,14 +51,14 @@ def curvature_of_units(program: Program, z: jax.Array, data: Data) -> UnitCurvat
 
     own, latent = {}, {}
     for name in sorted(knowing):
-        (fn, value), moved = observed[name], _moved(_parameters(program, data, name), z)
+        (fn, value), moved = observed[name], _moved(parameters(program, data, name), z)
         found = fn.curvature_on(data.rules[name], moved) if name in data.rules else fn.curvature(value, moved)
         *own[name], mean = jax.tree_util.tree_map(lambda x: data.weight * x, (*found, None)[:3])
         if mean is not None:
             latent[name] = mean
-    if set(observed) == knowing:
-        return UnitCurvature(own, jnp.zeros_like(z), None, latent)
-    return UnitCurvature(own, jax.grad(plain)(z), _dense_hessian(plain, z), latent)
+    if set(observed) != knowing:
+        own[GLOBALS] = {"z": jax.grad(plain)(z)}, {"z": {"z": _dense_hessian(plain, z)}}
+    return UnitCurvature(own, latent)
 
 
 def curvature(program: Program, z: Any, data: Data) -> tuple[np.ndarray, Any]:
@@ -67,12 +67,12 @@ def curvature(program: Program, z: Any, data: Data) -> tuple[np.ndarray, Any]:
     Raises ``ValueError`` where only a matrix would do, and would be too large.
     """
     z = jnp.asarray(z)
-    units = units_curvature(program, z, data._replace(rest=None))
-    return assembled(program, z, data, units)
+    return assembled(program, z, data, expansions_of_all(program, z, data))
 
 
 def units_curvature(program: Program, z: jax.Array, data: Data) -> Any:
-    """What the units have to say of the curvature: sums over them, for :func:`assembled`."""
+    """What the units have to say of the curvature: sums over them, for :func:`expanded`."""
+    data = data._replace(rest=None)
     if can_be_layered(program, z, data):
         return layers_of_units(program, z, data)
     if z.size > MOST_MATRIX:
@@ -83,30 +83,67 @@ def units_curvature(program: Program, z: jax.Array, data: Data) -> Any:
     return curvature_of_units(program, z, data)
 
 
-def assembled(program: Program, z: jax.Array, data: Data, units: Any) -> tuple[np.ndarray, Any]:
-    """Gradient and Hessian of the log density from those of the units' likelihood, by the chain rule."""
+def expansions(program: Program, z: jax.Array, data: Data) -> dict[str, Expansion]:
+    """The log likelihood to second order, by observed site, without what a sample lacks of all units."""
+    return expanded(program, z, data, units_curvature(program, z, data))
+
+
+def expansions_of_all(program: Program, z: jax.Array, data: Data) -> dict[str, Expansion]:
+    """The same, with what a sample lacks of all units."""
+    own = expansions(program, z, data)
+    if data.rest is None:
+        return own
+    lacking = {name: jax.tree_util.tree_map(_double, one) for name, one in data.rest.units.items()}
+    return {name: one + lacking[name].moved(one.at) for name, one in own.items()}
+
+
+def expanded(program: Program, z: jax.Array, data: Data, units: Any) -> dict[str, Expansion]:
+    """The log likelihood to second order from sums over units."""
     if not isinstance(units, UnitCurvature):
-        return _layered(program, z, data, units)
-    slopes = {name: own[0] for name, own in units.own.items()}
-    around = _around_units(program, z, data._replace(rest=None), slopes)
-    gradient, matrix = (np.array(x, dtype=np.float64) for x in around)
-    gradient += np.asarray(units.slope)
-    if units.bend is not None:
-        matrix += np.asarray(units.bend)
+        return {"y": _layered_expansion(program, z, data, units)}
+    found = {}
+    for name, (slope, bend) in units.own.items():
+        at = _parameters_at(program, z, data, name, tuple(slope))
+        rows = [[np.reshape(bend[p][q], (at[p].size, at[q].size)) for q in at] for p in at]
+        found[name] = Expansion(at, {p: _double(x) for p, x in slope.items()}, _double(np.block(rows)))
+    return found
+
+
+def assembled(program: Program, z: jax.Array, data: Data, own: dict[str, Expansion]) -> tuple[np.ndarray, Any]:
+    """Gradient and Hessian of the log density from those of the likelihood, by the chain rule."""
+    slopes = {name: one.slope for name, one in own.items()}
+    layered = any(isinstance(one.bend, Layers) for one in own.values())
+    around = _diagonal_around_units if layered else _around_units
+    gradient, bend = (_double(x).copy() for x in around(program, z, data._replace(rest=None), slopes))
     if data.rest is not None:
-        gradient += data.rest.value_and_grad(np.asarray(z, dtype=np.float64))[1]
-        matrix += data.rest.bend
-    for name, (own_gradient, own_hessian) in units.own.items():
-        chain = _chain(program, z, data, name)
-        sizes = {p: np.size(x) for p, x in own_gradient.items()}
-        for p in own_gradient:
-            _add_slope(gradient, np.asarray(own_gradient[p]).ravel(), chain[p])
-            for q in own_gradient:
-                block = np.asarray(own_hessian[p][q]).reshape(sizes[p], sizes[q])
-                _add_block(matrix, block, chain[p], chain[q])
-    matrix += matrix.T
-    matrix *= 0.5
-    return gradient, matrix
+        gradient += data.rest.slope
+    chains = {name: _chain(program, z, data, name) for name in own}
+    for name, one in own.items():
+        for p, slope in one.slope.items():
+            _add_slope(gradient, slope.ravel(), chains[name][p])
+    if layered:
+        return gradient, _chained_layers(own["y"].bend, chains["y"], bend)
+    for name, one in own.items():
+        for (p, rows), (q, columns) in product(one.parts.items(), repeat=2):
+            _add_block(bend, one.bend[rows, columns], chains[name][p], chains[name][q])
+    bend += bend.T
+    bend *= 0.5
+    return gradient, bend
+
+
+def _double(x: Any) -> np.ndarray:
+    x = np.asarray(x)
+    return x.astype(np.float64) if x.dtype.kind == "f" else x
+
+
+def _parameters_at(program: Program, z: jax.Array, data: Data, name: str, wanted: tuple[str, ...]):
+    found = jax.device_get(_parameter_values(program, z, data._replace(rest=None, rules={}), name))
+    return {p: _double(found[p]) for p in wanted}
+
+
+@partial(jax.jit, static_argnames=("program", "name"))
+def _parameter_values(program: Program, z: jax.Array, data: Data, name: str) -> dict[str, jax.Array]:
+    return parameters(program, data, name)(z)
 
 
 # ---------------------------------------------------------------------- very many globals
@@ -116,9 +153,9 @@ def can_be_layered(program: Program, z: jax.Array, data: Data) -> bool:
     """Whether the likelihood of very many globals knows its curvature as a block per channel and a few columns."""
     if z.size <= MOST_DENSE or set(data.rules) != {"y"}:
         return False
-    parameters = _parameters(program, data, "y")
-    shapes = jax.eval_shape(parameters, z)
-    if _moved(parameters, z) != ["endmembers", "noise_scale"] or shapes["noise_scale"].ndim:
+    of_site = parameters(program, data, "y")
+    shapes = jax.eval_shape(of_site, z)
+    if _moved(of_site, z) != ["endmembers", "noise_scale"] or shapes["noise_scale"].ndim:
         return False
     known: list[bool] = []
     jax.eval_shape(lambda v: known.append(hasattr(_site(program, data, v), "layers_on")), z)
@@ -149,36 +186,30 @@ def layers_of_units(program: Program, z: jax.Array, data: Data) -> Any:
     return jax.tree_util.tree_map(lambda x: data.weight * x, found)
 
 
-def _layered(program: Program, z: jax.Array, data: Data, sums: Any) -> tuple[np.ndarray, Layers]:
+def _layered_expansion(program: Program, z: jax.Array, data: Data, sums: Any) -> Expansion:
     likelihood: list[Any] = []
     jax.eval_shape(lambda v: likelihood.append(type(_site(program, data, v))), z)
-    values = jax.device_get(_parameter_values(program, z, data))
-    own = likelihood[0].layers(values, sums)
-    chain = _chain(program, z, data, "y")
-    slopes = {"y": {name: jnp.asarray(x, z.dtype) for name, x in own.slope.items()}}
-    around = _diagonal_around_units(program, z, data._replace(rest=None), slopes)
-    gradient, diagonal = (np.array(x, dtype=np.float64) for x in around)
-    for name, slope in own.slope.items():
-        _add_slope(gradient, slope.ravel(), chain[name])
-    spectra, noise = chain["endmembers"], chain["noise_scale"]
-    n_parts, n_channels = own.slope["endmembers"].shape
-    group, steep = (x.reshape(n_parts, n_channels).T for x in (spectra.entry, spectra.slope))
-    block = own.block * steep[:, :, None] * steep[:, None, :]
-    block = block + np.eye(n_parts) * diagonal[group][:, :, None]
-    columns = np.zeros((z.size, len(own.core)))
-    columns[spectra.entry, :-1] = spectra.slope[:, None] * own.columns.reshape(n_parts * n_channels, -1)
-    columns[noise.entry, -1] = noise.slope
-    number = own.number * noise.slope**2 + diagonal[noise.entry]
-    found = Layers(group, noise.entry, block, number, columns, own.core)
-    if data.rest is not None:
-        gradient += data.rest.value_and_grad(np.asarray(z, dtype=np.float64))[1]
-        found = found + data.rest.bend
-    return gradient, found
+    at = _parameters_at(program, z, data, "y", ("endmembers", "noise_scale"))
+    own = likelihood[0].layers(at, sums)
+    n_parts, n_channels = at["endmembers"].shape
+    size = n_parts * n_channels
+    columns = np.zeros((size + 1, len(own.core)))
+    columns[:size, :-1] = own.columns.reshape(size, -1)
+    columns[size, -1] = 1.0
+    group = np.arange(size).reshape(n_parts, n_channels).T
+    block = np.broadcast_to(own.block, (n_channels, n_parts, n_parts))
+    return Expansion(at, own.slope, Layers(group, np.array([size]), block, np.array([own.number]), columns, own.core))
 
 
-@partial(jax.jit, static_argnames="program")
-def _parameter_values(program: Program, z: jax.Array, data: Data) -> dict[str, jax.Array]:
-    return _parameters(program, data, "y")(z)
+def _chained_layers(own: Layers, chain: dict[str, Any], diagonal: np.ndarray) -> Layers:
+    """Layers of the likelihood's parameters, as those of the globals that each follows."""
+    singles = chain["endmembers"], chain["noise_scale"]
+    entry, steep = (np.concatenate([getattr(one, field) for one in singles]) for field in ("entry", "slope"))
+    columns = np.zeros_like(own.columns)
+    columns[entry] = steep[:, None] * own.columns
+    group, rest, slope = entry[own.group], entry[own.rest], steep[own.group]
+    block = own.block * slope[:, :, None] * slope[:, None, :] + np.eye(own.group.shape[1]) * diagonal[group][:, :, None]
+    return Layers(group, rest, block, own.number * steep[own.rest] ** 2 + diagonal[rest], columns, own.core)
 
 
 @partial(jax.jit, static_argnames="program")
@@ -186,6 +217,21 @@ def _diagonal_around_units(program: Program, z: jax.Array, data: Data, slopes: d
     """As :func:`_around_units` for globals of which each has a prior and a coordinate of its own."""
     prior, bent = _surroundings(program, data, slopes)
     return jax.grad(prior)(z) + data.tilt, jax.jvp(jax.grad(bent), (z,), (jnp.ones_like(z),))[1]
+
+
+def bendings(program: Program, z: jax.Array, data: Data) -> np.ndarray:
+    """By how much the step of a parameter changes along the global that it follows: 1 for an exponential, 0 for what is
+    linear. For globals of which each has a parameter of its own."""
+    slope, bend = (_double(x) for x in _two_derivatives(program, z, data._replace(rest=None, rules={})))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.abs(bend / slope)
+    return np.where(np.isfinite(found), found, 1.0)  # an exponential that is zero in this precision
+
+
+@partial(jax.jit, static_argnames="program")
+def _two_derivatives(program: Program, z: jax.Array, data: Data):
+    total = lambda v: sum(x.sum() for x in parameters(program, data, "y")(v).values())  # noqa: E731
+    return jax.jvp(jax.grad(total), (z,), (jnp.ones_like(z),))
 
 
 # ---------------------------------------------------------------------- the chain rule
@@ -205,21 +251,11 @@ def _surroundings(program: Program, data: Data, slopes: dict[str, dict[str, jax.
     def bent(v):
         total = prior(v)
         for name, weights in slopes.items():
-            found = _parameters(program, data, name)(v)
+            found = parameters(program, data, name)(v)
             total = total + sum((weights[p] * found[p]).sum() for p in weights)
         return total
 
     return prior, bent
-
-
-def _parameters(program: Program, data: Data, name: str):
-    """The parameters of the likelihood at a site, as a function of ``z``."""
-
-    def parameters(v):
-        fn = program.evaluate(data.numbers, v, data.y, data.covariates).observed[name][0]
-        return {p: getattr(fn, p) for p in fn.arg_constraints if getattr(fn, p) is not None}
-
-    return parameters
 
 
 class _Single(NamedTuple):
@@ -289,22 +325,22 @@ def _chain(program: Program, z: jax.Array, data: Data, name: str) -> dict[str, A
 
 @partial(jax.jit, static_argnames=("program", "name"))
 def _pushed(program: Program, z: jax.Array, data: Data, name: str, direction: jax.Array):
-    return jax.jvp(_parameters(program, data, name), (z,), (direction,))[1]
+    return jax.jvp(parameters(program, data, name), (z,), (direction,))[1]
 
 
 @partial(jax.jit, static_argnames=("program", "name"))
 def _jacobian(program: Program, z: jax.Array, data: Data, name: str):
-    return jax.jacfwd(_parameters(program, data, name))(z)
+    return jax.jacfwd(parameters(program, data, name))(z)
 
 
-def _moved(parameters, z: jax.Array) -> list[str]:
+def _moved(of_site, z: jax.Array) -> list[str]:
     """Names of the parameters that depend on ``z``; the others are known."""
-    traced = jax.make_jaxpr(parameters)(z).jaxpr
+    traced = jax.make_jaxpr(of_site)(z).jaxpr
     reached = set(traced.invars)
     for equation in traced.eqns:
         if any(isinstance(v, Var) and v in reached for v in equation.invars):
             reached.update(equation.outvars)
-    names = sorted(jax.eval_shape(parameters, z))
+    names = sorted(jax.eval_shape(of_site, z))
     return [n for n, v in zip(names, traced.outvars, strict=True) if isinstance(v, Var) and v in reached]
 
 

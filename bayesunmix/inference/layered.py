@@ -51,47 +51,68 @@ class Layers:
         own = _by_groups(self, x, self.block, self.number, "gij,...gj->...gi")
         return own + self.columns @ (self.core @ (self.columns.T @ x))
 
+    def __len__(self) -> int:
+        return len(self.columns)
+
     def __neg__(self) -> Layers:
         return replace(self, block=-self.block, number=-self.number, core=-self.core)
 
     def __add__(self, other: Layers) -> Layers:
-        zero = np.zeros((len(self.core), len(other.core)))
-        return replace(
-            self,
-            block=self.block + other.block,
-            number=self.number + other.number,
-            columns=np.concatenate([self.columns, other.columns], axis=1),
-            core=np.block([[self.core, zero], [zero.T, other.core]]),
-        )
+        own = replace(self, block=self.block + other.block, number=self.number + other.number)
+        return own.plus(other.columns, other.core)
 
     def __sub__(self, other: Layers) -> Layers:
         return self + (-other)
 
-    def damped(self, least: float) -> Layers:
-        """With so much more on the diagonal."""
-        return replace(self, block=self.block + least * np.eye(self.block.shape[-1]), number=self.number + least)
+    def damped(self, more: np.ndarray) -> Layers:
+        """With so much (size,) more on the diagonal."""
+        block = self.block + np.eye(self.block.shape[-1]) * more[self.group][:, :, None]
+        return replace(self, block=block, number=self.number + more[self.rest])
+
+    def plus(self, columns: np.ndarray, core: np.ndarray) -> Layers:
+        """With ``columns core columns'`` more."""
+        zero = np.zeros((len(self.core), len(core)))
+        joined = np.block([[self.core, zero], [zero.T, core]])
+        return replace(self, columns=np.concatenate([self.columns, columns], axis=1), core=joined)
+
+    @property
+    def diagonal(self) -> np.ndarray:
+        """(size,) of ``D``."""
+        found = np.empty(len(self.columns))
+        found[self.group] = np.diagonal(self.block, axis1=1, axis2=2)
+        found[self.rest] = self.number
+        return found
 
     def inverse_root(self) -> tuple[LayeredRoot, bool]:
         """A root of the inverse, and whether the matrix was positive definite as it came.
 
         Where it was not, eigenvalues of the blocks, and then those beside ``D``, are taken without their signs.
         """
-        block, number = _positive(self.block), np.abs(self.number)
+        block = _positive(self.block)
+        steepness, own = self._beside(block)
+        as_it_came = block is self.block and bool((self.number > 0).all())
+        definite = as_it_came and bool((steepness > 0).all())
+        shrink = np.maximum(np.abs(steepness), _SOFTEST) ** -0.5 - 1.0
+        return replace(own, shrink=shrink), definite
+
+    def softest(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The smallest eigenvalues beside ``D``, their directions (size, count), and ``D`` times these."""
+        steepness, own = self._beside(_positive(self.block))
+        axes = own.axes[:, np.argsort(steepness)[:count]]
+        return np.sort(steepness)[:count], own.place(axes.T).T, own.push(axes.T).T
+
+    def _beside(self, block: np.ndarray) -> tuple[np.ndarray, LayeredRoot]:
+        """Eigenvalues of the whole beside ``D``, with their axes in a root of ``D`` alone."""
         lower = np.linalg.cholesky(block)
         inverse = np.linalg.inv(lower)
-        scale = number**-0.5
+        scale = np.abs(self.number) ** -0.5
         white = self.columns.copy()
         white[self.group] = np.einsum("gij,gjr->gir", inverse, white[self.group])
         white[self.rest] *= scale[:, None]
         axes, triangle = np.linalg.qr(white)
         values, turn = np.linalg.eigh(triangle @ self.core @ triangle.T)
-        as_it_came = block is self.block and bool((self.number > 0).all())
-        definite = as_it_came and bool((1.0 + values > 0).all())
-        steep = np.maximum(np.abs(1.0 + values), _SOFTEST)
-        shrink = steep**-0.5 - 1.0
-        stretch = np.ones(len(white))
-        root = LayeredRoot(self.group, self.rest, inverse, lower, scale, axes @ turn, shrink, stretch)
-        return root, definite
+        plain, stretch = np.zeros(len(values)), np.ones(len(white))
+        return 1.0 + values, LayeredRoot(self.group, self.rest, inverse, lower, scale, axes @ turn, plain, stretch)
 
 
 @jax.tree_util.register_dataclass

@@ -11,9 +11,10 @@ import numpy as np
 import scipy.linalg
 from scipy.optimize import minimize
 
-from bayesunmix.inference.curvature import curvature
+from bayesunmix.inference.curvature import bendings, curvature
 from bayesunmix.inference.layered import Layers, sds
 from bayesunmix.inference.program import Program
+from bayesunmix.inference.softness import measured_softness
 from bayesunmix.inference.target import Data, value_and_grad, with_fresh_points, with_rules
 
 _STEPS = 60
@@ -21,11 +22,9 @@ DECREMENT = 1e-2  # squared length of the Newton step, in posterior sds, at whic
 _STALLED = 2  # steps without halving the decrement: what is left is integration error, which the tilt takes up
 _MEMORY, _EVALUATIONS = 20, 60  # of the quasi-Newton method, for every curvature
 _CLOSE = 0.25  # decrement a parameter, in posterior sds, at which a stalled search has still found the mode
-_DAMPING = 0.1  # precision of an unconstrained global, of the order of one where the data say nothing
+_TRUSTED = 2.0  # lengths of Newton's step from where a sample was corrected: far away its parabola may open upwards
 MC_SHIFT_LIMIT = 0.25
-_SOFT, _SOFT_ROUNDS = 8, 3  # directions whose curvature is measured at a time, and times
-_REACH = 0.3  # posterior sds over which it is measured
-_SOFT_ERROR = 0.1  # of the softest curvature: an error that is let stand
+_SHARES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)  # of the diagonal, added until all eigenvalues are positive
 _MOST_REDRAWS = 16
 _SOFTEST = 1e-6  # eigenvalue of a scaled curvature that is not positive, at which a direction is taken for flat
 MOST_POINTS = 4  # times the default number
@@ -104,9 +103,7 @@ def ascend(
     for taken in range(_STEPS):
         frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
         gradient, matrix = curvature(program, z, frozen)
-        # An entry of a spectrum far below the noise bends next to nothing: undamped, its step is without bounds.
-        precision = (-matrix).damped(_DAMPING) if isinstance(matrix, Layers) else -matrix
-        factor, _ = inverse_root(precision)
+        factor = step_root(program, z, frozen, gradient, matrix)
         white = factor.T @ gradient
         decrements.append(float(white @ white))
         tell(f"mode: step {taken + 1}, {decrements[-1]:.2g} to go")
@@ -120,6 +117,23 @@ def ascend(
     return z
 
 
+def step_root(program: Program, z: np.ndarray, data: Data, gradient: np.ndarray, matrix: Any) -> Any:
+    """A factor of the inverse of minus the Hessian, for steps: layers are damped.
+
+    Where an exponential stands behind a global, no step is much longer than where it can be taken for a line: an entry
+    of a spectrum far below the noise bends next to nothing. And a share of the diagonal is added that makes all
+    positive (Levenberg and Marquardt).
+    """
+    if not isinstance(matrix, Layers):
+        return inverse_root(-matrix)[0]
+    precision = (-matrix).damped(np.abs(gradient) * bendings(program, jnp.asarray(z), data))
+    for share in _SHARES:
+        factor, definite = inverse_root(precision.damped(share * np.abs(precision.diagonal)))
+        if definite:
+            break
+    return factor
+
+
 def _climb(program, z: np.ndarray, factor: Any, newton: np.ndarray, data: Data) -> np.ndarray:
     """Where the log density of the frozen points is highest, in whitened coordinates from ``z``; 0 when nowhere near.
 
@@ -128,6 +142,8 @@ def _climb(program, z: np.ndarray, factor: Any, newton: np.ndarray, data: Data) 
     """
 
     def fall(white: np.ndarray) -> tuple[float, np.ndarray]:
+        if white @ white > most:
+            return far * (white @ white) - here, 2.0 * far * white
         value, slope = value_and_grad(program, z + factor @ white, data)
         found = float(value), factor.T @ np.asarray(slope, dtype=np.float64)
         if not (np.isfinite(found[0]) and np.isfinite(found[1]).all()):  # a slope back to where there are numbers
@@ -135,6 +151,7 @@ def _climb(program, z: np.ndarray, factor: Any, newton: np.ndarray, data: Data) 
         return -found[0], -found[1]
 
     far = newton @ newton
+    most = np.inf if data.rest is None else _TRUSTED**2 * far
     here = float(value_and_grad(program, z, data)[0])
     good = -fall(newton)[0] - here > 0.2 * far
     start = newton if good else np.zeros_like(newton)
@@ -151,33 +168,6 @@ def _climb(program, z: np.ndarray, factor: Any, newton: np.ndarray, data: Data) 
 
 def _slope(program: Program, z: np.ndarray, data: Data) -> np.ndarray:
     return np.asarray(value_and_grad(program, z, data)[1], dtype=np.float64)
-
-
-def measured_softness(program: Program, z: np.ndarray, data: Data, matrix: Any) -> Any:
-    """The curvature, with that along its softest directions replaced by differences of the gradient.
-
-    Along a seesaw of two spectra the curvature is a small difference of large numbers, one of which ``curvature`` knows
-    from few random combinations; the gradient is exact for the points it is taken on.
-    """
-    if not data.rules or isinstance(matrix, Layers):
-        return matrix
-    root = np.sqrt(np.abs(np.diag(matrix)).clip(1e-12))
-    scaled = -matrix / np.outer(root, root)
-    known = np.zeros((len(z), 0))
-    for _ in range(_SOFT_ROUNDS):
-        # Directions known by now are lifted out of the way; the sum of all eigenvalues is below their number.
-        lifted = scaled + 2 * len(z) * known @ known.T
-        values, soft = scipy.linalg.eigh(lifted, subset_by_index=[0, min(_SOFT, len(z) - known.shape[1]) - 1])
-        reach = _REACH / np.sqrt(np.maximum(np.abs(values), _SOFTEST))
-        steps = [(length, length * direction / root) for length, direction in zip(reach, soft.T, strict=True)]
-        rises = [(_slope(program, z + d, data) - _slope(program, z - d, data)) / (2 * length) for length, d in steps]
-        error = -np.stack(rises, axis=1) / root[:, None] - scaled @ soft
-        inner = soft.T @ error
-        scaled = scaled + error @ soft.T + soft @ error.T - soft @ (0.5 * (inner + inner.T)) @ soft.T
-        known = np.concatenate([known, soft], axis=1)
-        if known.shape[1] == len(z) or (np.abs(np.diag(inner)) < _SOFT_ERROR * np.abs(values)).all():
-            break
-    return -scaled * np.outer(root, root)
 
 
 def averaged(fresh: Callable[[int], np.ndarray], factor: Any, tell, least: int = 4) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesunmix.inference.curvature import curvature
+from bayesunmix.inference.curvature import can_be_layered, curvature, expansions, expansions_of_all
+from bayesunmix.inference.expansion import Expansion
 from bayesunmix.inference.mode import (
     DECREMENT,
     MC_SHIFT_LIMIT,
@@ -17,15 +18,38 @@ from bayesunmix.inference.mode import (
     ascend,
     averaged,
     inverse_root,
-    measured_softness,
+    step_root,
     stepped,
 )
 from bayesunmix.inference.program import Program
+from bayesunmix.inference.softness import measured_softness, without_softness
 from bayesunmix.inference.target import Data, with_rules
 from bayesunmix.inference.whole import AtPoint, Whole
 
 _CORRECTIONS = 6  # of a sample to all units
-_AGREED = 0.25  # decrement a parameter, in posterior sds, from where one Newton step leads to the mode of all units
+_AGREED = 0.1  # decrement a parameter, in posterior sds, from where one Newton step leads to the mode of all units
+
+
+def rough(program: Program, whole: Whole, z: np.ndarray, key: jax.Array) -> bool:
+    """Whether samples would be too rough a likelihood, and all units can be had at once instead.
+
+    Of many channels abundances are so well known that few units lie within their error of a face of the simplex. Where
+    the faces are depends on these few, and they are other ones in a sample.
+    """
+    if not isinstance(whole.values, np.ndarray):
+        return False
+    return can_be_layered(program, jnp.asarray(z), with_rules(program, jnp.asarray(z), whole.few, key, jnp.arange(2)))
+
+
+def near_mode(
+    program: Program, whole: Whole, start: np.ndarray, key: jax.Array, tell: Callable[[str], None] = lambda _: None
+) -> tuple[np.ndarray, Data, jax.Array]:
+    """The mode of a sample, the sample, and which units it is of: a start for the search with all."""
+    key_sample, key_points = jax.random.split(key)
+    data, index = whole.sample(key_sample)
+    # So far, at least, is the mode of the sample from that of all units.
+    enough = DECREMENT * len(start) * float(data.weight)
+    return ascend(program, np.asarray(start), data, index, key_points, 1, tell, enough), data, index
 
 
 def mode_of_all(
@@ -43,10 +67,8 @@ def mode_of_all(
     another sample corrected alike, to judge by.
     """
     key_sample, key_other, key_points = jax.random.split(key, 3)
-    data, index = whole.sample(key_sample)
-    # So far, at least, is the mode of the sample from that of all units.
-    enough = DECREMENT * len(start) * float(data.weight)
-    z, more = ascend(program, np.asarray(start), data, index, key_points, 1, tell, enough), 1
+    z, data, index = near_mode(program, whole, start, key_sample, tell)
+    more = 1
     if relabel is not None:
         z = relabel(z, whole.chunks(z, key_points, 1))
     while True:
@@ -57,17 +79,23 @@ def mode_of_all(
         z, more = mode.z, MOST_POINTS
     other, its_index = whole.sample(key_other)
     ruled = with_rules(program, jnp.asarray(found.z), other, key_points, its_index, more)
-    lacking = found.bend - curvature(program, found.z, ruled)[1]
-    return mode, index, found.corrected(program, ruled, lacking)
+    every = expansions_of_all(program, jnp.asarray(found.z), mode.data)
+    return mode, index, found.corrected(program, ruled, _lacking(program, found.z, every, ruled))
+
+
+def _lacking(program, z: np.ndarray, every: dict[str, Expansion], ruled: Data) -> dict[str, Expansion]:
+    """What a sample lacks of the likelihood of all units, to second order."""
+    own = expansions(program, jnp.asarray(z), ruled)
+    lacking = {name: every[name] - own[name] for name in own}
+    return {name: without_softness(one, own[name]) if name in ruled.rules else one for name, one in lacking.items()}
 
 
 def _corrected(program, whole: Whole, data: Data, index, z: np.ndarray, key, more: int, tell) -> tuple[Mode, AtPoint]:
     ruled = lambda z: with_rules(program, jnp.asarray(z), data._replace(rest=None), key, index, more)  # noqa: E731
     tell("all units, curvature")
-    _, matrix = whole.curvature(z, key, more)
+    every = whole.expansions(z, key, more)[0]
     # What a sample lacks of the curvature hardly depends on the place: one pass of all units tells it.
-    lacking = matrix - curvature(program, z, ruled(z))[1]
-    factor, _ = inverse_root(-matrix)
+    lacking = _lacking(program, z, every, ruled(z))
     at = AtPoint(z, -np.inf, np.zeros(len(z)))
     before, agreed = np.inf, max(DECREMENT, _AGREED**2 * len(z))
     for taken in range(_CORRECTIONS):
@@ -78,12 +106,13 @@ def _corrected(program, whole: Whole, data: Data, index, z: np.ndarray, key, mor
         at = at if astray else found
         z = at.z
         data = at.corrected(program, ruled(z), lacking)
+        factor = step_root(program, z, data, *curvature(program, z, data))
         decrement = float(((factor.T @ at.slope) ** 2).sum())
         tell(f"all units: {decrement:.2g} to go")
         if astray or decrement < agreed or decrement > 0.5 * before:
             break
         before = decrement
-        z = ascend(program, z, data, index, key, more, tell, 0.3 * agreed)
+        z = ascend(program, z, data, index, key, more, tell, 0.03 * agreed)
     matrix = measured_softness(program, z, data, curvature(program, z, data)[1])
     factor, _ = inverse_root(-matrix)
     shift = np.zeros(0)
@@ -92,4 +121,4 @@ def _corrected(program, whole: Whole, data: Data, index, z: np.ndarray, key, mor
         slope, shift = averaged(fresh, factor, tell, least=2)
         at = at._replace(slope=slope)
         data = at.corrected(program, ruled(z), lacking)
-    return stepped(z, factor, data, at.slope, shift, more), at._replace(bend=matrix)
+    return stepped(z, factor, data, at.slope, shift, more), at

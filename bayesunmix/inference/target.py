@@ -10,7 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesunmix.inference.devices import spread
+from bayesunmix.inference.expansion import Expansion
 from bayesunmix.inference.program import Program
+
+GLOBALS = "globals"  # whose own parameters are the unconstrained globals, beside the sites of a model
 
 
 class Data(NamedTuple):
@@ -27,18 +30,40 @@ class Data(NamedTuple):
 
 
 class Rest(NamedTuple):
-    """Value, slope and curvature at a point, of all units less those of a weighted sample of them."""
+    """All units less a weighted sample of them, near a point.
 
+    Second order in the parameters of the likelihood, in which it is nearly a parabola itself. As one in the globals it
+    would be off where a spectrum lies far below the noise: there ``exp(z)`` bends by its slope, of which a sample knows
+    little.
+    """
+
+    units: dict[str, Expansion]  # by observed site; ``GLOBALS`` for what knows no curvature in its own parameters
     at: np.ndarray
     value: float
-    slope: np.ndarray  # (size,)
-    bend: Any  # (size, size), a matrix or layers
+    slope: np.ndarray  # (size,) what the expansions, made elsewhere, lack of it at the point
 
-    def value_and_grad(self, z: Any) -> tuple[Any, Any]:
-        """What it adds to a log density, and to its gradient."""
-        away = z - self.at
-        bent = self.bend @ away
-        return self.value + (self.slope + 0.5 * bent) @ away, self.slope + bent
+    def along(self, z: Any) -> Any:
+        """The part that is linear in the globals."""
+        return self.value + self.slope @ (z - self.at)
+
+
+def parameters(program: Program, data: Data, name: str):
+    """The parameters of the likelihood at a site, as a function of ``z``."""
+
+    def found(z):
+        if name == GLOBALS:
+            return {"z": z}
+        fn = program.evaluate(data.numbers, z, data.y, data.covariates).observed[name][0]
+        return {p: getattr(fn, p) for p in fn.arg_constraints if getattr(fn, p) is not None}
+
+    return found
+
+
+def _expanded(program: Program, z: jax.Array, data: Data) -> jax.Array:
+    """The part of the rest that is not linear in the globals."""
+    rest: Any = data.rest
+    parts = [one.value(parameters(program, data, name)(z)) for name, one in rest.units.items()]
+    return sum(parts, start=jnp.zeros((), z.dtype))
 
 
 def _log_parts(program: Program, z: jax.Array, data: Data):
@@ -56,7 +81,7 @@ def log_density(program: Program, z: jax.Array, data: Data) -> jax.Array:
     """Log joint density of data and unconstrained globals."""
     prior, likelihood = _log_parts(program, z, data)
     found = prior + likelihood + data.tilt @ (z - data.anchor)
-    return found if data.rest is None else found + data.rest.value_and_grad(z)[0]
+    return found if data.rest is None else found + data.rest.along(z) + _expanded(program, z, data)
 
 
 def value_and_grad(program: Program, z: Any, data: Data) -> tuple[Any, Any]:
@@ -65,8 +90,14 @@ def value_and_grad(program: Program, z: Any, data: Data) -> tuple[Any, Any]:
     if data.rest is None:
         return value, gradient
     # Outside the compiled function, which so is one for samples and for all units.
-    more, slope = data.rest.value_and_grad(np.asarray(z, dtype=np.float64))
-    return np.asarray(value) + more, np.asarray(gradient) + slope
+    more, slope = jax.device_get(_expanded_value_and_grad(program, jnp.asarray(z), data._replace(rules={})))
+    linear = data.rest.along(np.asarray(z, dtype=np.float64))
+    return np.asarray(value) + linear + more, np.asarray(gradient) + data.rest.slope + slope
+
+
+@partial(jax.jit, static_argnames="program")
+def _expanded_value_and_grad(program: Program, z: jax.Array, data: Data):
+    return jax.value_and_grad(lambda v: _expanded(program, v, data))(z)
 
 
 @partial(jax.jit, static_argnames="program")

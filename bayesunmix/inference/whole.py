@@ -1,9 +1,9 @@
 """All units of a large image, a chunk at a time, and samples of them that stand for all.
 
 The log likelihood of a sample, each unit weighted by how many it stands for, differs from that of all units by a smooth
-function, which a second-order expansion at the mode takes up (:class:`~bayesunmix.inference.target.Rest`): value, slope
-and curvature there are those of all units, and only higher derivatives come from the sample. So nothing that is done
-many times visits all units, and a file is read a handful of times.
+function, which a second-order expansion near the mode takes up (:class:`~bayesunmix.inference.target.Rest`): value,
+slope and curvature there are those of all units, and only higher derivatives come from the sample. So nothing that is
+done many times visits all units, and a file is read a handful of times.
 
 References
 ----------
@@ -25,7 +25,8 @@ import numpy as np
 import scipy.linalg
 
 from bayesunmix._keys import generator
-from bayesunmix.inference.curvature import assembled, units_curvature
+from bayesunmix.inference.curvature import assembled, expanded, units_curvature
+from bayesunmix.inference.expansion import Expansion
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.target import Data, Rest, as_device_data, has_rules, value_and_grad, with_rules
 from bayesunmix.inference.units import of_units
@@ -43,12 +44,13 @@ class AtPoint(NamedTuple):
     z: np.ndarray
     value: float
     slope: np.ndarray  # (size,)
-    bend: Any = None  # (size, size)
 
-    def corrected(self, program: Program, ruled: Data, lacking: Any) -> Data:
-        """A sample whose rules were made at the point, with what it lacks there; ``lacking`` of the curvature."""
-        value, slope = jax.device_get(value_and_grad(program, self.z, ruled))
-        return ruled._replace(rest=Rest(self.z, self.value - value, self.slope - slope, lacking))
+    def corrected(self, program: Program, ruled: Data, lacking: dict[str, Expansion]) -> Data:
+        """A sample whose rules were made at the point, with what it lacks there: ``lacking``, and what that misses."""
+        units = jax.tree_util.tree_map(jnp.asarray, lacking)  # in the current precision
+        near = ruled._replace(rest=Rest(units, self.z, 0.0, np.zeros(len(self.z))))
+        value, slope = jax.device_get(value_and_grad(program, self.z, near))
+        return ruled._replace(rest=Rest(units, self.z, self.value - value, self.slope - slope))
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +82,21 @@ class Whole:
 
         A call takes its time, whatever the units.
         """
-        few = self._data(slice(2), self.values[:2], 1.0)
+        few = self.few
         numbers = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves((few.y, few.covariates))) / 2
         most = self.batch
         if not has_rules(self.program, few):
             most = max(most, min(_BATCHES * most, int(_NUMBERS / numbers)))
         return dividing(self.n_units, most)
+
+    @property
+    def few(self) -> Data:
+        """Two of them, for a look."""
+        return self._data(slice(2), self.values[:2], 1.0)
+
+    def every(self) -> Data:
+        """All of them at once."""
+        return self._data(slice(None), self.values, 1.0)
 
     def sample(self, key: jax.Array) -> tuple[Data, jax.Array]:
         """Units chosen at random, each standing for as many as there are more; and which they are."""
@@ -102,27 +113,28 @@ class Whole:
         prior, prior_gradient = jax.device_get(_prior(self.program, at, chunk))
         return value - (count - 1) * float(prior), gradient - (count - 1) * prior_gradient
 
-    def curvature(self, z: np.ndarray, key: jax.Array, more: int) -> tuple[np.ndarray, Any]:
-        """Gradient and Hessian of the log density with all units.
+    def expansions(self, z: np.ndarray, key: jax.Array, more: int) -> tuple[dict[str, Expansion], Data]:
+        """The log likelihood of all units to second order, by observed site; and a chunk to assemble it with.
 
         Chunks are taken from all over the units until two halves of them agree in every direction, or all were. Units
         that were not, and those that do not fill a chunk, count as if they were like the others.
         """
         at, halves, seen = jnp.asarray(z), [None, None], [0, 0]
+
+        def of_all(sums: Any, seen: int) -> dict[str, Expansion]:
+            total = jax.tree_util.tree_map(lambda x: x * (self.n_units / seen), sums)
+            return expanded(self.program, at, chunk, total)
+
         for turn, chunk in enumerate(self.chunks(at, key, more, _scattered(self.n_units // self.size))):
             own, half = jax.tree_util.tree_map(np.array, units_curvature(self.program, at, chunk)), turn % 2
             halves[half] = own if seen[half] == 0 else jax.tree_util.tree_map(_add, halves[half], own)
             seen[half] += self.size
             if (turn + 1) % _LOOKS == 0 and turn + 1 >= _FEWEST_CHUNKS:
-                both = [self._assembled(at, chunk, one, count) for one, count in zip(halves, seen, strict=True)]
-                if _agree(both[0][1], both[1][1]):
+                both = [of_all(one, count) for one, count in zip(halves, seen, strict=True)]
+                if _agree(*(assembled(self.program, at, chunk, one)[1] for one in both)):
                     break
         total = halves[0] if seen[1] == 0 else jax.tree_util.tree_map(_add, *halves)
-        return self._assembled(at, chunk, total, sum(seen))
-
-    def _assembled(self, at: jax.Array, like: Data, sums: Any, seen: int) -> tuple[np.ndarray, Any]:
-        total = jax.tree_util.tree_map(lambda x: x * (self.n_units / seen), sums)
-        return assembled(self.program, at, like, total)
+        return of_all(total, sum(seen)), chunk
 
     def chunks(self, z: Any, key: jax.Array, more: int, order: np.ndarray | None = None) -> Iterator[Data]:
         """Chunks with integration rules, all or those of some numbers; the next one is read while one is worked on."""

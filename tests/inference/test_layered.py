@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,8 @@ import numpy as np
 import pytest
 
 import bayesunmix as bu
-from bayesunmix.inference import layered
-from bayesunmix.inference.curvature import curvature
+from bayesunmix.inference import layered, run, softness
+from bayesunmix.inference.curvature import bendings, curvature
 from bayesunmix.inference.guide_check import RATIO_LIMITS
 from bayesunmix.inference.layered import LayeredRoot, Layers
 from bayesunmix.inference.mode import MC_SHIFT_LIMIT, find_mode
@@ -128,6 +130,45 @@ def test_a_fit_by_layers_is_that_by_a_matrix(monkeypatch: pytest.MonkeyPatch) ->
     assert (np.abs(one.mean(0) - other.mean(0)) / one.std(0)).max() < MC_SHIFT_LIMIT
     ratios = other.std(0) / one.std(0)
     assert RATIO_LIMITS[0] < ratios.min() <= ratios.max() < RATIO_LIMITS[1]
+
+
+def test_many_channels_are_fitted_with_all_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample is where the search starts, and not what the posterior is made of (docs/numerics.md)."""
+    rng = np.random.default_rng(0)
+    spectra = np.stack([np.linspace(0.2, 1.0, 24), np.linspace(1.0, 0.1, 24)])
+    image = rng.dirichlet(np.ones(2), (20, 20)) @ spectra + 0.1 * rng.normal(size=(20, 20, 24))
+    monkeypatch.setattr("bayesunmix.inference.curvature.MOST_DENSE", 0)
+    seen = []
+    monkeypatch.setattr(run, "mode_of_all", None)
+    monkeypatch.setattr(run, "find_mode", lambda *parts: seen.append(len(parts[1].y)) or find_mode(*parts))
+    assert bu.fit(LinearUnmixing(2), image, bu.SVI(batch=80), progress=False).converged
+    assert seen == [400]
+
+
+def test_wrong_softness_of_layers_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Along the softest directions the layers become what the gradient says, cross terms included."""
+    layers = precision(core=-0.02)
+    _, soft, dual = layers.softest(RANK)
+    np.testing.assert_allclose(soft.T @ dual, np.eye(RANK), atol=1e-12)
+    wrong = np.random.default_rng(4).normal(size=(SIZE, RANK))
+    true = dense(layers) + 0.1 * (wrong @ dual.T + dual @ wrong.T)
+    monkeypatch.setattr(softness, "value_and_grad", lambda program, z, data: (0.0, -true @ z))
+    monkeypatch.setattr(softness, "_ROUNDS", 1)
+    anything: Any = SimpleNamespace(rules=True)
+    found = -softness.measured_softness(anything, np.zeros(SIZE), anything, -layers)
+    np.testing.assert_allclose(dense(found) @ soft, true @ soft, atol=1e-10)
+    assert np.abs((dense(layers) - true) @ soft).max() > 0.1
+
+
+def test_steps_are_damped_by_the_bend_of_exponentials_alone() -> None:
+    """And a share of the diagonal makes all positive."""
+    y = np.random.default_rng(0).normal(5.0, 0.1, (30, 4))
+    model = LinearUnmixing(2).bind(y)
+    program, numbers = compile_model(model, jnp.asarray(y[:2]))
+    data = as_device_data(program, numbers, y, {})
+    z = np.array([-800.0, -20.0, 0.0, 40.0, 40.0, 40.0, 40.0, 40.0, -2.0])  # softplus of entries, log of the noise
+    found = bendings(program, jnp.asarray(z), data)
+    np.testing.assert_allclose(found, [1.0, 1.0, 0.5, *[0.0] * 5, 1.0], atol=1e-6)
 
 
 def test_away_from_the_mode_curvature_loses_its_signs() -> None:

@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 import pytest
 
 from bayesunmix.inference import mode as modes
+from bayesunmix.inference import softness
 from bayesunmix.inference.diagnostics import MC_SHIFT_LIMIT
 from bayesunmix.inference.guide_check import RATIO_LIMITS
 from bayesunmix.inference.program import compile_model, unconstrain
@@ -65,8 +66,8 @@ def test_a_wrong_curvature_of_soft_directions_is_measured_again(
     turn = np.linalg.qr(rng.normal(size=(40, 40)))[0]
     true = turn @ np.diag(values) @ turn.T
     wrong = true + error * turn[:, :10] @ np.diag(rng.random(10)) @ turn[:, :10].T
-    monkeypatch.setattr(modes, "_slope", lambda program, z, data: -true @ z)
-    found = -modes.measured_softness(problem.program, np.zeros(40), problem.mode.data, -wrong)
+    monkeypatch.setattr(softness, "value_and_grad", lambda program, z, data: (0.0, -true @ z))
+    found = -softness.measured_softness(problem.program, np.zeros(40), problem.mode.data, -wrong)
     white = turn / np.sqrt(values)
     before, after = (np.linalg.eigvalsh(white.T @ matrix @ white) for matrix in (wrong, found))
     assert np.abs(before - 1.0).max() > 2.0

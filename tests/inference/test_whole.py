@@ -12,7 +12,7 @@ from scipy.linalg import eigh
 
 import bayesunmix as bu
 from bayesunmix.inference import whole as wholes
-from bayesunmix.inference.curvature import curvature, curvature_of_units
+from bayesunmix.inference.curvature import assembled, curvature, curvature_of_units, expansions
 from bayesunmix.inference.program import Program, compile_model, unconstrain
 from bayesunmix.inference.target import Data, as_device_data, log_density, value_and_grad, with_rules
 from bayesunmix.inference.whole import AtPoint, Whole, dividing
@@ -47,6 +47,11 @@ def setting(request: Any) -> Setting:
         return Setting(program, Whole(program, numbers, y, {}, 40), data, z)
 
 
+def curvature_of_all(program: Program, whole: Whole, z: np.ndarray) -> tuple[np.ndarray, Any]:
+    every, chunk = whole.expansions(z, jax.random.key(1), 1)
+    return assembled(program, jnp.asarray(z), chunk, every)
+
+
 def test_the_slope_of_chunks_is_that_of_all(setting: Setting) -> None:
     key = jax.random.key(1)
     ruled = with_rules(setting.program, jnp.asarray(setting.z), setting.data, key, jnp.arange(len(setting.data.y)))
@@ -63,17 +68,19 @@ def test_the_curvature_of_chunks_is_that_of_all(setting: Setting) -> None:
     part = setting.data._replace(y=setting.data.y[:seen], weight=jnp.asarray(n_units / seen))
     ruled = with_rules(setting.program, jnp.asarray(setting.z), part, key, jnp.arange(seen))
     expected = curvature(setting.program, jnp.asarray(setting.z), ruled)
-    for found, one in zip(setting.whole.curvature(setting.z, key, 1), expected, strict=True):
+    for found, one in zip(curvature_of_all(setting.program, setting.whole, setting.z), expected, strict=True):
         np.testing.assert_allclose(found, one, atol=1e-5 * np.abs(one).max())
 
 
 def test_a_corrected_sample_has_value_slope_and_curvature_of_all(setting: Setting) -> None:
     key, at = jax.random.key(1), jnp.asarray(setting.z)
     value, slope = setting.whole.slope(setting.z, key, 1)
-    _, bend = setting.whole.curvature(setting.z, key, 1)
+    every, chunk = setting.whole.expansions(setting.z, key, 1)
+    _, bend = assembled(setting.program, at, chunk, every)
     sample, index = setting.whole.sample(jax.random.key(2))
     ruled = with_rules(setting.program, at, sample, key, index)
-    lacking = bend - curvature(setting.program, at, ruled)[1]
+    own = expansions(setting.program, at, ruled)
+    lacking = {name: every[name] - own[name] for name in own}
     corrected = AtPoint(setting.z, value, slope).corrected(setting.program, ruled, lacking)
     found = value_and_grad(setting.program, at, corrected)
     np.testing.assert_allclose(found[0], value, rtol=1e-9)
@@ -84,6 +91,39 @@ def test_a_corrected_sample_has_value_slope_and_curvature_of_all(setting: Settin
     expected = jax.jit(jax.value_and_grad(lambda z: log_density(setting.program, z, corrected)))(moved)
     for ours, theirs in zip(value_and_grad(setting.program, moved, corrected), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_corrections_hold_for_entries_below_the_noise() -> None:
+    """A parabola in the globals is wrong there, by the sample's slope times how an exponential bends."""
+    spectra = np.array([[1.0, 0.6, 1e-4, 0.2], [0.2, 1e-4, 0.8, 1.0]])
+    rng = np.random.default_rng(5)
+    y = rng.dirichlet([1.0, 1.0], 2000) @ spectra + 0.05 * rng.normal(size=(2000, 4))
+    program, numbers = compile_model(LinearUnmixing(2).bind(y), jnp.asarray(y[:2]))
+    whole, every = Whole(program, numbers, y, {}, 100), as_device_data(program, numbers, y, {})
+    start = {"endmembers": spectra, "noise_scale": np.asarray(0.05)}
+    z = np.asarray(unconstrain(program, numbers, start, every.y[:2], {}))
+    key, at = jax.random.key(1), jnp.asarray(z)
+    value, slope = whole.slope(z, key, 1)
+    sample, index = whole.sample(jax.random.key(2))
+    ruled = with_rules(program, at, sample, key, index)
+    of_all, own = whole.expansions(z, key, 1)[0], expansions(program, at, ruled)
+    corrected = AtPoint(z, value, slope).corrected(program, ruled, {name: of_all[name] - own[name] for name in own})
+    ruled_all = with_rules(program, at, every, key, jnp.arange(2000))
+    (slope_of_all, bend_of_all), (own_slope, own_bend) = (
+        curvature(program, at, ruled_all),
+        curvature(program, at, ruled),
+    )
+    height = lambda z, data: float(value_and_grad(program, z, data)[0])  # noqa: E731
+    dark = np.flatnonzero(spectra.ravel() < 1e-3)
+    errors, in_globals = [], []
+    for up in (3.0, 4.0, 5.0):  # to .002, .005 and .015, where the standard deviation is .002
+        step = np.zeros(len(z))
+        step[dark] = up
+        rise = height(at + step, ruled_all) - height(at, ruled_all)
+        errors.append(height(at + step, corrected) - height(at, corrected) - rise)
+        parabola = (slope_of_all - own_slope) @ step + 0.5 * step @ (bend_of_all - own_bend) @ step
+        in_globals.append(height(at + step, ruled) - height(at, ruled) + parabola - rise)
+    assert np.abs(errors).max() < 0.1 * np.abs(in_globals).max(), (errors, in_globals)
 
 
 def test_a_sample_has_every_unit_once_and_the_points_of_all(setting: Setting) -> None:
@@ -112,10 +152,10 @@ def test_curvature_ends_where_halves_agree(monkeypatch: pytest.MonkeyPatch) -> N
     seen = []
     counted = lambda *parts: seen.append(0) or curvature_of_units(*parts)  # noqa: E731
     monkeypatch.setattr(wholes, "units_curvature", counted)
-    _, few = Whole(program, numbers, y, {}, 32).curvature(z, jax.random.key(0), 1)
+    _, few = curvature_of_all(program, Whole(program, numbers, y, {}, 32), z)
     taken, chunks = len(seen), 2**14 // 128
     monkeypatch.setattr(wholes, "_ENOUGH", 0.0)
-    _, every = Whole(program, numbers, y, {}, 32).curvature(z, jax.random.key(0), 1)
+    _, every = curvature_of_all(program, Whole(program, numbers, y, {}, 32), z)
     assert 8 <= taken < chunks and len(seen) == taken + chunks
     error = np.abs(eigh(few - every, -every, eigvals_only=True)).max()
     assert 0 < error < 0.15
