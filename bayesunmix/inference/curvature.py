@@ -72,7 +72,10 @@ def curvature(program: Program, z: Any, data: Data) -> tuple[np.ndarray, Any]:
 
 def units_curvature(program: Program, z: jax.Array, data: Data) -> Any:
     """What the units have to say of the curvature: sums over them, for :func:`expanded`."""
-    data = data._replace(rest=None)
+    if data.others:
+        found = [units_curvature(program, z, part) for part in (data.alone, *(other for other, _ in data.others))]
+        return jax.tree_util.tree_map(lambda *parts: sum(parts), *found)
+    data = data.alone
     if can_be_layered(program, z, data):
         return layers_of_units(program, z, data)
     if z.size > MOST_MATRIX:
@@ -99,6 +102,7 @@ def expansions_of_all(program: Program, z: jax.Array, data: Data) -> dict[str, E
 
 def expanded(program: Program, z: jax.Array, data: Data, units: Any) -> dict[str, Expansion]:
     """The log likelihood to second order from sums over units."""
+    data = data.alone
     if not isinstance(units, UnitCurvature):
         return {"y": _layered_expansion(program, z, data, units)}
     found = {}
@@ -111,12 +115,13 @@ def expanded(program: Program, z: jax.Array, data: Data, units: Any) -> dict[str
 
 def assembled(program: Program, z: jax.Array, data: Data, own: dict[str, Expansion]) -> tuple[np.ndarray, Any]:
     """Gradient and Hessian of the log density from those of the likelihood, by the chain rule."""
+    rest, data = data.rest, data.alone
     slopes = {name: one.slope for name, one in own.items()}
     layered = any(isinstance(one.bend, Layers) for one in own.values())
     around = _diagonal_around_units if layered else _around_units
-    gradient, bend = (_double(x).copy() for x in around(program, z, data._replace(rest=None), slopes))
-    if data.rest is not None:
-        gradient += data.rest.slope
+    gradient, bend = (_double(x).copy() for x in around(program, z, data, slopes))
+    if rest is not None:
+        gradient += rest.slope
     chains = {name: _chain(program, z, data, name) for name in own}
     for name, one in own.items():
         for p, slope in one.slope.items():
@@ -137,7 +142,7 @@ def _double(x: Any) -> np.ndarray:
 
 
 def _parameters_at(program: Program, z: jax.Array, data: Data, name: str, wanted: tuple[str, ...]):
-    found = jax.device_get(_parameter_values(program, z, data._replace(rest=None, rules={}), name))
+    found = jax.device_get(_parameter_values(program, z, data.alone._replace(rules={}), name))
     return {p: _double(found[p]) for p in wanted}
 
 
@@ -151,6 +156,7 @@ def _parameter_values(program: Program, z: jax.Array, data: Data, name: str) -> 
 
 def can_be_layered(program: Program, z: jax.Array, data: Data) -> bool:
     """Whether the likelihood of very many globals knows its curvature as a block per channel and a few columns."""
+    data = data.alone
     if z.size <= MOST_DENSE or set(data.rules) != {"y"}:
         return False
     of_site = parameters(program, data, "y")
@@ -162,7 +168,7 @@ def can_be_layered(program: Program, z: jax.Array, data: Data) -> bool:
     if not known[0] or z.size != shapes["endmembers"].size + 1:
         return False
     singles = [isinstance(by_z, _Single) for by_z in _chain(program, z, data, "y").values() if np.size(by_z)]
-    by_ones, probe, by_probe = _prior_products(program, z, data._replace(rules={}, rest=None))
+    by_ones, probe, by_probe = _prior_products(program, z, data.alone._replace(rules={}))
     return all(singles) and bool(np.allclose(by_probe, by_ones * probe, rtol=1e-3, atol=1e-6 * np.abs(by_ones).max()))
 
 
@@ -222,7 +228,7 @@ def _diagonal_around_units(program: Program, z: jax.Array, data: Data, slopes: d
 def bendings(program: Program, z: jax.Array, data: Data) -> np.ndarray:
     """By how much the step of a parameter changes along the global that it follows: 1 for an exponential, 0 for what is
     linear. For globals of which each has a parameter of its own."""
-    slope, bend = (_double(x) for x in _two_derivatives(program, z, data._replace(rest=None, rules={})))
+    slope, bend = (_double(x) for x in _two_derivatives(program, z, data.alone._replace(rules={})))
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.abs(bend / slope)
     return np.where(np.isfinite(found), found, 1.0)  # an exponential that is zero in this precision

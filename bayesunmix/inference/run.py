@@ -21,7 +21,7 @@ from bayesunmix.inference.layered import stretched
 from bayesunmix.inference.mode import Mode, find_mode, recentred
 from bayesunmix.inference.program import Program, compile_model, unconstrain
 from bayesunmix.inference.progress import Progress
-from bayesunmix.inference.sampled import mode_of_all, near_mode, rough
+from bayesunmix.inference.sampled import mode_of_all
 from bayesunmix.inference.settings import NUTS, SVI
 from bayesunmix.inference.target import Data, as_device_data, constrain
 from bayesunmix.inference.units import local_sites, of_units
@@ -72,14 +72,10 @@ def infer(
     relabel = _relabel(program, model)
     if whole is not None and isinstance(method, SVI):
         z = np.asarray(unconstrain(program, numbers, start, jnp.asarray(y[:2], jnp.result_type(float)), few))
-        if not rough(program, whole, z, key_mode):
-            mode, index, other = mode_of_all(program, whole, z, key_mode, relabel, progress.note)
-            return _by_guide(program, mode, method, index, other, key_method, key_check, progress)
-        z, _, _ = near_mode(program, whole, z, key_mode, progress.note)
-        data = whole.every()
-    else:
-        data = as_device_data(program, numbers, y, covariates)
-        z = np.asarray(unconstrain(program, data.numbers, start, data.y, data.covariates))
+        mode, index, other = mode_of_all(program, whole, z, key_mode, relabel, progress.note)
+        return _by_guide(program, mode, method, index, other, key_method, key_check, progress)
+    data = as_device_data(program, numbers, y, covariates)
+    z = np.asarray(unconstrain(program, data.numbers, start, data.y, data.covariates))
     index = jnp.arange(n_units)
     mode = find_mode(program, data, z, index, key_mode, relabel, progress.note)
     if isinstance(method, SVI):
@@ -144,7 +140,7 @@ def _by_sampler(program: Program, mode: Mode, method: NUTS, key, progress: Progr
 
 def _named(program: Program, draws: np.ndarray, data: Data) -> dict[str, np.ndarray]:
     chains, n_draws, size = draws.shape
-    values = constrain(program, jnp.asarray(draws.reshape(-1, size)), data)
+    values = constrain(program, jnp.asarray(draws.reshape(-1, size)), data.alone)
     named = {name: np.asarray(v).reshape(chains, n_draws, *v.shape[1:]) for name, v in values.items()}
     return match_labels(program.model(data.numbers), named)
 

@@ -30,28 +30,6 @@ _CORRECTIONS = 6  # of a sample to all units
 _AGREED = 0.1  # decrement a parameter, in posterior sds, from where one Newton step leads to the mode of all units
 
 
-def rough(program: Program, whole: Whole, z: np.ndarray, key: jax.Array) -> bool:
-    """Whether samples would be too rough a likelihood, and all units can be had at once instead.
-
-    Of many channels abundances are so well known that few units lie within their error of a face of the simplex. Where
-    the faces are depends on these few, and they are other ones in a sample.
-    """
-    if not isinstance(whole.values, np.ndarray):
-        return False
-    return can_be_layered(program, jnp.asarray(z), with_rules(program, jnp.asarray(z), whole.few, key, jnp.arange(2)))
-
-
-def near_mode(
-    program: Program, whole: Whole, start: np.ndarray, key: jax.Array, tell: Callable[[str], None] = lambda _: None
-) -> tuple[np.ndarray, Data, jax.Array]:
-    """The mode of a sample, the sample, and which units it is of: a start for the search with all."""
-    key_sample, key_points = jax.random.split(key)
-    data, index = whole.sample(key_sample)
-    # So far, at least, is the mode of the sample from that of all units.
-    enough = DECREMENT * len(start) * float(data.weight)
-    return ascend(program, np.asarray(start), data, index, key_points, 1, tell, enough), data, index
-
-
 def mode_of_all(
     program: Program,
     whole: Whole,
@@ -67,8 +45,14 @@ def mode_of_all(
     another sample corrected alike, to judge by.
     """
     key_sample, key_other, key_points = jax.random.split(key, 3)
-    z, data, index = near_mode(program, whole, start, key_sample, tell)
-    more = 1
+    data, index = whole.sample(key_sample)
+    # So far, at least, is the mode of the sample from that of all units.
+    enough = DECREMENT * len(start) * float(data.weight)
+    z, more = ascend(program, np.asarray(start), data, index, key_points, 1, tell, enough), 1
+    near = whole.near(z) if _rough(program, whole, z, key_points) else np.zeros(0, np.int64)
+    if near.size:
+        tell(f"units near a face: {len(near)} stand for themselves")
+        data, index = whole.sample(key_sample, near)
     if relabel is not None:
         z = relabel(z, whole.chunks(z, key_points, 1))
     while True:
@@ -77,10 +61,19 @@ def mode_of_all(
         if settled or not mode.data.rules or more == MOST_POINTS:
             break
         z, more = mode.z, MOST_POINTS
-    other, its_index = whole.sample(key_other)
+    other, its_index = whole.sample(key_other, near)
     ruled = with_rules(program, jnp.asarray(found.z), other, key_points, its_index, more)
     every = expansions_of_all(program, jnp.asarray(found.z), mode.data)
     return mode, index, found.corrected(program, ruled, _lacking(program, found.z, every, ruled))
+
+
+def _rough(program: Program, whole: Whole, z: np.ndarray, key: jax.Array) -> bool:
+    """Whether a sample with equal weights would be too rough a likelihood.
+
+    Of many channels abundances are so well known that few units lie within their error of a face of the simplex. Where
+    the faces are depends on these few, and they are other ones in a sample.
+    """
+    return can_be_layered(program, jnp.asarray(z), with_rules(program, jnp.asarray(z), whole.few, key, jnp.arange(2)))
 
 
 def _lacking(program, z: np.ndarray, every: dict[str, Expansion], ruled: Data) -> dict[str, Expansion]:

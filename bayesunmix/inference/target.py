@@ -27,6 +27,12 @@ class Data(NamedTuple):
     tilt: jax.Array  # (size,) slope there that the rules' few points miss (0 unless measured with many)
     weight: jax.Array  # units that every unit here stands for
     rest: Rest | None = None  # what the weighted units get wrong of all units; None where they are all
+    others: tuple[tuple[Data, jax.Array], ...] = ()  # further units of other weights, and which they are
+
+    @property
+    def alone(self) -> Data:
+        """Without further units and what is said of them."""
+        return self._replace(rest=None, others=())
 
 
 class Rest(NamedTuple):
@@ -80,19 +86,33 @@ def _log_parts(program: Program, z: jax.Array, data: Data):
 def log_density(program: Program, z: jax.Array, data: Data) -> jax.Array:
     """Log joint density of data and unconstrained globals."""
     prior, likelihood = _log_parts(program, z, data)
+    likelihood = likelihood + sum(_log_parts(program, z, other)[1] for other, _ in data.others)
     found = prior + likelihood + data.tilt @ (z - data.anchor)
     return found if data.rest is None else found + data.rest.along(z) + _expanded(program, z, data)
 
 
 def value_and_grad(program: Program, z: Any, data: Data) -> tuple[Any, Any]:
     """Log density and gradient."""
-    value, gradient = _value_and_grad(program, jnp.asarray(z), data._replace(rest=None))
-    if data.rest is None:
-        return value, gradient
+    at = jnp.asarray(z)
+    value, gradient = _value_and_grad(program, at, data.alone)
     # Outside the compiled function, which so is one for samples and for all units.
-    more, slope = jax.device_get(_expanded_value_and_grad(program, jnp.asarray(z), data._replace(rules={})))
-    linear = data.rest.along(np.asarray(z, dtype=np.float64))
-    return np.asarray(value) + linear + more, np.asarray(gradient) + data.rest.slope + slope
+    if data.others:
+        found = jax.device_get([_value_and_grad(program, at, other) for other, _ in data.others])
+        prior, its_gradient = jax.device_get(prior_value_and_grad(program, at, data.alone._replace(rules={})))
+        value = np.asarray(value) + sum(own for own, _ in found) - len(found) * prior
+        gradient = np.asarray(gradient) + sum(own for _, own in found) - len(found) * its_gradient
+    if data.rest is not None:
+        near = data._replace(rules={}, others=())
+        more, slope = jax.device_get(_expanded_value_and_grad(program, at, near))
+        linear = data.rest.along(np.asarray(z, dtype=np.float64))
+        value, gradient = np.asarray(value) + linear + more, np.asarray(gradient) + data.rest.slope + slope
+    return value, gradient
+
+
+@partial(jax.jit, static_argnames="program")
+def prior_value_and_grad(program: Program, z: jax.Array, data: Data):
+    """Log prior and its gradient."""
+    return jax.value_and_grad(lambda v: program.evaluate(data.numbers, v, data.y, data.covariates).log_prior)(z)
 
 
 @partial(jax.jit, static_argnames="program")
@@ -111,7 +131,8 @@ def with_rules(program: Program, z: jax.Array, data: Data, key: jax.Array, index
     ``more`` multiplies the distribution's own number of points.
     """
     rules = _rules(program, z, data.numbers, data.y, data.covariates, key, index, more)
-    return data._replace(rules=rules, anchor=z, tilt=jnp.zeros_like(z))
+    others = tuple((with_rules(program, z, other, key, its, more), its) for other, its in data.others)
+    return data._replace(rules=rules, anchor=z, tilt=jnp.zeros_like(z), others=others)
 
 
 @partial(jax.jit, static_argnames=("program", "more"))
@@ -138,8 +159,9 @@ def has_rules(program: Program, data: Data) -> bool:
 
 def with_fresh_points(program: Program, data: Data, key: jax.Array, index: jax.Array) -> Data:
     """The same data and proposals with points that the frozen rules did not use, uncorrected."""
-    rules = _redrawn(program, data._replace(rest=None), key, index)
-    return data._replace(rules=rules, tilt=jnp.zeros_like(data.tilt))
+    rules = _redrawn(program, data.alone, key, index)
+    others = tuple((with_fresh_points(program, other, key, its), its) for other, its in data.others)
+    return data._replace(rules=rules, tilt=jnp.zeros_like(data.tilt), others=others)
 
 
 @partial(jax.jit, static_argnames="program")

@@ -28,13 +28,24 @@ from bayesunmix._keys import generator
 from bayesunmix.inference.curvature import assembled, expanded, units_curvature
 from bayesunmix.inference.expansion import Expansion
 from bayesunmix.inference.program import Program
-from bayesunmix.inference.target import Data, Rest, as_device_data, has_rules, value_and_grad, with_rules
+from bayesunmix.inference.target import (
+    Data,
+    Rest,
+    as_device_data,
+    has_rules,
+    prior_value_and_grad,
+    value_and_grad,
+    with_rules,
+)
 from bayesunmix.inference.units import of_units
 
 _NUMBERS = 2**17  # in a chunk of units without integration points: what is made of them stays in a cache
 _BATCHES = 4  # in a chunk of those, at most
 _FEWEST_CHUNKS, _LOOKS = 8, 4  # behind a Hessian, and between looks at what is known of it
 _ENOUGH = 0.1  # relative error of the Hessian in its worst direction, half as much of a posterior sd
+_NEAR = 4.0  # standard deviations from a face, where it cuts off 3e-5
+_MOST_NEAR = 8  # batches of units near a face
+_NONE = np.zeros(0, np.int64)
 _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 
 
@@ -94,14 +105,24 @@ class Whole:
         """Two of them, for a look."""
         return self._data(slice(2), self.values[:2], 1.0)
 
-    def every(self) -> Data:
-        """All of them at once."""
-        return self._data(slice(None), self.values, 1.0)
+    def sample(self, key: jax.Array, near: np.ndarray = _NONE) -> tuple[Data, jax.Array]:
+        """Units chosen at random, each standing for as many as there are more; and which they are.
 
-    def sample(self, key: jax.Array) -> tuple[Data, jax.Array]:
-        """Units chosen at random, each standing for as many as there are more; and which they are."""
-        chosen = np.sort(generator(key).choice(self.n_units, self.size, replace=False))
-        return self._data(chosen, self.values[chosen], self.n_units / self.size), jnp.asarray(chosen)
+        Those that are ``near`` are added as they are, and stand for themselves.
+        """
+        far = np.delete(np.arange(self.n_units), near)
+        chosen = np.sort(generator(key).choice(far, self.size, replace=False))
+        data = self._data(chosen, self.values[chosen], len(far) / self.size)
+        parts = [np.sort(part) for part in near.reshape(-1, self.size)]
+        others = tuple((self._data(part, self.values[part], 1.0), jnp.asarray(part)) for part in parts)
+        return data._replace(others=others), jnp.asarray(chosen)
+
+    def near(self, z: np.ndarray) -> np.ndarray:
+        """The units whose abundances are near a face of the simplex, and the next ones up to a multiple of the size."""
+        room = np.concatenate([_room(self.program, jnp.asarray(z), chunk) for _, chunk in self._read()])
+        most = min(_MOST_NEAR, self.n_units // self.size - 1)
+        parts = min(most, -(-int((~(room >= _NEAR)).sum()) // self.size))
+        return np.argsort(room, kind="stable")[: parts * self.size]
 
     def slope(self, z: np.ndarray, key: jax.Array, more: int) -> tuple[float, np.ndarray]:
         """Log density and gradient with all units, integration points made at ``z``."""
@@ -110,7 +131,7 @@ class Whole:
         for chunk in self.chunks(at, key, more):
             own_value, own_gradient = jax.device_get(value_and_grad(self.program, at, chunk))
             value, gradient, count = value + float(own_value), gradient + own_gradient, count + 1
-        prior, prior_gradient = jax.device_get(_prior(self.program, at, chunk))
+        prior, prior_gradient = jax.device_get(prior_value_and_grad(self.program, at, chunk._replace(rules={})))
         return value - (count - 1) * float(prior), gradient - (count - 1) * prior_gradient
 
     def expansions(self, z: np.ndarray, key: jax.Array, more: int) -> tuple[dict[str, Expansion], Data]:
@@ -138,6 +159,11 @@ class Whole:
 
     def chunks(self, z: Any, key: jax.Array, more: int, order: np.ndarray | None = None) -> Iterator[Data]:
         """Chunks with integration rules, all or those of some numbers; the next one is read while one is worked on."""
+        for part, chunk in self._read(order):
+            index = jnp.arange(part.start, part.stop)
+            yield with_rules(self.program, jnp.asarray(z), chunk, key, index, more)
+
+    def _read(self, order: np.ndarray | None = None) -> Iterator[tuple[slice, Data]]:
         starts = self.size * (np.arange(-(-self.n_units // self.size)) if order is None else order)
         parts = [slice(int(start), min(int(start) + self.size, self.n_units)) for start in starts]
         with ThreadPoolExecutor(1) as reader:
@@ -146,8 +172,7 @@ class Whole:
                 values = read.pop().result()
                 if following is not None:
                     read.append(reader.submit(self.values.__getitem__, following))
-                chunk = self._data(part, values, 1.0)
-                yield with_rules(self.program, jnp.asarray(z), chunk, key, jnp.arange(part.start, part.stop), more)
+                yield part, self._data(part, values, 1.0)
 
     def _data(self, part: Any, values: np.ndarray, weight: float) -> Data:
         covariates = {name: of_units(v, part, self.n_units) for name, v in self.covariates.items()}
@@ -180,6 +205,9 @@ def _add(total: np.ndarray, more: np.ndarray) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="program")
-def _prior(program: Program, z: jax.Array, data: Data):
-    """Log prior and its gradient."""
-    return jax.value_and_grad(lambda v: program.evaluate(data.numbers, v, data.y, data.covariates).log_prior)(z)
+def _room(program: Program, z: jax.Array, data: Data) -> jax.Array:
+    """By how many of its standard deviations a unit's latent is away from the nearest end of its domain."""
+    mean, variance, _ = (
+        program.evaluate(data.numbers, z, data.y, data.covariates).observed["y"][0].without_faces(data.y)
+    )
+    return (mean / jnp.sqrt(variance)).min(1)

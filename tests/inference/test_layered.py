@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 import bayesunmix as bu
-from bayesunmix.inference import layered, run, softness
+from bayesunmix.inference import layered, softness
 from bayesunmix.inference.curvature import bendings, curvature
 from bayesunmix.inference.guide_check import RATIO_LIMITS
 from bayesunmix.inference.layered import LayeredRoot, Layers
 from bayesunmix.inference.mode import MC_SHIFT_LIMIT, find_mode
 from bayesunmix.inference.program import compile_model, unconstrain
 from bayesunmix.inference.target import as_device_data
+from bayesunmix.inference.whole import Whole
 from bayesunmix.models import LinearUnmixing
 
 SIZE, RANK = 14, 3
@@ -132,17 +133,24 @@ def test_a_fit_by_layers_is_that_by_a_matrix(monkeypatch: pytest.MonkeyPatch) ->
     assert RATIO_LIMITS[0] < ratios.min() <= ratios.max() < RATIO_LIMITS[1]
 
 
-def test_many_channels_are_fitted_with_all_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sample is where the search starts, and not what the posterior is made of (docs/numerics.md)."""
+def test_units_near_a_face_stand_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where abundances are known well, a sample is made of them and of some of the others; the posterior is that of all
+    units, which a sample with equal weights misses."""
     rng = np.random.default_rng(0)
     spectra = np.stack([np.linspace(0.2, 1.0, 24), np.linspace(1.0, 0.1, 24)])
-    image = rng.dirichlet(np.ones(2), (20, 20)) @ spectra + 0.1 * rng.normal(size=(20, 20, 24))
+    image = rng.dirichlet([1.5, 0.8], (30, 40)) @ spectra + 0.02 * rng.normal(size=(30, 40, 24))
     monkeypatch.setattr("bayesunmix.inference.curvature.MOST_DENSE", 0)
+    every = bu.fit(LinearUnmixing(2), image, bu.SVI(batch=1200), progress=False)
     seen = []
-    monkeypatch.setattr(run, "mode_of_all", None)
-    monkeypatch.setattr(run, "find_mode", lambda *parts: seen.append(len(parts[1].y)) or find_mode(*parts))
-    assert bu.fit(LinearUnmixing(2), image, bu.SVI(batch=80), progress=False).converged
-    assert seen == [400]
+    own = Whole.near
+    monkeypatch.setattr(Whole, "near", lambda self, z: seen.append(own(self, z)) or seen[-1])
+    some = bu.fit(LinearUnmixing(2), image, bu.SVI(batch=150), progress=False)
+    assert every.converged and some.converged
+    assert [len(near) % 150 for near in seen] == [0] and 0 < len(seen[0]) < 900
+    one, other = (fit.posterior["endmembers"].values.reshape(-1, 2 * 24) for fit in (every, some))
+    assert (np.abs(one.mean(0) - other.mean(0)) / one.std(0)).max() < MC_SHIFT_LIMIT
+    ratios = other.std(0) / one.std(0)
+    assert RATIO_LIMITS[0] < ratios.min() <= ratios.max() < RATIO_LIMITS[1]
 
 
 def test_wrong_softness_of_layers_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import bayesunmix as bu
 from bayesunmix.inference import whole as wholes
 from bayesunmix.inference.curvature import assembled, curvature, curvature_of_units, expansions
 from bayesunmix.inference.program import Program, compile_model, unconstrain
-from bayesunmix.inference.target import Data, as_device_data, log_density, value_and_grad, with_rules
+from bayesunmix.inference.target import Data, as_device_data, log_density, value_and_grad, with_fresh_points, with_rules
 from bayesunmix.inference.whole import AtPoint, Whole, dividing
 from bayesunmix.models import GaussianMixture, LinearUnmixing
 
@@ -135,6 +135,53 @@ def test_a_sample_has_every_unit_once_and_the_points_of_all(setting: Setting) ->
     some = with_rules(setting.program, at, sample, key, index).rules["y"].frame.shift
     every = with_rules(setting.program, at, setting.data, key, jnp.arange(len(setting.data.y))).rules["y"].frame.shift
     np.testing.assert_array_equal(some, every[:, np.asarray(index)])
+
+
+def test_units_that_are_added_have_weights_of_their_own(setting: Setting) -> None:
+    """A sample of all that is not near, beside what is near, is all units: value, slope, curvature, fresh points."""
+    whole, at, key = setting.whole, jnp.asarray(setting.z), jax.random.key(1)
+    near = np.random.default_rng(0).permutation(len(whole.values))[: 2 * whole.size]
+    sample, index = whole.sample(jax.random.key(3), near)
+    rest = len(whole.values) - len(near)
+    np.testing.assert_allclose(sample.weight, rest / whole.size)
+    assert not set(near) & set(np.asarray(index).tolist())
+    sample = sample._replace(weight=jnp.asarray(1.0))
+    chosen = np.concatenate([np.asarray(index), *(np.asarray(its) for _, its in sample.others)])
+    together = setting.data._replace(y=setting.data.y[chosen])
+    both = [
+        with_rules(setting.program, at, sample, key, index),
+        with_rules(setting.program, at, together, key, jnp.asarray(chosen)),
+    ]
+    again = jax.random.key(9)
+    fresh = [
+        with_fresh_points(setting.program, one, again, its)
+        for one, its in zip(both, (index, jnp.asarray(chosen)), strict=True)
+    ]
+    for ours, theirs in (both, fresh):
+        for found, expected in zip(
+            (*value_and_grad(setting.program, at, ours), log_density(setting.program, at, ours)),
+            (*value_and_grad(setting.program, at, theirs), log_density(setting.program, at, theirs)),
+            strict=True,
+        ):
+            # Sums of float32 integrals in another order.
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-5 * np.abs(expected).max())
+        for found, expected in zip(
+            curvature(setting.program, at, ours), curvature(setting.program, at, theirs), strict=True
+        ):
+            np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_units_near_a_face_are_found() -> None:
+    """By the distance of their abundances from zero in standard deviations, filled up to whole batches."""
+    rng = np.random.default_rng(0)
+    abundances = np.concatenate([rng.dirichlet(np.full(3, 50.0), 1000), [[0.002, 0.499, 0.499]] * 30])
+    y = abundances @ SPECTRA + 0.01 * rng.normal(size=(1030, 4))
+    program, numbers = compile_model(LinearUnmixing(3).bind(y), jnp.asarray(y[:2]))
+    whole = Whole(program, numbers, y, {}, 50)
+    start = {"endmembers": SPECTRA, "noise_scale": np.asarray(0.01)}
+    z = np.asarray(unconstrain(program, numbers, start, jnp.asarray(y[:2]), {}))
+    found = whole.near(z)
+    assert len(found) == whole.size and set(range(1000, 1030)) <= set(found.tolist())
 
 
 @pytest.mark.parametrize(("count", "batch", "size"), [(4096, 1000, 512), (1200, 1000, 600), (997, 100, 100)])
