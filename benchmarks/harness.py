@@ -1,7 +1,8 @@
 """Contenders side by side: each in a process of its own, all alive at once, taking turns.
 
-A contender is set up and called once before the turns, so that compiling and imports are not in its times; what that
-took is kept as seconds of their own. Every turn has data of its own, made outside the clock and the same for all.
+A contender is set up and called once before the turns, so that compiling and imports are not in its times. All do so
+side by side, since little else happens at small sizes; what that took is kept as seconds of CPU, which the others do
+not lengthen much. Every turn has data of its own, made outside the clock and the same for all.
 """
 
 from __future__ import annotations
@@ -88,11 +89,11 @@ def run(
         for index, contender in enumerate(workload.contenders):
             due = [r for r in range(min(repeats, contender.repeats)) if (contender.name, r) not in done]
             if due and only in contender.name:
-                worker = stack.enter_context(_Worker(name, index, size))
-                if worker.missing:
-                    skipped[contender.name] = worker.missing
-                else:
-                    workers[contender.name] = worker
+                workers[contender.name] = stack.enter_context(_Worker(name, index, size))
+        for who, worker in list(workers.items()):
+            if missing := worker.missing():
+                skipped[who] = missing
+                del workers[who]
         for repeat in range(repeats):
             for contender in workload.contenders:
                 due = repeat < contender.repeats and (contender.name, repeat) not in done
@@ -117,7 +118,10 @@ class _Worker:
         self._process = context.Process(target=_serve, args=(theirs, name, index, size), daemon=True)
         self._process.start()
         theirs.close()
-        self.missing = self._received()
+
+    def missing(self) -> str:
+        """What is not installed, if anything; waits until the contender is ready for its turns."""
+        return self._received()
 
     def turn(self, repeat: int) -> dict[str, Any]:
         self._pipe.send(repeat)
@@ -146,14 +150,14 @@ def _serve(pipe: Any, name: str, index: int, size: dict[str, Any]) -> None:
         workload = load(name)
         problem = workload.problem(0, **size)
         _forget_peak()
-        before, start = _memory("VmRSS"), time.perf_counter()
+        before, work = _memory("VmRSS"), _worked()
         try:
             call = workload.contenders[index].set_up(problem)
             call(problem, 0)
         except ImportError as error:
             pipe.send(f"not installed: {error}")
             return
-        cold = time.perf_counter() - start
+        cold = _worked() - work
         pipe.send("")
         while (repeat := pipe.recv()) is not None:
             problem = workload.problem(repeat + 1, **size)
@@ -166,13 +170,18 @@ def _serve(pipe: Any, name: str, index: int, size: dict[str, Any]) -> None:
                 answer, share = answer.answer, answer.share
             memory = {"peak": _memory("VmHWM"), "before": before}
             scores = {key: float(value) for key, value in workload.score(problem, answer).items()}
-            times = {"wall": wall / share, "cpu": cpu / share, "share": share, "cold": cold}
+            times = {"wall": wall / share, "cpu": cpu / share, "share": share, "cold_cpu": cold}
             pipe.send({**times, **memory, "load": load_before, "scores": scores})
             del problem, answer
     except BaseException as error:
         # What cannot be pickled would hide the message.
         pipe.send(RuntimeError(f"{name}, contender {index}: {type(error).__name__}: {error}"))
         raise
+
+
+def _worked() -> float:
+    """CPU seconds of this process and of those that it started, such as compilers."""
+    return sum(os.times()[:4])
 
 
 def _memory(field: str) -> float:

@@ -14,7 +14,7 @@ def table(workload: Workload, found: dict[str, Any]) -> list[str]:
     rows, names = found["rows"], [c.name for c in workload.contenders]
     of = {name: [row for row in rows if row["contender"] == name] for name in names}
     scores = list(dict.fromkeys(key for row in rows for key in row["scores"]))
-    head = ["", "turns", "wall, s", "CPU, s", "first call, s", "peak, MiB", "beyond data", *scores]
+    head = ["", "turns", "wall, s", "CPU, s", "first call, CPU s", "peak, MiB", "beyond data", *scores]
     rate = [f"{workload.rate} a second"] if workload.rate else []
     lines = [[*head, *rate, "bayesunmix is faster by, wall", "CPU"]]
     for name in names:
@@ -26,7 +26,7 @@ def table(workload: Workload, found: dict[str, Any]) -> list[str]:
             str(len(wall)),
             number(np.median(wall)),
             number(np.median([row["cpu"] for row in of[name]])),
-            number(of[name][0]["cold"]),
+            number(of[name][0].get("cold_cpu", np.nan)),  # rows of old have wall time
             f"{max(row['peak'] for row in of[name]):.0f}",
             f"{max(row['peak'] - row['before'] for row in of[name]):.0f}",
             *(_with_error([row["scores"][key] for row in of[name] if key in row["scores"]]) for key in scores),

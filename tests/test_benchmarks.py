@@ -26,7 +26,7 @@ def test_contenders_take_turns_on_the_same_data(found: dict) -> None:
         ("whole", 0), ("half", 0), ("whole", 1), ("half", 1), ("whole", 2),
     ]  # fmt: skip
     assert all(row["scores"] == {"error": 0.0} for row in found["rows"])
-    assert all(row["wall"] > 0 and row["cpu"] >= 0 and row["cold"] > 0 for row in found["rows"])
+    assert all(row["wall"] > 0 and row["cpu"] >= 0 and row["cold_cpu"] >= 0 for row in found["rows"])
     assert {row["contender"]: row["share"] for row in found["rows"]} == {"whole": 1.0, "half": 0.5}
 
 
