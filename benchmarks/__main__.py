@@ -94,8 +94,8 @@ def write(kind: str, out: Path) -> None:
     lines = [
         f"Workloads at their {kind} size: `{command}`. Medians over turns; scores are means with standard errors "
         "between turns, which have data of their own. Wall and CPU times are of warm calls; the first call includes "
-        "imports of the contender and compiling. Peak is of the contender's process; what it holds beyond interpreter "
-        "and data is beside it.",
+        "imports of the contender and compiling (rows older than this column show a dash). Peak is of the contender's "
+        "process; what it holds beyond interpreter and data is beside it.",
         "",
     ]
     for name in NAMES:
