@@ -350,7 +350,7 @@ class Fit:
 
     def __repr__(self) -> str:
         state = "" if self.finished else " (interrupted)"
-        units, inside = ("sequences", "frames") if of_sequences(self.model) else ("pixels", "channels")
+        units, inside = _words(self.model)
         sizes = dict(self.posterior.sizes)
         return (
             f"<Fit of {_name(self.model)} by {type(self.method).__name__} to {self.units.n_units} {units} x "
@@ -404,6 +404,13 @@ def _takes(model: Any, name: str) -> bool:
 def of_sequences(model: Any) -> bool:
     """Whether the units of a model are sequences, whose data come as (sequence, time[, feature])."""
     return getattr(model, "unit", "pixel") == "sequence"
+
+
+def _words(model: Any) -> tuple[str, str]:
+    """What the units of a model are called, and what each of them is made of."""
+    if of_sequences(model):
+        return "sequences", "frames"
+    return ("vectors", "features") if getattr(model, "latent", None) == "membership" else ("pixels", "channels")
 
 
 def units_of(model: Any, data: Any, mask: Any = None) -> Units:

@@ -29,6 +29,7 @@ from bayesunmix.inference.whole import Whole
 
 _MOST_ROUNDS = 4  # of NUTS in place of a guide
 _MOST_GRADIENTS = 40_000  # of a chain of it; a simplex with sharp walls takes some 10 000
+_MOST_PARTS = 8  # of units that stand for themselves beside a sample; with more a chain takes many hours
 _GIVEN_UP = "a part or class too many leaves such posteriors; take fewer, or ask for bu.NUTS()"
 
 
@@ -95,7 +96,7 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key
             judged = diagnostics.of_guide(mode, elbo, settled, checked, faults)
             worth = min(found.effective, float(method.draws))
             return Result(_named(program, found.draws[None], mode.data), judged.weighted(found.shape, worth), True)
-    if method.sample_if_needed and faults and checked.finite:
+    if method.sample_if_needed and faults and checked.finite and len(mode.data.others) <= _MOST_PARTS:
         progress.note("the posterior is not Gaussian: sampling it")
         own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)
         start = own._replace(z=fitted.location, factor=stretched(fitted.factor, fitted.stretch))

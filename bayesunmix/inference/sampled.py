@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 
-from bayesunmix.inference.curvature import can_be_layered, curvature, expansions, expansions_of_all
+from bayesunmix.inference.curvature import assembled, can_be_layered, curvature, expansions, expansions_of_all
 from bayesunmix.inference.expansion import Expansion
 from bayesunmix.inference.mode import (
     DECREMENT,
@@ -23,11 +24,12 @@ from bayesunmix.inference.mode import (
 )
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.softness import measured_softness, without_softness
-from bayesunmix.inference.target import Data, with_rules
+from bayesunmix.inference.target import Data, has_rules, with_rules
 from bayesunmix.inference.whole import AtPoint, Whole
 
 _CORRECTIONS = 6  # of a sample to all units
 _AGREED = 0.1  # decrement a parameter, in posterior sds, from where one Newton step leads to the mode of all units
+_AT_ODDS = 2.0  # times as much curvature in a sample as in all units, or as little, in any direction
 
 
 def mode_of_all(
@@ -55,12 +57,20 @@ def mode_of_all(
         data, index = whole.sample(key_sample, near)
     if relabel is not None:
         z = relabel(z, whole.chunks(z, key_points, 1))
+    tell("all units, curvature")
+    every = whole.expansions(z, key_points, more)[0]
+    if isinstance(whole.values, np.ndarray) and at_odds(program, z, data, every):
+        tell("a sample contradicts all units: each stands for itself")
+        near = whole.nearly_all()
+        data, index = whole.sample(key_sample, near)
     while True:
-        mode, found = _corrected(program, whole, data, index, z, key_points, more, tell)
+        mode, found = _corrected(program, whole, data, index, z, every, key_points, more, tell)
         settled = mode.found and np.abs(mode.mc_shift).max(initial=0.0) <= MC_SHIFT_LIMIT
         if settled or not mode.data.rules or more == MOST_POINTS:
             break
         z, more = mode.z, MOST_POINTS
+        tell("all units, curvature")
+        every = whole.expansions(z, key_points, more)[0]
     other, its_index = whole.sample(key_other, near)
     ruled = with_rules(program, jnp.asarray(found.z), other, key_points, its_index, more)
     every = expansions_of_all(program, jnp.asarray(found.z), mode.data)
@@ -76,6 +86,24 @@ def _rough(program: Program, whole: Whole, z: np.ndarray, key: jax.Array) -> boo
     return can_be_layered(program, jnp.asarray(z), with_rules(program, jnp.asarray(z), whole.few, key, jnp.arange(2)))
 
 
+def at_odds(program: Program, z: np.ndarray, data: Data, every: dict[str, Expansion]) -> bool:
+    """Whether the precision of a sample and that of all units differ by a factor in some direction.
+
+    Where classes overlap such a direction is a small difference of large sums, and what a sample gets wrong of higher
+    derivatives is as large. With integration points the soft directions of a sample are left to itself, and there is
+    nothing to compare.
+    """
+    if has_rules(program, data):
+        return False
+    own = expansions(program, jnp.asarray(z), data)
+    of_sample, of_all = (-assembled(program, jnp.asarray(z), data, one)[1] for one in (own, every))
+    try:
+        ratio = scipy.linalg.eigh(of_sample, of_all, eigvals_only=True)
+    except np.linalg.LinAlgError:  # the mode of the sample is near none of all units
+        return True
+    return not 1.0 / _AT_ODDS < ratio.min() <= ratio.max() < _AT_ODDS
+
+
 def _lacking(program, z: np.ndarray, every: dict[str, Expansion], ruled: Data) -> dict[str, Expansion]:
     """What a sample lacks of the likelihood of all units, to second order."""
     own = expansions(program, jnp.asarray(z), ruled)
@@ -83,10 +111,10 @@ def _lacking(program, z: np.ndarray, every: dict[str, Expansion], ruled: Data) -
     return {name: without_softness(one, own[name]) if name in ruled.rules else one for name, one in lacking.items()}
 
 
-def _corrected(program, whole: Whole, data: Data, index, z: np.ndarray, key, more: int, tell) -> tuple[Mode, AtPoint]:
+def _corrected(
+    program, whole: Whole, data: Data, index, z: np.ndarray, every: dict[str, Expansion], key, more: int, tell
+) -> tuple[Mode, AtPoint]:
     ruled = lambda z: with_rules(program, jnp.asarray(z), data._replace(rest=None), key, index, more)  # noqa: E731
-    tell("all units, curvature")
-    every = whole.expansions(z, key, more)[0]
     # What a sample lacks of the curvature hardly depends on the place: one pass of all units tells it.
     lacking = _lacking(program, z, every, ruled(z))
     at = AtPoint(z, -np.inf, np.zeros(len(z)))

@@ -25,13 +25,15 @@ class SVI:
         Of gradient descent in whitened coordinates, where 1 would be Newton's step.
     sample_if_needed : bool
         Where the guide fails its own check (a posterior that is not Gaussian, as for nearly noise-free data whose
-        simplex has sharp walls), sample with NUTS in the guide's coordinates, as many draws. With False, and where a
-        chain takes more than 40 000 gradients, the failed guide is returned as it is, and marked.
+        simplex has sharp walls), sample with NUTS in the guide's coordinates, as many draws. With False, where a
+        chain takes more than 40 000 gradients, and where more than nine samples' units stand for themselves (see
+        ``batch``), the failed guide is returned as it is, and marked.
     batch : int
         An image of more than twice as many units is represented by a random sample of this size (up to four times as
         many where a unit is a few numbers), corrected to the value, slope and curvature that all units give at the
         mode (:mod:`bayesunmix.inference.whole`), and the guide is checked on another such sample. So a file larger
-        than memory is read a handful of times.
+        than memory is read a handful of times. Of a mixture in memory whose sample is too rough for that, as of classes
+        that overlap, every unit stands for itself.
     """
 
     draws: int = 1000

@@ -124,6 +124,10 @@ class Whole:
         parts = min(most, -(-int((~(room >= _NEAR)).sum()) // self.size))
         return np.argsort(room, kind="stable")[: parts * self.size]
 
+    def nearly_all(self) -> np.ndarray:
+        """All units but those of a last sample: with them it is of all, each standing for itself."""
+        return np.arange((self.n_units // self.size - 1) * self.size)
+
     def slope(self, z: np.ndarray, key: jax.Array, more: int) -> tuple[float, np.ndarray]:
         """Log density and gradient with all units, integration points made at ``z``."""
         at = jnp.asarray(z)

@@ -14,6 +14,7 @@ import bayesunmix as bu
 from bayesunmix.inference import whole as wholes
 from bayesunmix.inference.curvature import assembled, curvature, curvature_of_units, expansions
 from bayesunmix.inference.program import Program, compile_model, unconstrain
+from bayesunmix.inference.sampled import at_odds
 from bayesunmix.inference.target import Data, as_device_data, log_density, value_and_grad, with_fresh_points, with_rules
 from bayesunmix.inference.whole import AtPoint, Whole, dividing
 from bayesunmix.models import GaussianMixture, LinearUnmixing
@@ -237,6 +238,27 @@ def test_the_posterior_of_samples_is_that_of_all_units() -> None:
     assert 0.8 < ratio.min() <= ratio.max() < 1.25
     elbo = [fit.diagnostics["elbo"].values[-10:].mean() for fit in fits]
     assert abs(elbo[1] - elbo[0]) < 2.0
+
+
+def test_a_sample_at_odds_with_all_units_is_told() -> None:
+    """Of classes that overlap, and not of classes apart; with nearly all units for themselves the sample is of all."""
+    rng = np.random.default_rng(0)
+    apart, noise = rng.integers(2, size=(4000, 1)) * np.array([1.0, 0.0]), rng.normal(size=(4000, 2))
+    found = {}
+    for distance in (6.0, 2.0):
+        y = distance * apart + noise
+        model = GaussianMixture(2, covariance="spherical").bind(y)
+        with jax.enable_x64(True):
+            program, numbers = compile_model(model, jnp.asarray(y[:2]))
+            start = {"means": np.array([[0.0, 0.0], [distance, 0.0]]), "scales": np.ones(2)}
+            z = np.asarray(unconstrain(program, numbers, start, jnp.asarray(y[:2]), {}))
+            whole, key = Whole(program, numbers, y, {}, 50), jax.random.key(0)
+            every = whole.expansions(z, key, 1)[0]
+            of_all = whole.sample(key, whole.nearly_all())[0]
+            found[distance] = [at_odds(program, z, data, every) for data in (whole.sample(key)[0], of_all)]
+            value = float(value_and_grad(program, z, of_all)[0])
+            assert value == pytest.approx(whole.slope(z, key, 1)[0], rel=1e-9)
+    assert found == {6.0: [False, False], 2.0: [True, False]}
 
 
 def test_log_density_without_corrections_is_that_of_the_sample(setting: Setting) -> None:
