@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
-from bayesunmix.inference.curvature import assembled, can_be_layered, curvature, expansions, expansions_of_all
+from bayesunmix.inference.curvature import assembled, curvature, expansions, expansions_of_all
 from bayesunmix.inference.expansion import Expansion
 from bayesunmix.inference.mode import (
     DECREMENT,
@@ -51,7 +51,7 @@ def mode_of_all(
     # So far, at least, is the mode of the sample from that of all units.
     enough = DECREMENT * len(start) * float(data.weight)
     z, more = ascend(program, np.asarray(start), data, index, key_points, 1, tell, enough), 1
-    near = whole.near(z) if _rough(program, whole, z, key_points) else np.zeros(0, np.int64)
+    near = whole.near(z) if _has_faces(program, z, whole) else np.zeros(0, np.int64)
     if near.size:
         tell(f"units near a face: {len(near)} stand for themselves")
         data, index = whole.sample(key_sample, near)
@@ -77,13 +77,13 @@ def mode_of_all(
     return mode, index, found.corrected(program, ruled, _lacking(program, found.z, every, ruled))
 
 
-def _rough(program: Program, whole: Whole, z: np.ndarray, key: jax.Array) -> bool:
-    """Whether a sample with equal weights would be too rough a likelihood.
-
-    Of many channels abundances are so well known that few units lie within their error of a face of the simplex. Where
-    the faces are depends on these few, and they are other ones in a sample.
-    """
-    return can_be_layered(program, jnp.asarray(z), with_rules(program, jnp.asarray(z), whole.few, key, jnp.arange(2)))
+def _has_faces(program: Program, z: np.ndarray, whole: Whole) -> bool:
+    """Whether the units' latents lie in a simplex: where its faces are depends on few of them, other ones in every
+    sample."""
+    few = whole.few
+    return hasattr(
+        program.evaluate(few.numbers, jnp.asarray(z), few.y, few.covariates).observed["y"][0], "without_faces"
+    )
 
 
 def at_odds(program: Program, z: np.ndarray, data: Data, every: dict[str, Expansion]) -> bool:
@@ -108,7 +108,9 @@ def _lacking(program, z: np.ndarray, every: dict[str, Expansion], ruled: Data) -
     """What a sample lacks of the likelihood of all units, to second order."""
     own = expansions(program, jnp.asarray(z), ruled)
     lacking = {name: every[name] - own[name] for name in own}
-    return {name: without_softness(one, own[name]) if name in ruled.rules else one for name, one in lacking.items()}
+    if not (ruled.others and ruled.rules):
+        return lacking
+    return {name: without_softness(one, own[name]) for name, one in lacking.items()}
 
 
 def _corrected(

@@ -32,7 +32,8 @@ class SVI:
         An image of more than twice as many units is represented by a random sample of this size (up to four times as
         many where a unit is a few numbers), corrected to the value, slope and curvature that all units give at the
         mode (:mod:`bayesunmix.inference.whole`), and the guide is checked on another such sample. So a file larger
-        than memory is read a handful of times. Of a mixture in memory whose sample is too rough for that, as of classes
+        than memory is read a handful of times. With normal noise pixels near a face of the simplex are added, each
+        standing for itself. Of a mixture in memory whose sample is too rough for that, as of classes
         that overlap, every unit stands for itself.
     """
 
