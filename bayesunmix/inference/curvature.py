@@ -119,7 +119,7 @@ def assembled(program: Program, z: jax.Array, data: Data, own: dict[str, Expansi
     slopes = {name: one.slope for name, one in own.items()}
     layered = any(isinstance(one.bend, Layers) for one in own.values())
     around = _diagonal_around_units if layered else _around_units
-    gradient, bend = (_double(x).copy() for x in around(program, z, data, slopes))
+    gradient, bend = (_double(x) for x in around(program, z, data, slopes))
     if rest is not None:
         gradient += rest.slope
     chains = {name: _chain(program, z, data, name) for name in own}
@@ -137,6 +137,7 @@ def assembled(program: Program, z: jax.Array, data: Data, own: dict[str, Expansi
 
 
 def _double(x: Any) -> np.ndarray:
+    """A copy in double precision; indices as they are."""
     x = np.asarray(x)
     return x.astype(np.float64) if x.dtype.kind == "f" else x
 
@@ -168,7 +169,7 @@ def can_be_layered(program: Program, z: jax.Array, data: Data) -> bool:
     if not known[0] or z.size != shapes["endmembers"].size + 1:
         return False
     singles = [isinstance(by_z, _Single) for by_z in _chain(program, z, data, "y").values() if np.size(by_z)]
-    by_ones, probe, by_probe = _prior_products(program, z, data.alone._replace(rules={}))
+    by_ones, probe, by_probe = _prior_products(program, z, data._replace(rules={}))
     return all(singles) and bool(np.allclose(by_probe, by_ones * probe, rtol=1e-3, atol=1e-6 * np.abs(by_ones).max()))
 
 

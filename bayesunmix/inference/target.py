@@ -102,8 +102,7 @@ def value_and_grad(program: Program, z: Any, data: Data) -> tuple[Any, Any]:
         value = np.asarray(value) + sum(own for own, _ in found) - len(found) * prior
         gradient = np.asarray(gradient) + sum(own for _, own in found) - len(found) * its_gradient
     if data.rest is not None:
-        near = data._replace(rules={}, others=())
-        more, slope = jax.device_get(_expanded_value_and_grad(program, at, near))
+        more, slope = jax.device_get(_expanded_value_and_grad(program, at, data._replace(rules={}, others=())))
         linear = data.rest.along(np.asarray(z, dtype=np.float64))
         value, gradient = np.asarray(value) + linear + more, np.asarray(gradient) + data.rest.slope + slope
     return value, gradient

@@ -59,8 +59,8 @@ class AtPoint(NamedTuple):
     def corrected(self, program: Program, ruled: Data, lacking: dict[str, Expansion]) -> Data:
         """A sample whose rules were made at the point, with what it lacks there: ``lacking``, and what that misses."""
         units = jax.tree_util.tree_map(jnp.asarray, lacking)  # in the current precision
-        near = ruled._replace(rest=Rest(units, self.z, 0.0, np.zeros(len(self.z))))
-        value, slope = jax.device_get(value_and_grad(program, self.z, near))
+        so_far = ruled._replace(rest=Rest(units, self.z, 0.0, np.zeros(len(self.z))))
+        value, slope = jax.device_get(value_and_grad(program, self.z, so_far))
         return ruled._replace(rest=Rest(units, self.z, self.value - value, self.slope - slope))
 
 
