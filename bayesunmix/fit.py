@@ -28,7 +28,7 @@ from bayesunmix.inference.program import compile_model
 from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.run import infer, settings_as_dict
 from bayesunmix.inference.units import Draws, chunks, evenly, latent_pass
-from bayesunmix.provenance import describe_run
+from bayesunmix.provenance import describe_run, hashed_aside
 
 _LATENT_DRAWS = 100  # draws of the globals behind maps of the latent
 
@@ -99,6 +99,7 @@ def fit(
             f"got {model!r}"
         )
     units, covariates = _received(model, data, mask, covariates)
+    hashed = hashed_aside(units)
     bound = model.bind(units.values) if hasattr(model, "bind") and not getattr(model, "bound", False) else model
     unknown = [name for name in covariates if not _takes(model, name)]
     if unknown:
@@ -128,7 +129,7 @@ def fit(
         posterior=posterior,
         diagnostics=named_diagnostics(judged, posterior),
         finished=result.finished,
-        provenance=describe_run(units, settings_as_dict(method), seed, wall, name=_name(model)),
+        provenance=describe_run(units, settings_as_dict(method), seed, wall, name=_name(model), hashed=hashed()),
         covariates=covariates,
     )
 

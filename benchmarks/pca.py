@@ -6,6 +6,7 @@
     python benchmarks/pca.py draws
     python benchmarks/pca.py large --pixels 256 --channels 1024 --components 8
     python benchmarks/pca.py dose --count 4
+    python benchmarks/pca.py integral --count 100
     python benchmarks/pca.py real --data eels --sizes 0 8
 
 Each prints its table and writes it to benchmarks/results/ with the settings it was measured at. Those of
@@ -30,6 +31,7 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size
 from pca_dose import dose
 from pca_floors import floors
+from pca_integral import integral
 from pca_tables import Kept, image_of, table, write
 from simulated import loaded
 
@@ -300,7 +302,7 @@ def large(side: int, n_channels: int, n_components: int) -> None:
     image, _ = loaded(side, n_channels, n_components)
     bu.fit(ProbabilisticPCA(2), image[:4, :8, :16], progress=False)
     rows = []
-    for again in range(4):
+    for again in range(8):
         started, spent = time.perf_counter(), time.process_time()
         fit = bu.fit(ProbabilisticPCA(n_components), image, progress=False, seed=again)
         ours, cpu = time.perf_counter() - started, time.process_time() - spent
@@ -389,9 +391,12 @@ def real(name: str, sizes: range, floor: Any = USUAL_FLOOR) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "what", choices=["selection", "floors", "calibration", "draws", "large", "memory", "dose", "real"]
+        "what",
+        choices=["selection", "floors", "calibration", "draws", "large", "memory", "dose", "integral", "real"],
     )
-    parser.add_argument("--count", type=int, help="data sets of selection, floors, calibration and dose")
+    parser.add_argument(
+        "--count", type=int, help="data sets of selection, floors, calibration and dose; pixels of integral"
+    )
     parser.add_argument(
         "--noise", choices=["isotropic", "diagonal", "two-way", "missing", "poisson"], default="isotropic"
     )
@@ -416,6 +421,8 @@ def main() -> None:
         large(given.pixels, given.channels, given.components)
     elif given.what == "memory":
         memory(given.pixels, given.channels, given.components)
+    elif given.what == "integral":
+        integral(given.count or 100)
     elif given.what == "real":
         real(given.data, range(given.sizes[0], given.sizes[1] + 1), given.floor)
     else:

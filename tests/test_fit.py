@@ -92,6 +92,26 @@ def test_it_converges_and_finds_the_truth(fit: bu.Fit, scene: tuple[xr.DataArray
     assert 0.3 < float(np.sqrt((z**2).mean())) < 2.0
 
 
+class Doubting:
+    """Normal numbers of unknown mean; knows a reason against any guide of it."""
+
+    def __call__(self, y=None, *, n_units: int) -> None:
+        mean = numpyro.sample("mean", dist.Normal(jax.numpy.zeros(2), 1.0).to_event(1))
+        with numpyro.plate("unit", n_units):
+            numpyro.sample("y", dist.Normal(mean, 1.0).to_event(1), obs=y)
+
+    def doubts(self, values: dict[str, np.ndarray]) -> list[str]:
+        return ["the mean is above zero"] if values["mean"].mean() > 0 else []
+
+
+def test_a_guide_that_its_model_doubts_is_not_usable() -> None:
+    """Though the guide is right, and passes every check of its own."""
+    white = np.random.default_rng(0).normal(size=(200, 2))
+    above, below = (run(white + shift, Doubting()) for shift in (0.3, -0.3))
+    assert below.converged and not above.converged
+    assert above.diagnostics.attrs["verdict"] == "Do not use this fit as it is: the mean is above zero."
+
+
 def test_endmembers_are_in_the_order_of_mean_abundance(fit: bu.Fit) -> None:
     mean = fit.latent()["abundance"].sel(statistic="mean").mean(("y", "x"))
     assert float(mean[0]) > float(mean[1])

@@ -13,6 +13,7 @@ import xarray as xr
 # Dims that results have beside those of the data.
 _TAKEN = ("chain", "draw", "unit", "statistic", "endmember", "component", "state")
 _PART = 2**20  # values looked at together
+_FIRST = 16  # channels
 
 
 def one_array(data: Any) -> np.ndarray:
@@ -159,6 +160,18 @@ def counts(values: np.ndarray, where: Where) -> None:
             f"likelihood='poisson' expects whole counts, got fractions in {where.pixels(broken)}; "
             "fit the counts before they were scaled, or use likelihood='normal'"
         )
+
+
+def zero_everywhere(values: np.ndarray) -> np.ndarray:
+    """Rows that are zero in every channel: most show in their first channels that they are not."""
+    found = np.empty(len(values), dtype=bool)
+    start = 0
+    for part in _parts(values):
+        empty = ~part[:, :_FIRST].any(axis=1)
+        empty[empty] = ~part[empty].any(axis=1)
+        found[start : start + len(part)] = empty
+        start += len(part)
+    return found
 
 
 def warn_of_zeros(empty: np.ndarray, where: Where, channel_dim: str) -> None:

@@ -219,7 +219,7 @@ def as_units(data: Any, *, mask: Any = None, likelihood: str = "normal", entries
             values = np.where(np.isfinite(values), values, np.nan)
         values = _checked(values, where, likelihood, entries)
         checks.varied(values)
-        checks.warn_of_zeros(~values.any(axis=1), where, str(image.dims[-1]))
+        checks.warn_of_zeros(checks.zero_everywhere(values), where, str(image.dims[-1]))
         values = _floating(values)
         values.flags.writeable = False
     return Units(
@@ -251,7 +251,7 @@ def _in_file(image: xr.DataArray, where: checks.Where, likelihood: str, entries:
     for start in range(0, len(raw), step):
         part = slice(start, start + step)
         values = _checked(raw[part], replace(where, index=where.index[part]), likelihood, entries)
-        empty[part] = ~values.any(axis=1)
+        empty[part] = checks.zero_everywhere(values)
         lowest.append(np.nanmin(values))
         highest.append(np.nanmax(values))
         if values.dtype.kind == "f":

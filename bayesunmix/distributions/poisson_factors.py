@@ -169,7 +169,8 @@ class PoissonFactors(dist.Distribution):
         def split(x):
             return jnp.pad(x, ((0, extra), *((0, 0),) * (x.ndim - 1)), mode="edge").reshape(-1, size, *x.shape[1:])
 
-        return tuple(map(split, (rule.frame.centre, rule.frame.shift, rule.value)))
+        frame = rule.frame
+        return tuple(map(split, (frame.centre, frame.shift, frame.sides, rule.value)))
 
     def curvature_on(self, rule: Rule, wanted=()):
         """Gradient and Hessian of ``log_prob_on(rule).sum()`` in the ``wanted`` parameters, each a dict by their names.
@@ -296,8 +297,8 @@ class PoissonFactors(dist.Distribution):
 
 def _rule_of(whole: Rule, part) -> Rule:
     """The rule of a chunk."""
-    centre, shift, value = part
-    return Rule(normal_points.Frame(centre, whole.frame.base, shift), value)
+    centre, shift, sides, value = part
+    return Rule(normal_points.Frame(centre, whole.frame.base, shift, sides), value)
 
 
 class ScoresAndBrightness(NamedTuple):

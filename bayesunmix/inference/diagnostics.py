@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -34,6 +35,10 @@ class Diagnostics:
     def stopped(self) -> Diagnostics:
         """The same of a run that did not come to its end."""
         return replace(self, failures=("it was stopped before its end", *self.failures))
+
+    def doubted(self, reasons: Sequence[str]) -> Diagnostics:
+        """The same of a model that knows reasons why such draws are no posterior of it."""
+        return replace(self, failures=(*self.failures, *reasons))
 
     def remarked(self, remark: str) -> Diagnostics:
         """The same with one more remark."""

@@ -162,12 +162,14 @@ def wishart(rng, dof: int, chains: int, size: int) -> np.ndarray:
     return factor @ factor.transpose(0, 2, 1)
 
 
-def inverse_wishart_root(rng, dof: float, scale: np.ndarray) -> np.ndarray:
-    """Symmetric root of a draw from InverseWishart(dof, scale); ``scale`` (c, K, K)."""
+def inverse_wishart_half(rng, dof: float, scale: np.ndarray) -> np.ndarray:
+    """H (c, K, K) of which H' H is a draw from InverseWishart(dof, scale); ``scale`` (c, K, K).
+
+    Scores times H and loadings solved by its transpose differ by a rotation from those of the symmetric root, which is
+    all that it would be needed for: conditionals turn with them, and nothing that is kept of a sweep knows a rotation.
+    """
     chains, size, _ = scale.shape
-    half = np.linalg.solve(_bartlett(rng, dof, chains, size), np.linalg.cholesky(scale).transpose(0, 2, 1))
-    _, values, turned = np.linalg.svd(half)  # the draw is half' half
-    return (turned.transpose(0, 2, 1) * values[:, None]) @ turned
+    return np.linalg.solve(_bartlett(rng, dof, chains, size), np.linalg.cholesky(scale).transpose(0, 2, 1))
 
 
 def _gram(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -218,11 +220,12 @@ class FactorSampler:
         cross -= sums.weighted[:, :, None] * away[:, None]
         # Strengths given loadings, then given scores.
         tight, identity = priors.scale**-2.0, np.eye(size)
-        first = inverse_wishart_root(rng, priors.dof + channels, priors.floor * identity + _gram(components, tight))
-        given = priors.floor * identity + first @ sums.score2 @ first
-        second = inverse_wishart_root(rng, priors.dof + pixels.count, given)
+        first = inverse_wishart_half(rng, priors.dof + channels, priors.floor * identity + _gram(components, tight))
+        across = first.transpose(0, 2, 1)
+        given = priors.floor * identity + first @ sums.score2 @ across
+        second = inverse_wishart_half(rng, priors.dof + pixels.count, given)
         # Loadings for scores of variance Omega, whose prior is one normal for all.
-        values, vectors = np.linalg.eigh(first @ sums.weighted2 @ first)
+        values, vectors = np.linalg.eigh(first @ sums.weighted2 @ across)
         values = values.clip(0.0)[:, :, None]
         precision = values / noise[:, None] + tight
         cross = (vectors.transpose(0, 2, 1) @ first) @ cross
@@ -243,7 +246,7 @@ class FactorSampler:
         drawn = (priors.noise_rate + 0.5 * left) / rng.standard_gamma(shape, left.shape)
         state = State((second @ vectors) @ loadings, mean, drawn, state.missing)
         if isinstance(pixels, Explicit):
-            move = np.linalg.solve(second, first).transpose(0, 2, 1)  # first second^-1: both are symmetric
+            move = np.linalg.solve(second.transpose(0, 2, 1), first).transpose(0, 2, 1)  # first' second^-1
             state = pixels.impute(state, move, np.einsum("ck,ckl->cl", shift, move), rng)
         return state
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bayesunmix.data.moments import Moments
-from bayesunmix.models._factor_sampler import Priors, dispersed, inverse_wishart_root, wishart
+from bayesunmix.models._factor_sampler import Priors, dispersed, inverse_wishart_half, wishart
+from bayesunmix.models._normals import normals
 from bayesunmix.models._principal_axes import normal_axes
 
 _SINGLE = 512  # channels
@@ -76,8 +77,8 @@ class IsotropicSampler:
         variance = (1.0 / (1.0 + strength / noise))[:, :, None]
         root = np.sqrt(variance)
         rank, big = len(self._roots), np.sqrt(count)
-        scores = rng.standard_normal((chains, size, rank))
-        scores *= root
+        white = normals(rng, (2 * size + 1, chains, channels)).transpose(1, 0, 2)
+        scores = root * white[:, :size, :rank]
         centre = components[:, :, :rank] * self._roots
         centre *= variance / noise[:, :, None]
         scores += centre
@@ -98,22 +99,21 @@ class IsotropicSampler:
         explained = (total[:, None] @ components)[:, 0]
         precision = count / noise + mean_tight
         pull = (count * self._origin - explained) / noise + mean_tight * self._prior_mean
-        mean = pull / precision + rng.standard_normal((chains, channels)) / np.sqrt(precision)
+        mean = pull / precision + white[:, -1] / np.sqrt(precision)
         away = mean - self._origin
         cross -= total[:, :, None] * away[:, None]
         # Strengths given loadings, then given scores.
         identity, floor = np.eye(size), self.priors.floor
         given = (floor + tight * strength)[:, :, None] * identity
-        before = inverse_wishart_root(rng, self.priors.dof + channels, given)
-        scatter = before @ square @ before
-        after = inverse_wishart_root(rng, self.priors.dof + count, floor * identity + scatter)
+        before = inverse_wishart_half(rng, self.priors.dof + channels, given)
+        scatter = before @ square @ before.transpose(0, 2, 1)
+        after = inverse_wishart_half(rng, self.priors.dof + count, floor * identity + scatter)
         # Loadings for scores of that strength, whose prior is one normal for all.
         values, vectors = np.linalg.eigh(scatter)
         values = values.clip(0.0)
         precision = (values / noise + tight)[:, :, None]
         cross = (vectors.transpose(0, 2, 1) @ before) @ cross
-        loadings = rng.standard_normal((chains, size, channels))
-        loadings /= np.sqrt(precision)
+        loadings = white[:, size:-1] / np.sqrt(precision)
         loadings += cross / (noise[:, :, None] * precision)
         # Noise.
         left = np.square(self._roots).sum() + count * np.einsum("cp,cp->c", away, away)

@@ -18,6 +18,7 @@ from bayesunmix.distributions.loadings import Loadings
 from bayesunmix.distributions.poisson_factors import PoissonFactors
 from bayesunmix.distributions.turned_loadings import TurnedLoadings
 from bayesunmix.models import _count_components as counts
+from bayesunmix.models._component_words import described
 from bayesunmix.models._factor_priors import complete_moments, normal_priors, row_factor, scaled
 from bayesunmix.models._factor_sampler import Compressed, Explicit, FactorSampler, Priors
 from bayesunmix.models._hyperparameters import hyperparameters
@@ -380,40 +381,8 @@ class ProbabilisticPCA:
 
     def describe(self) -> str:
         """The priors in plain words, a line each."""
-        count = f"{self.n_components} component" + ("" if self.n_components == 1 else "s")
-        lines = [f"Every pixel is a mean spectrum plus {count} with normal scores of unit variance, plus noise."]
-        if self.n_components:
-            expected = self.component_floor
-            floor = _FLOORS_IN_WORDS[expected] if isinstance(expected, str) else f"{expected:.3g} of it"
-            lines.append(
-                "Components: normal in every channel with a common covariance that is learned; one that cannot be seen "
-                f"in the noise is expected to have about {floor} in variance. No rotation is preferred."
-            )
-        if not self.bound:
-            lines.append("Mean and noise: scale taken from the data when the model is fitted.")
-            return "\n".join(lines)
-        if self.noise == "poisson":
-            lines[0] = (
-                f"Counts: every pixel has a brightness and a composition, whose logarithm is a mean plus {count}."
-            )
-            scale = float(np.asarray(self.mean_scale))
-            lines.append(
-                f"Mean: logarithm of the counts, normal about that of the data, standard deviation {scale:.3g}."
-            )
-            lines.append("Brightness: gamma with mean 1, its shape log-normal about 10 (1.4 to 71 with 95 %).")
-            return "\n".join(lines)
-        scale = float(np.max(np.asarray(self.mean_scale)))
-        lines.append(f"Mean: normal about the mean of the data, with standard deviation {scale:.3g} in every channel.")
-        level = float(np.sqrt(np.mean(np.square(self.noise_level))))
-        kind = {
-            "isotropic": "one standard deviation for all channels",
-            "diagonal": "a standard deviation per channel",
-            "two-way": "variance in proportion to the mean counts of pixel and channel, one factor for all",
-        }[self.noise]
-        lines.append(f"Noise: normal, {kind}, expected near {level:.3g}, between 0.6 and 2.9 times that (95 %).")
-        return "\n".join(lines)
+        return described(self)
 
 
 _NOISE = ("isotropic", "diagonal", "two-way", "poisson")
 _FLOORS = {"hidden": 1.0 / 3.0, "visible": 1.0}  # of the variance that just stays hidden
-_FLOORS_IN_WORDS = {"hidden": "a third of what just stays hidden", "visible": "what just stays hidden"}

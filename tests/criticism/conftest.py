@@ -57,7 +57,7 @@ def make_fit() -> Callable[..., bu.Fit]:
             posterior=posterior,
             diagnostics=xr.Dataset(attrs={"converged": 1, "verdict": "made by hand"}),
             finished=True,
-            provenance=describe_run(units, {"name": "SVI"}, 0, 0.0, name=type(model).__name__),
+            provenance=describe_run(units, {"name": "SVI"}, 0, 0.0, name=type(model).__name__, hashed=""),
             covariates=covariates or {},
         )
 

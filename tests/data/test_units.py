@@ -299,6 +299,14 @@ def test_wrong_shapes_and_constant_images(data: Any, message: str) -> None:
         as_units(data)
 
 
+def test_only_pixels_that_are_zero_in_every_channel_are_announced() -> None:
+    values = np.ones((5, 40))
+    values[:3] = 0.0
+    values[1, -1] = 1.0
+    with pytest.warns(UserWarning, match=r"in 2 of 5 kept pixels, at \(pixel=0\), \(pixel=2\)"):
+        as_units(values)
+
+
 def test_dask_of_unknown_size(image: xr.DataArray) -> None:
     array = pytest.importorskip("dask.array").from_array(image.values.reshape(-1, image.shape[-1]), chunks=3)
     with pytest.raises(ValueError, match="compute_chunk_sizes"):

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import logsumexp
-from scipy.stats import multinomial, nbinom
+from scipy.special import gammaln, logsumexp
+from scipy.stats import nbinom
 
 from bayesunmix.distributions.poisson_factors import PoissonFactors
 
@@ -24,14 +24,14 @@ def double():
         yield
 
 
-def _quadrature(components: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+def _quadrature(components: np.ndarray, y: np.ndarray, count: int = 141) -> tuple[float, np.ndarray, np.ndarray]:
     """Log density, and mean and variance of the scores, on a grid: negative binomial total, multinomial given it."""
-    grid = np.linspace(-7, 7, 141)
+    grid = np.linspace(-7, 7, count)
     size = len(components)
     z = np.array(list(itertools.product(grid, repeat=size))).reshape(len(grid) ** size, size)
     logits = MEAN + z @ components
-    share = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
-    log_p = multinomial.logpmf(y, y.sum(), share) - 0.5 * (z**2).sum(1)
+    log_share = logits - logsumexp(logits, axis=1, keepdims=True)
+    log_p = gammaln(y.sum() + 1.0) - gammaln(y + 1.0).sum() + log_share @ y - 0.5 * (z**2).sum(1)
     norm = logsumexp(log_p) + size * (np.log(grid[1] - grid[0]) - 0.5 * np.log(2 * np.pi))
     level = np.exp(MEAN).sum()
     weight = np.exp(log_p - logsumexp(log_p))
@@ -63,6 +63,19 @@ def test_default_points_are_few_and_right_on_average() -> None:
     # The mean over 100 sets of points, to four standard errors and the bias of a logarithm.
     bound = 4 * error.std(1) / 10 + error.var(1) + 1e-4
     assert (np.abs(error.mean(1)) < bound).all(), error.mean(1) / bound
+
+
+@pytest.mark.parametrize(("size", "strength", "grid"), [(1, 60.0, 2001), (2, 20.0, 401)])
+def test_strong_loadings_cost_no_accuracy(size: int, strength: float, grid: int) -> None:
+    """Of 23 and of 16: the integrand has kinks where one channel takes over from another.
+
+    Points as wide as the curvature at the mode says would be off by OLD1 and OLD2 of the density (root mean square).
+    """
+    fn = PoissonFactors(strength * W[:size], MEAN, SHAPE)
+    y = jnp.repeat(jnp.asarray(Y, float), 20, axis=0)
+    found = np.asarray(jax.jit(fn.log_prob)(y)).reshape(len(Y), 20)
+    expected = np.array([_quadrature(strength * W[:size], one, grid)[0] for one in Y])
+    assert np.sqrt(((found - expected[:, None]) ** 2).mean()) < 0.05
 
 
 def test_probabilities_of_all_images_of_a_pixel_sum_to_one() -> None:
