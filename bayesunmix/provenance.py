@@ -22,7 +22,8 @@ def hashed_aside(units: Units) -> Callable[[], str]:
 
     Of 256 MiB it takes a quarter of a second, a tenth of a whole fit of probabilistic PCA, and leaves a core free.
     """
-    if not isinstance(units.values, np.ndarray):
+    values: Any = units.values  # or rows of a file
+    if not isinstance(values, np.ndarray):
         return lambda: data_hash(units)
     found: list[str] = []
     thread = threading.Thread(target=lambda: found.append(data_hash(units)), daemon=True)

@@ -164,14 +164,13 @@ def counts(values: np.ndarray, where: Where) -> None:
 
 def zero_everywhere(values: np.ndarray) -> np.ndarray:
     """Rows that are zero in every channel: most show in their first channels that they are not."""
-    found = np.empty(len(values), dtype=bool)
-    start = 0
+    found = []
     for part in _parts(values):
-        empty = ~part[:, :_FIRST].any(axis=1)
-        empty[empty] = ~part[empty].any(axis=1)
-        found[start : start + len(part)] = empty
-        start += len(part)
-    return found
+        empty = np.logical_not(part[:, :_FIRST].any(axis=1))
+        doubtful = np.flatnonzero(empty)
+        empty[doubtful] = ~part[doubtful].any(axis=1)
+        found.append(empty)
+    return np.concatenate(found)
 
 
 def warn_of_zeros(empty: np.ndarray, where: Where, channel_dim: str) -> None:

@@ -107,8 +107,8 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key
     white = generator(jax.random.fold_in(key, 2**20)).standard_normal((method.draws, program.size))
     values = _named(program, fitted.place(white)[None], mode.data)
     judged = diagnostics.of_guide(mode, elbo, settled, checked, faults)
-    doubts = getattr(program.model(mode.data.numbers), "doubts", lambda _: [])(values)
-    return Result(values, judged.doubted(doubts), True)
+    model = program.model(mode.data.numbers)
+    return Result(values, judged.doubted(model.doubts(values)) if hasattr(model, "doubts") else judged, True)
 
 
 def _by_longer_chains(
