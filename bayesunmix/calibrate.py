@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Sequence
+from numbers import Number
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,7 +73,8 @@ def calibrate(
         ``coverage_se`` (parameter, level). ``location`` and ``spread`` (parameter): mean of the ranks above one half,
         and mean square about it over its expectation, so that above 1 intervals are too narrow.
         ``attrs["uniform_p"]``: for every parameter the probability of location and spread this far from uniform
-        (Hotelling's test of means over its elements, which are not independent, across images, which are).
+        (Hotelling's test of means over its elements, which are not independent, across images, which are); a dict,
+        which comes back from a file as an array in the order of ``name``.
         ``converged`` and ``mc_shift`` (simulation): verdict of every fit, and the largest of its integration errors in
         posterior sd (NaN where the likelihood is exact). After Ctrl-C it holds the images that are complete, and
         ``attrs["finished"]`` is 0.
@@ -112,6 +114,16 @@ def calibrate(
     if not images:
         raise KeyboardInterrupt
     return _summary(images[:n], draws, tuple(levels), finished)
+
+
+class _ByName(dict, Number):  # type: ignore[misc]  # two ways to say that it has no hash
+    """Numbers by name that netCDF can hold: files get them as an array, in the order of the coordinate "name".
+
+    A number for xarray, which refuses to write any other mapping.
+    """
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(list(self.values()), dtype or float)
 
 
 class _Image(NamedTuple):
@@ -227,7 +239,7 @@ def _summary(images: list[_Image], draws: int, levels: tuple[float, ...], finish
             "mc_shift": ("simulation", np.array([image.mc_shift for image in images])),
         },
         coords,
-        {"uniform_p": uniform_p, "draws": draws, "finished": int(finished)},
+        {"uniform_p": _ByName(uniform_p), "draws": draws, "finished": int(finished)},
     )
 
 

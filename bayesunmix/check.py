@@ -61,6 +61,16 @@ _TESTS = {
         "on the channel.",
     ),
 }
+_OF_VECTORS = {
+    "discrepancy": (
+        "reduced chi-square",
+        "Vectors lie farther from their classes than these scatter: a class is lacking, or is not normal.",
+    ),
+    "autocorrelation": ("mean correlation", "Residuals of adjacent features are alike: classes lack a correlation."),
+    "neighbours": ("Moran's I", "Residuals of vectors next to one another are alike: they depend on where they are."),
+    "largest": ("residual in sd", "Single values stand out: vectors of no class, or measured wrongly."),
+    "channels": ("scatter over expected", "Some features scatter more or less than the classes do."),
+}
 _OF_ONES_OWN = ("mean", "The discrepancy that was asked for is larger in the data than in what the model would make.")
 _SMALL_P = 0.01
 _UNIFORM_P = 0.001  # below this a test fails
@@ -159,9 +169,10 @@ def check(
         tests.update(_of_residuals(seen, near, by_channel, p_channel, replicates))
     for name, array in arrays.items():
         array.attrs["long_name"] = _MEANING[name]
-    words = _TESTS if own is None else {**_TESTS, "discrepancy": _OF_ONES_OWN}
+    unit = getattr(fit.model, "unit", "pixel")
+    words = _TESTS | (_OF_VECTORS if unit == "vector" else {}) | ({} if own is None else {"discrepancy": _OF_ONES_OWN})
     found = xr.Dataset(arrays).assign(_as_table(tests, words))
-    unit = getattr(fit.model, "unit", "pixel") if units.independent is None else "unit"
+    unit = unit if units.independent is None else "unit"
     return found.assign_attrs(_summary(p_value, tests, words, reduced, unit, units.n_units))
 
 
@@ -287,7 +298,7 @@ def _summary(
     if n_units < n_all:
         share += f"; of {n_all} these share no measurement with one another"
     others = [name for name in failed if name not in ("discrepancy", "dispersion")]
-    by_chi_square = words["discrepancy"] is _TESTS["discrepancy"]
+    by_chi_square = words["discrepancy"] is not _OF_ONES_OWN
     eye = "chi-square" if by_chi_square else "the discrepancy"
     less, more = (
         ("The data scatter less", "The data scatter more")

@@ -83,7 +83,7 @@ def compare(fits: Mapping[str, Fit], criterion: str = "waic", *, n_blocks: int |
         one = found[name]
         difference = best.pointwise - one.pointwise
         difference = difference.where(np.isfinite(difference))
-        mapped = rank and best.unit.startswith("pixel") and bool(difference.notnull().any())
+        mapped = rank and best.unit.startswith(("pixel", "vector")) and bool(difference.notnull().any())
         moran, clustered[name] = morans_i(difference) if mapped else (0.0, 1.0)
         rows.append(
             {
@@ -215,7 +215,7 @@ def _on_clusters(table: pd.DataFrame, sizes: dict[str, int], clustered: dict[str
     for name in table.index[1:]:
         if clustered[name] < _CLUSTERED_P and sizes[name] < sizes[best]:
             return (
-                f" Where {_in_words([name])} fall{'' if _size(name)[1] else 's'} behind, neighbouring pixels do so "
+                f" Where {_in_words([name])} fall{'' if _size(name)[1] else 's'} behind, neighbours do so "
                 f"together (Moran's I {table.loc[name, 'moran']:.2g}): by itself that is misfit, not evidence for "
                 "another phase; map the difference of their pointwise terms."
             )

@@ -353,10 +353,11 @@ class Fit:
         state = "" if self.finished else " (interrupted)"
         units, inside = _words(self.model)
         sizes = dict(self.posterior.sizes)
+        advice = "" if units == "vectors" else self.units.advice
         return (
             f"<Fit of {_name(self.model)} by {type(self.method).__name__} to {self.units.n_units} {units} x "
             f"{self.units.n_channels} {inside}{state}: {self.diagnostics.attrs['verdict']} "
-            f"Draws: {sizes.get('chain', 1)} x {sizes.get('draw', 0)}{self.units.advice}>"
+            f"Draws: {sizes.get('chain', 1)} x {sizes.get('draw', 0)}{advice}>"
         )
 
     def _repr_html_(self) -> str:
@@ -411,7 +412,7 @@ def _words(model: Any) -> tuple[str, str]:
     """What the units of a model are called, and what each of them is made of."""
     if of_sequences(model):
         return "sequences", "frames"
-    return ("vectors", "features") if getattr(model, "latent", None) == "membership" else ("pixels", "channels")
+    return ("vectors", "features") if getattr(model, "unit", "pixel") == "vector" else ("pixels", "channels")
 
 
 def units_of(model: Any, data: Any, mask: Any = None) -> Units:

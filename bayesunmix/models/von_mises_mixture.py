@@ -64,6 +64,8 @@ class VonMisesMixture:
     centre: Any = None
     level: Any = None
 
+    unit = "vector"
+
     def __post_init__(self) -> None:
         if not isinstance(self.n_components, int | np.integer) or self.n_components < 1:
             raise ValueError(f"n_components: expected an integer of at least 1, got {self.n_components!r}")

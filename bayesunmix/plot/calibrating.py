@@ -88,7 +88,7 @@ def _ranks(ax: Axes, found: xr.Dataset, name: str) -> None:
     low, high = min(0.5, float(share.min()) - 0.1), max(1.5, float(share.max()) + 0.1)
     ax.set(xlim=(0, 1), ylim=(max(0.0, low), high), ylabel="share / expected")
     ax.set_xlabel(f"rank among {draws} draws\n(fraction)")
-    p = found.attrs["uniform_p"][name]
+    p = np.atleast_1d(np.asarray(found.attrs["uniform_p"]))[list(found["name"].values).index(name)]
     ax.set_title(plain(name.replace("_", " ")) + (f", p = {p:.2g}" if np.isfinite(p) else ""))
 
 

@@ -65,6 +65,18 @@ def test_a_right_posterior_is_uniform(posterior) -> None:
     assert np.isnan(found["mc_shift"]).all()
 
 
+def test_a_calibration_goes_to_a_file_and_back(posterior, tmp_path) -> None:
+    """The p-values, a dict by name, are an array in the order of the coordinate there, and can be plotted still."""
+    found = run(4)
+    found.to_netcdf(tmp_path / "found.nc")
+    back = xr.load_dataset(tmp_path / "found.nc")
+    xr.testing.assert_equal(back, found)
+    assert dict(zip(back["name"].values, back.attrs["uniform_p"], strict=True)) == found.attrs["uniform_p"]
+    titles = [[axes.get_title("left") for axes in bu.plot.calibration(one).axes] for one in (found, back)]
+    assert titles[0] == titles[1]
+    assert any("p = " in title for title in titles[0])
+
+
 @pytest.mark.parametrize(
     ("change", "size"), [({"sd": 0.9}, "spread"), ({"sd": 1.1}, "spread"), ({"shift": 0.2}, "location")]
 )

@@ -71,6 +71,10 @@ def test_fit_agrees_with_truth_and_scikit_learn() -> None:
     share = fit.latent()["membership"].sel(statistic="mean").values
     np.testing.assert_array_equal(share.argmax(1), peer.predict_proba(y)[:, order].argmax(1))
     assert np.mean(share.argmax(1) == label) > 0.99
+    checked = bu.check(fit, draws=2)
+    said = [repr(fit), checked.attrs["verdict"], *checked["test_meaning"].values, bu.waic(fit).unit]
+    assert "vectors" in said[0] and "vectors" in said[1] and said[-1] == "vector"
+    assert not [text for text in said if "pixel" in text.lower() or "channel" in text]
 
 
 def test_scatter_is_that_of_the_undisturbed_vectors() -> None:
