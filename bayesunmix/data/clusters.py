@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+_ROUND = ("spherical", "tied-spherical")
 _SEEDINGS = 8
 _CANDIDATES = 4  # for every centre
 _SAMPLE = 4000  # units that seedings compete on
-_ENOUGH = 8000  # for the best of them: a start is to lie near the mode, not on it
-_STEPS = (40, 200)  # of expectation and maximisation: while seedings compete, and for the best
+_ENOUGH = 16000  # for the best of them: a start is to lie near the mode, not on it
+_STEPS = (40, 100)  # of expectation and maximisation: while seedings compete, and for the best
 _SETTLED = 1e-6  # gain of log-likelihood per unit at which it ends
 _FLOOR = 1e-3  # smallest standard deviation of a class, in that of the data: no class on a single point
 
@@ -42,16 +43,18 @@ def clusters(values: np.ndarray, n_components: int, kind: str, *, equal: bool = 
     rng = np.random.default_rng(seed)
     values = values[rng.permutation(len(values))[:_ENOUGH]]
     scale = np.maximum(values.std(axis=0), 1e-12 * (1.0 + np.abs(values).max()))
-    white = (values - values.mean(axis=0)) / (scale if kind not in ("spherical", "tied-spherical") else scale.max())
+    white = (values - values.mean(axis=0)) / (scale if kind not in _ROUND else scale.max())
     few = white[:_SAMPLE]
+    # Round classes while seedings compete: free covariances of a few thousand units follow their noise.
+    simple = kind if kind in _ROUND else "spherical"
     best = None
     for _ in range(_SEEDINGS if n_components > 1 else 1):
-        found = _climb(few, _seeded(few, n_components, rng), kind, equal, _STEPS[0])
+        found = _climb(few, _seeded(few, n_components, rng), simple, equal, _STEPS[0])
         if best is None or found.score > best.score:
             best = found
     assert best is not None
-    best = _climb(white, best, kind, equal, _STEPS[1])
-    unit = scale if kind not in ("spherical", "tied-spherical") else np.full_like(scale, scale.max())
+    best = _climb(white, best._replace(score=-np.inf), kind, equal, _STEPS[1])
+    unit = scale if kind not in _ROUND else np.full_like(scale, scale.max())
     return Clusters(
         best.weights,
         values.mean(axis=0) + best.means * unit,
@@ -114,7 +117,7 @@ def _maximise(white: np.ndarray, share: np.ndarray, kind: str, equal: bool, scor
         covs[:] = np.tensordot(count, covs, axes=1) / count.sum()
     if kind == "diagonal":
         covs = covs * eye
-    elif kind in ("spherical", "tied-spherical"):
+    elif kind in _ROUND:
         covs = (np.trace(covs, axis1=1, axis2=2) / n_features)[:, None, None] * eye
     weights = np.full(len(count), 1.0 / len(count)) if equal else count / count.sum()
     return Clusters(weights, means, covs + floor * eye, score)
