@@ -32,6 +32,18 @@ def quantile(uniform: jax.Array, low: jax.Array, width: jax.Array) -> jax.Array:
     return jnp.where(mirrored, width - found, found)
 
 
+def above(low: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """By how much the mean exceeds ``low`` where nothing is above that, and the variance."""
+    held = _hazard_excess(jnp.abs(low))
+    hazard = jnp.exp(-0.5 * low**2) / (2.0 * _ROOT_HALF_PI - jnp.exp(-0.5 * low**2) * _ratio(jnp.abs(low)))
+    excess = jnp.where(low > 0, held, hazard - low)
+    variance = 1.0 - (low + excess) * excess
+    # Far out that is lost to rounding: the series of an exponential tail.
+    y = 1.0 / jnp.maximum(low, 1.0) ** 2
+    series = y * (1.0 - y * (6.0 - 50.0 * y))
+    return excess, jnp.where(low < _far_out(low), variance, series)
+
+
 def _nearest(low, width):
     """Lower bound of the interval mirrored, if need be, so that its far end is the positive one."""
     return jnp.where(2.0 * low + width < 0, -(low + width), low)

@@ -22,6 +22,7 @@ from bayesunmix.distributions.information import information, layered
 from bayesunmix.distributions.mixed_spectra import Curved, MixedSpectra
 from bayesunmix.distributions.moments import moments
 from bayesunmix.distributions.nodes import nodes
+from bayesunmix.distributions.one_face import FreeNormal
 from bayesunmix.distributions.weighted import WeightedPoints
 
 _LOG_2PI = 1.8378770664093453
@@ -140,21 +141,16 @@ class NormalUnmixing(MixedSpectra):
         found = nodes(rule.frame, pull, gram, self.concentration)
         return WeightedPoints(found.points, found.weights)
 
-    def without_faces(self, value):
-        """The normal distribution of the abundances as if they could be negative, and of which units that is exact.
-
-        Mean (units, K), variance (K,), and whether (units,) all faces are out of reach: then the distribution is that
-        of the abundances given the data.
-        """
+    def without_faces(self, value) -> FreeNormal:
+        """The normal distribution of the abundances given the data ``value`` (units, channel) that faces cut off."""
         n_parts = len(self.endmembers)
         if n_parts == 1 or self.concentration is not None:
-            never = jnp.zeros(len(value), bool)
-            return jnp.full((len(value), n_parts), 1.0 / n_parts), jnp.zeros(n_parts), never
+            middle = jnp.full((len(value), n_parts), 1.0 / n_parts)
+            return FreeNormal(middle, jnp.zeros((n_parts, n_parts)), applies=False)
         gram, linear = self._natural(value - self.endmembers.mean(0))
         covariance = simplex.covariance(gram)
         mean = 1.0 / n_parts + covariance @ (linear - gram.mean(1)[:, None])
-        variance = jnp.diag(covariance)
-        return mean.T, variance, (mean > simplex.AWAY * jnp.sqrt(variance)[:, None]).all(0)
+        return FreeNormal(mean.T, covariance, applies=True)
 
     def emission(self, latent):
         """p(y | abundances, parameters) for ``latent`` (..., K): a normal, channels as event."""

@@ -18,7 +18,7 @@ from bayesunmix.inference.layered import log_det, push
 from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.settings import SVI
-from bayesunmix.inference.target import Data, value_and_grad
+from bayesunmix.inference.target import slopes_at
 
 _CHUNK = 10  # steps between looks at the ELBO
 _PATIENCE = 3  # chunks without a rise
@@ -89,12 +89,6 @@ def _step(state: _State, factor, white, values, slopes, settings: SVI):
 
 def _guide(parameters: dict[str, jax.Array], location, factor) -> Guide:
     return Guide(location + factor @ parameters["shift"], jnp.exp(parameters["log_stretch"]), factor)
-
-
-def slopes_at(program: Program, points, data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """Log density and slope at every point, by the one compiled function that the mode was found with."""
-    found = jax.device_get([value_and_grad(program, z, data) for z in np.asarray(points)])
-    return np.stack([value for value, _ in found]), np.stack([slope for _, slope in found])
 
 
 def fit_guide(

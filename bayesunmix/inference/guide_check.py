@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from bayesunmix._keys import generator
-from bayesunmix.inference.guide import WIDEST, Guide, slopes_at
+from bayesunmix.inference.guide import WIDEST, Guide
 from bayesunmix.inference.layered import log_det, sds
 from bayesunmix.inference.program import Program
-from bayesunmix.inference.target import Data
+from bayesunmix.inference.target import Data, slopes_at
 
 _CHECK_PAIRS = (8, 16, 32)  # of antithetic draws; more only where fewer leave doubt
 _RANDOM_DIRECTIONS = 32

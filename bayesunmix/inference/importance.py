@@ -20,11 +20,11 @@ import numpy as np
 
 from bayesunmix._arviz import SHAPE_LIMIT, psis
 from bayesunmix._keys import generator
-from bayesunmix.inference.guide import Guide, slopes_at
+from bayesunmix.inference.guide import Guide
 from bayesunmix.inference.guide_check import GuideCheck
 from bayesunmix.inference.layered import LayeredRoot
 from bayesunmix.inference.program import Program
-from bayesunmix.inference.target import Data
+from bayesunmix.inference.target import Data, slopes_at
 
 FEWEST = 100  # independent points that the weighted ones are worth
 _MOST_GLOBALS = 64  # beyond, the moments of a few hundred points say little

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtri
 
+from bayesunmix._keys import generator
+from bayesunmix.distributions.one_face import CutOff, cut_off, drawn
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.units import Draws, Running, chunks, latent_pass, local_sites, of_units
 
@@ -18,9 +21,10 @@ _LATENT_DRAWS = 400  # of every unit, behind an interval
 _FEW = 32  # draws of globals that make no difference
 _NO_DIFFERENCE = 0.01  # share of globals in the variance of a latent, below which that is so
 _NORMAL = 0.2  # share of globals below which the interval is a normal's, whatever their posterior's shape
-_ROUND = 64  # parts of an image, of which a whole number is worked on by points
-_LEAST = 1024  # units to such a part
+_LEAST = 128  # units that are worked on by points
 _TOGETHER = 2**24  # values of plain units worked on at a time
+_CUT_TOGETHER = 4096  # units with one end in reach
+_GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 
 
 def latent_statistics(
@@ -28,33 +32,40 @@ def latent_statistics(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """``STATISTICS`` of every unit's latent, (unit, *latent, statistic), and the entropy that noise leaves, if any.
 
-    Units whose latent is normal given the globals need no points. Where globals make no difference to those, few
-    draws of them are taken for the others, if they make none to those either.
+    Units whose latent has a closed form given the globals need no points: it is normal, or cut off at one end of its
+    domain. Where globals make no difference to those, few draws of them are taken for the others, if they make none to
+    those either.
     """
     plain = _plain(draws, y, covariates)
     if plain is None:
         return _by_points(draws, draws, y, covariates, prob, key, None)
-    hard = _rounded(np.flatnonzero(~plain.holds), len(y))
-    found = _of_normal(plain, prob)
+    found = _in_closed_form(plain, prob)
+    cut = np.flatnonzero(plain.exact & ~plain.normal)
+    if len(cut):
+        among = _rounded(cut, len(y))
+        ends = _by_cut_off(draws, y, covariates, prob, key, among)
+        found[cut, :, 2:4] = ends[np.searchsorted(among, cut)]
+    hard = np.flatnonzero(~plain.exact)
     if len(hard):
-        share = plain.share[plain.holds]
-        few = share.size > 0 and share.max() < _NO_DIFFERENCE
-        found[hard], _ = _by_points(draws.thinned(_FEW) if few else draws, draws, y, covariates, prob, key, hard)
+        share = plain.share[plain.exact]
+        some = draws.thinned(_FEW) if share.size and share.max() < _NO_DIFFERENCE else draws
+        among = _rounded(hard, len(y))
+        by_points, _ = _by_points(some, draws, y, covariates, prob, key, among)
+        found[hard] = by_points[np.searchsorted(among, hard)]
     return found, None
 
 
 def _rounded(chosen: np.ndarray, n_units: int) -> np.ndarray:
     """Sorted positions, with some others to make their number round: nothing is compiled for one unit more or less."""
-    step = max(_LEAST, -(-n_units // _ROUND))
-    more = min(n_units, -(-len(chosen) // step) * step) - len(chosen)
-    others = np.setdiff1d(np.arange(min(n_units, len(chosen) + more)), chosen)[:more]
+    power = 2 ** int(np.ceil(np.log2(max(_LEAST, len(chosen)))))
+    count = min(n_units, power * 3 // 4 if len(chosen) <= power * 3 // 4 else power)
+    others = np.setdiff1d(np.arange(min(n_units, count)), chosen)[: count - len(chosen)]
     return np.union1d(chosen, others)
 
 
 def _by_points(some: Draws, draws: Draws, y, covariates, prob: float, key, among) -> tuple[np.ndarray, Any]:
     """On weighted points, with ``some`` of the draws where those will do, else with all."""
     key_points, key_draws = jax.random.split(key)
-    tails = [(1 - prob) / 2, (1 + prob) / 2]
     parts, entropies = [], []
     for _, chunk in chunks(draws, y, covariates, key_points, among=among):
         key_chunk = jax.random.fold_in(key_draws, chunk.index[0])
@@ -66,29 +77,40 @@ def _by_points(some: Draws, draws: Draws, y, covariates, prob: float, key, among
         if found.entropy is not None:
             entropies.append(np.asarray(found.entropy))
         mean, noise, spread = (np.asarray(a) for a in (found.mean, found.variance_noise, found.variance_model))
-        # Positions (n + 1) p: an interval between them holds its share of new draws, however few there are.
-        lower, upper = np.quantile(np.asarray(found.draws), tails, axis=0, method="weibull")
+        lower, upper = _ends(found.draws, prob)
         sds = np.sqrt([noise + spread, noise, spread])
         parts.append(np.stack([mean, sds[0], lower, upper, sds[1], sds[2]], axis=-1))
     return np.concatenate(parts), np.concatenate(entropies) if entropies else None
 
 
-# ---------------------------------------------------------------------- normal given the globals
+def _ends(draws: jax.Array, prob: float) -> np.ndarray:
+    """The ends of the interval of every latent, (2, unit, *latent), from draws."""
+    # Positions (n + 1) p: an interval between them holds its share of new draws, however few there are.
+    return np.quantile(np.asarray(draws), [(1 - prob) / 2, (1 + prob) / 2], axis=0, method="weibull")
+
+
+# ---------------------------------------------------------------------- in closed form given the globals
 
 
 class Plain(NamedTuple):
-    """The latent of every unit as if it were normal given the globals."""
+    """The latent of every unit as if one end of its domain were in reach at most."""
 
-    mean: np.ndarray  # (units, latent)
-    variance_noise: np.ndarray
-    variance_model: np.ndarray
-    holds: np.ndarray  # (units,) whether it is, at every draw of the globals
+    mean: Any  # (units, latent)
+    variance_noise: Any
+    variance_model: Any
+    exact: Any  # (units,) whether that is so at every draw of the globals
+    free: Any  # (units,) whether none is in reach
 
     @property
     def share(self) -> np.ndarray:
         """Share of the globals in the variance, the largest of a unit."""
         total = self.variance_noise + self.variance_model
         return np.divide(self.variance_model, total, out=np.zeros_like(total), where=total > 0).max(1)
+
+    @property
+    def normal(self) -> np.ndarray:
+        """Units whose latent is normal, whatever the globals add to its spread."""
+        return self.free & (self.share < _NORMAL)
 
 
 def _plain(draws: Draws, y: Any, covariates: dict[str, Any]) -> Plain | None:
@@ -103,35 +125,68 @@ def _plain(draws: Draws, y: Any, covariates: dict[str, Any]) -> Plain | None:
     jax.eval_shape(lambda v: kinds.append(hasattr(likelihood(v), "without_faces")), shape)
     if not kinds[0]:
         return None
-    size = max(1, min(n_units, _TOGETHER // y[0].size))
-    parts = []
-    for start in range(0, n_units, size):
-        part = slice(max(0, min(start, n_units - size)), start + size)  # the last one reaches back
-        own = {name: of_units(value, part, n_units) for name, value in covariates.items()}
-        values = jnp.asarray(y[part], jnp.result_type(float))
-        found = jax.device_get(_plain_pass(draws.program, draws.numbers, draws.values, values, own))
-        parts.append(jax.tree_util.tree_map(lambda x, skip=start - part.start: x[skip:], found))
-    plain = Plain(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    return plain._replace(holds=plain.holds & (plain.share < _NORMAL))
+    fixed = (draws.program, draws.numbers, draws.values)
+    size = max(1, _TOGETHER // y[0].size)
+    parts = [_plain_pass(*fixed, *some) for _, some in _slices(y, covariates, np.arange(n_units), size)]
+    return Plain(*(np.concatenate(column)[:n_units] for column in zip(*jax.device_get(parts), strict=True)))
+
+
+def _slices(y: Any, covariates: dict[str, Any], among: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, Any]]:
+    """Which units, and their values and covariates, all of one size: the last are filled up with the last unit."""
+    for start in range(0, len(among), min(size, len(among))):
+        part = among[np.minimum(np.arange(start, start + min(size, len(among))), len(among) - 1)]
+        own = {name: of_units(value, part, len(y)) for name, value in covariates.items()}
+        yield part, (jnp.asarray(y[part], jnp.result_type(float)), own)
 
 
 @partial(jax.jit, static_argnames="program")
-def _plain_pass(program: Program, numbers, values, y, covariates) -> tuple[jax.Array, ...]:
+def _plain_pass(program: Program, numbers, values, y, covariates) -> Plain:
+    def at(value) -> CutOff:
+        return cut_off(program.likelihood(numbers, value, y, covariates).without_faces(y))
+
     def one(carry, value):
-        mean, variance, far = program.likelihood(numbers, value, y, covariates).without_faces(y)
-        means, noise, holds = carry
-        means = means.seen(mean)
-        return (means, noise + (variance - noise) / means.number, holds & far), None
+        found = at(value)
+        means, noise, exact, free = carry
+        means = means.seen(found.mean)
+        noise = noise + (found.variance - noise) / means.number
+        return (means, noise, exact & found.exact, free & found.free), None
 
-    first = program.likelihood(numbers, {n: v[0] for n, v in values.items()}, y, covariates).without_faces(y)
-    zero = jnp.zeros_like(first[0])
-    start = (Running.none(zero), zero, jnp.ones(len(zero), bool))
-    (means, noise, holds), _ = jax.lax.scan(one, start, values)
-    return means.mean, noise, means.spread / means.number, holds
+    zero, always = jnp.zeros_like(at({n: v[0] for n, v in values.items()}).mean), jnp.ones(len(y), bool)
+    (means, noise, exact, free), _ = jax.lax.scan(one, (Running.none(zero), zero, always, always), values)
+    return Plain(means.mean, noise, means.spread / means.number, exact, free)
 
 
-def _of_normal(plain: Plain, prob: float) -> np.ndarray:
+def _in_closed_form(plain: Plain, prob: float) -> np.ndarray:
+    """``STATISTICS`` of all units as if they were normal."""
     sd = np.sqrt(plain.variance_noise + plain.variance_model)
     reach = ndtri((1 + prob) / 2) * sd
-    own = (plain.mean - reach, plain.mean + reach, np.sqrt(plain.variance_noise), np.sqrt(plain.variance_model))
-    return np.stack([plain.mean, sd, *own], axis=-1)
+    noise, model = np.sqrt(plain.variance_noise), np.sqrt(plain.variance_model)
+    return np.stack([plain.mean, sd, plain.mean - reach, plain.mean + reach, noise, model], axis=-1)
+
+
+def _by_cut_off(draws: Draws, y: Any, covariates: dict[str, Any], prob: float, key, among: np.ndarray) -> np.ndarray:
+    """Intervals (unit, latent, 2) of units with one end of their domain in reach, from draws that are spread evenly."""
+    per_draw = -(-_LATENT_DRAWS // draws.size)
+    rng, parts = generator(key), []
+    for part, some in _slices(y, covariates, among, _CUT_TOGETHER):
+        shift = jnp.asarray(rng.random((2, len(part))), jnp.result_type(float))
+        found = _cut_off_pass(draws.program, draws.numbers, draws.values, *some, shift, per_draw)
+        parts.append(np.moveaxis(_ends(found, prob), 0, -1))
+    return np.concatenate(parts)[: len(among)]
+
+
+@partial(jax.jit, static_argnames=("program", "per_draw"))
+def _cut_off_pass(program: Program, numbers, values, y, covariates, shift, per_draw: int) -> jax.Array:
+    n_draws = len(next(iter(values.values())))
+    tiny = jnp.finfo(shift.dtype).eps
+
+    def one(inputs):
+        value, place = inputs
+        # A lattice of two dimensions, moved by the unit's own numbers.
+        share = (place[:, None] / (n_draws * per_draw) + shift[0]) % 1.0
+        score = jax.scipy.special.ndtri(jnp.clip((place[:, None] * _GOLDEN + shift[1]) % 1.0, tiny, 1.0 - tiny))
+        return drawn(program.likelihood(numbers, value, y, covariates).without_faces(y), share, score)
+
+    places = jnp.arange(n_draws * per_draw, dtype=shift.dtype).reshape(n_draws, per_draw)
+    found = jax.lax.map(one, (values, places))
+    return found.reshape(-1, *found.shape[2:])

@@ -34,6 +34,7 @@ from bayesunmix.inference.target import (
     as_device_data,
     has_rules,
     prior_value_and_grad,
+    slopes_at,
     value_and_grad,
     with_rules,
 )
@@ -62,6 +63,22 @@ class AtPoint(NamedTuple):
         so_far = ruled._replace(rest=Rest(units, self.z, 0.0, np.zeros(len(self.z))))
         value, slope = jax.device_get(value_and_grad(program, self.z, so_far))
         return ruled._replace(rest=Rest(units, self.z, self.value - value, self.slope - slope))
+
+
+class Around(NamedTuple):
+    """The slope of all units at opposite points of a guide."""
+
+    points: np.ndarray  # (n, size)
+    slopes: np.ndarray  # (n, size)
+
+    def lacking(self, program: Program, data: Data) -> np.ndarray:
+        """What the slopes of a sample lack at each of the points."""
+        return self.slopes - slopes_at(program, self.points, data)[1]
+
+    def corrected(self, program: Program, data: Data) -> Data:
+        """A corrected sample, its slope now that of all units on average over the points."""
+        rest: Any = data.rest
+        return data._replace(rest=rest._replace(slope=rest.slope + self.lacking(program, data).mean(0)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +228,6 @@ def _add(total: np.ndarray, more: np.ndarray) -> np.ndarray:
 @partial(jax.jit, static_argnames="program")
 def _room(program: Program, z: jax.Array, data: Data) -> jax.Array:
     """By how many of its standard deviations a unit's latent is away from the nearest end of its domain."""
-    mean, variance, _ = (
-        program.evaluate(data.numbers, z, data.y, data.covariates).observed["y"][0].without_faces(data.y)
-    )
-    return (mean / jnp.sqrt(variance)).min(1)
+    fn = program.evaluate(data.numbers, z, data.y, data.covariates).observed["y"][0]
+    mean, covariance, _ = fn.without_faces(data.y)
+    return (mean / jnp.sqrt(jnp.diag(covariance))).min(1)

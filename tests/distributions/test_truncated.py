@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.special import erfcx
 
@@ -104,3 +105,28 @@ def test_what_a_face_holds_follows_its_force(computed) -> None:
     there = (CASES[:, 0] == 1500.0) & (CASES[:, 1] >= 0.3)
     force, drop = 1500.0, -np.log1p(-CASES[there, 2].astype(float))
     np.testing.assert_allclose(both[there], -drop / force**2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("low", [-9.0, -1.0, 0.0, 0.7, 4.0, 12.0, 29.9, 30.1, 1e3])
+def test_mean_and_variance_above_a_bound(low: float) -> None:
+    """Against quadrature of the density relative to the bound."""
+    spread = 1.0 / max(low, 1.0)
+    far = max(-low, 0.0) + 40.0 * spread
+    weigh = lambda power: quad(  # noqa: E731
+        lambda x: x**power * np.exp(-x * (low + 0.5 * x) - 0.5 * min(low, 0.0) ** 2),
+        0.0,
+        far,
+        epsabs=0.0,
+        epsrel=1e-12,
+        limit=500,
+        points=[max(-low, 0.0) + spread],
+    )[0]
+    total, first, second = (weigh(power) for power in range(3))
+    with jax.enable_x64(True):
+        excess, variance = (float(x) for x in truncated.above(np.float64(low)))
+    # Mills' ratio is known to 1e-10, the series beyond 30 to its next term, 500 / 30^8 of 1.
+    known = 2e-10 * abs(low + excess)
+    np.testing.assert_allclose(excess, first / total, rtol=0, atol=known + 1e-12)
+    series = 1e-9 if low > 30.0 else 0.0
+    expected = second / total - (first / total) ** 2
+    np.testing.assert_allclose(variance, expected, rtol=1e-9, atol=2 * known * abs(low + excess) + series * expected)

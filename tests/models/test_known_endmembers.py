@@ -9,9 +9,11 @@ import jax
 import numpy as np
 import pytest
 from numpy.random import default_rng
+from scipy.special import ndtri
 
 import bayesunmix as bu
 from bayesunmix.data.units import as_units
+from bayesunmix.distributions.one_face import cut_off, drawn
 from bayesunmix.distributions.unmixing import NormalUnmixing
 from bayesunmix.inference import latents
 from bayesunmix.inference.latents import latent_statistics
@@ -60,19 +62,28 @@ def test_a_fit_takes_the_numbers(scene: Any) -> None:
         assert bound.sufficient(y) == (bound, y)
 
 
-def test_faces_out_of_reach_do_not_matter(scene: Any) -> None:
-    """Where the likelihood says so, mean and sd given the data are those of the conditional on many points."""
+def test_one_face_in_reach_has_a_closed_form(scene: Any) -> None:
+    """Where that is said, mean, sd and draws given the data are those of the conditional on many points."""
     endmembers, _, y = scene
     with jax.enable_x64(True):
         fn = NormalUnmixing(endmembers, None, NOISE)
-        mean, variance, exact = (np.asarray(x) for x in fn.without_faces(y))
+        normal = fn.without_faces(y)
+        mean, variance, exact, free = (np.asarray(x) for x in cut_off(normal))
         found = fn.conditional(y, n_points=1024)
-        assert not exact[:10].any() and 0.5 < exact.mean() < 1.0
-        sd = np.sqrt(np.broadcast_to(variance, mean.shape))[exact]
+        at_face = exact & ~free
+        assert not exact[:10].any() and at_face.sum() > 20 and free.sum() > 100
+        sd = np.sqrt(variance)
         # 1024 points of a lattice: errors of a mean are below one in a hundred sds.
-        np.testing.assert_allclose(np.asarray(found.mean)[exact] / sd, mean[exact] / sd, atol=0.01, rtol=0)
-        np.testing.assert_allclose(np.asarray(found.variance)[exact], sd**2, rtol=0.05)
-        assert not NormalUnmixing(endmembers, np.full(PARTS, 2.0), NOISE).without_faces(y)[2].any()
+        off = (np.asarray(found.mean) - mean) / sd
+        assert np.abs(off[exact]).max() < 0.01
+        np.testing.assert_allclose(np.asarray(found.variance)[exact], variance[exact], rtol=0.05)
+        share = ((np.arange(4096) + 0.5) / 4096)[:, None]
+        score = ndtri((np.arange(4096) * 0.618034 + 0.3) % 1.0)[:, None]
+        draws = np.asarray(drawn(normal, share, score))[:, at_face]
+        np.testing.assert_allclose(draws.mean(0) / sd[at_face], mean[at_face] / sd[at_face], atol=0.01, rtol=0)
+        np.testing.assert_allclose(draws.std(0), sd[at_face], rtol=0.02)
+        assert draws.min() >= 0.0
+        assert not cut_off(NormalUnmixing(endmembers, np.full(PARTS, 2.0), NOISE).without_faces(y)).exact.any()
 
 
 @pytest.mark.parametrize("spread", [1e-4, 0.3])
