@@ -36,21 +36,24 @@ def best_guide(
     program: Program, mode: Mode, settings: SVI, judge: Data, key: jax.Array, key_check: jax.Array, progress: Progress
 ) -> Best:
     """The guide fitted on the mode's data and checked on those to ``judge`` by."""
-    found = leaps(program, mode, key, progress.step)
-    if found:
-        guide, elbo, checked = found
-        settled = True
-    else:
+    guide, elbo, checked, there = leaps(program, mode, key, progress.step)
+    settled = there
+    dense = not isinstance(mode.factor, LayeredRoot)
+    # Descent would not mend such a shape.
+    hopeless = dense and not there and checked.finite and checked.misshapen()
+    if not (there or hopeless):
         guide, elbo, settled = fit_guide(program, mode, settings, key, progress.step)
-    if not found or judge is not mode.data:
+    if not (hopeless or (there and judge is mode.data)):
         checked = check_guide(program, guide, judge, key_check)
     best = Best(guide, elbo, settled, checked, checked.faults())
     for again, pairs in enumerate(CURVATURE_PAIRS, start=1):
-        if not best.faults or not best.checked.finite or isinstance(best.guide.factor, LayeredRoot):
+        if not best.faults or not best.checked.finite or not dense:
             break
         progress.note("the guide has not the shape of the posterior: averaging the curvature over it")
         start = reshaped(program, best.guide, mode, jax.random.fold_in(key_check, again), pairs)
-        tried, more, settled = fit_guide(program, start, settings, key, progress.step)
+        tried, more, _, settled = leaps(program, start, jax.random.fold_in(key, again), progress.step)
+        if not settled:
+            tried, more, settled = fit_guide(program, start, settings, key, progress.step)
         before, after = best.elbo[-_LATEST:], more[-_LATEST:]
         if not after.mean() > before.mean() - 2.0 * np.sqrt((before.var() + after.var()) / _LATEST):
             break
@@ -59,10 +62,19 @@ def best_guide(
     return best
 
 
+class Leapt(NamedTuple):
+    """Where leaps led, the ELBO on the way, the last check, and whether that is the posterior mean."""
+
+    guide: Guide
+    elbo: np.ndarray
+    checked: GuideCheck
+    there: bool
+
+
 def leaps(
     program: Program, mode: Mode, key: jax.Array, tell: Callable[[int, int, str], None] = lambda *_: None
-) -> tuple[Guide, np.ndarray, GuideCheck] | None:
-    """The guide at the mode taken to the posterior mean, the ELBO on the way and the last check; None where that fails.
+) -> Leapt:
+    """The guide at the mode taken to the posterior mean.
 
     What a check finds of the shift (Stein's identity) is the whole step that is due where the posterior is nearly
     Gaussian: one or two leaps then do what descent does in dozens of steps. The last one, found with fresh points
@@ -77,9 +89,10 @@ def leaps(
         elbo.append(found.elbo)
         tell(taken + 1, _LEAPS, f"ELBO {found.elbo:.6g}")
         if found.close():
-            return None if found.faults() else (guide.moved(0.5 * found.step), np.array(elbo), found)
+            there = not found.faults()
+            return Leapt(guide.moved(0.5 * found.step) if there else guide, np.array(elbo), found, there)
         size = float(np.sqrt(np.mean(found.step**2)))
         if not (found.known() and size < most):
             break
         guide, most = guide.moved(found.step), 0.5 * size
-    return None
+    return Leapt(guide, np.array(elbo), found, False)

@@ -20,6 +20,7 @@ _NEGLIGIBLE = 0.1
 RATIO_LIMITS = (0.8, 1.25)
 _SURE = 3.5  # standard errors: a false alarm in a few hundred directions about once in ten fits
 _DOUBT = 0.15  # of a ratio of precisions
+_GROSS = 4.0  # such a ratio
 # Skewness at which the ends of a 90 % interval lie SHIFT_LIMIT from a Gaussian's (Cornish & Fisher).
 SKEWNESS_LIMIT = 6 * SHIFT_LIMIT / (1.645**2 - 1)
 
@@ -62,6 +63,13 @@ class GuideCheck(NamedTuple):
     def known(self) -> bool:
         """Whether the shifts are known well enough to go by."""
         return bool(self.mean_shift_error.max() < 0.5 * SHIFT_LIMIT)
+
+    def misshapen(self) -> bool:
+        """Whether some width is wrong by a factor of two, as far as can be told, and beyond the limits at any rate."""
+        low, high = (limit**-2.0 for limit in reversed(RATIO_LIMITS))
+        ratio, margin = self.precision_ratio, 2.0 * self.precision_ratio_error
+        steep, flat = (ratio > _GROSS) & (ratio - margin > high), (ratio < 1.0 / _GROSS) & (ratio + margin < low)
+        return bool((steep | flat).any())
 
     def lopsided(self) -> list[str]:
         """Whether the posterior is skewed beyond its limit and Monte Carlo error, in words.

@@ -32,6 +32,7 @@ from bayesunmix.inference.whole import Around, AtPoint, Whole
 _CORRECTIONS = 6  # of a sample to all units
 _AGREED = 0.1  # decrement a parameter, in posterior sds, from where one Newton step leads to the mode of all units
 _NOTHING, _DOUBT = 0.05, 0.1  # posterior sds: a shift that is none, and what two pairs of draws may leave open
+_GROWTH = 8  # times as many units in a sample that replaces one at odds with all
 _AT_ODDS = 2.0  # times as much curvature in a sample as in all units, or as little, in any direction
 
 
@@ -58,23 +59,31 @@ def mode_of_all(
     if near.size:
         tell(f"units near a face: {len(near)} stand for themselves")
         data, index = whole.sample(key_sample, near)
-    if relabel is not None:
-        z = relabel(z, whole.chunks(z, key_points, 1))
-    tell("all units, curvature")
-    every = whole.expansions(z, key_points, more)[0]
-    if isinstance(whole.values, np.ndarray) and at_odds(program, z, data, every):
-        tell("a sample contradicts all units: each stands for itself")
-        near = whole.nearly_all()
-        data, index = whole.sample(key_sample, near)
+    parts, can_grow = 1, isinstance(whole.values, np.ndarray) and not has_rules(program, data)
     while True:
-        mode, found = _corrected(program, whole, data, index, z, every, key_points, more, tell)
-        settled = mode.found and np.abs(mode.mc_shift).max(initial=0.0) <= MC_SHIFT_LIMIT
-        if settled or not mode.data.rules or more == MOST_POINTS:
-            break
+        if relabel is not None:
+            z = relabel(z, whole.chunks(z, key_points, 1))
+        tell("all units, curvature")
+        every = whole.expansions(z, key_points, more)[0]
+        if not (can_grow and at_odds(program, z, data, every)):
+            mode, found = _corrected(program, whole, data, index, z, every, key_points, more, tell)
+            if mode.found or not can_grow:
+                break
+        parts *= _GROWTH
+        if 2 * parts * whole.size > whole.n_units:
+            tell("a sample contradicts all units: each stands for itself")
+            return _with_all(program, whole, z, key_sample, key_points, tell)
+        tell(f"a sample contradicts all units: one {_GROWTH} times as large")
+        data, index = whole.sample(key_sample, parts=parts)
+        enough = DECREMENT * len(z) * float(data.weight)
+        z = ascend(program, z, data, index, key_points, 1, tell, enough)
+    settled = mode.found and np.abs(mode.mc_shift).max(initial=0.0) <= MC_SHIFT_LIMIT
+    if mode.data.rules and not settled:
         z, more = mode.z, MOST_POINTS
         tell("all units, curvature")
         every = whole.expansions(z, key_points, more)[0]
-    other, its_index = whole.sample(key_other, near)
+        mode, found = _corrected(program, whole, data, index, z, every, key_points, more, tell)
+    other, its_index = whole.sample(key_other, near, parts)
     ruled = with_rules(program, jnp.asarray(found.z), other, key_points, its_index, more)
     every = expansions_of_all(program, jnp.asarray(found.z), mode.data)
     judge = found.corrected(program, ruled, _lacking(program, found.z, every, ruled))
@@ -103,6 +112,22 @@ def _around(program: Program, whole: Whole, mode: Mode, key, key_points, more: i
     around = Around(points, np.array([whole.slope(z, key_points, more)[1] for z in points]))
     first, second = around.lacking(program, mode.data).reshape(2, 2, -1).mean(0)
     return around if moves(0.5 * (first - second)) < _DOUBT else None
+
+
+def _with_all(
+    program: Program, whole: Whole, z: np.ndarray, key_sample: jax.Array, key: jax.Array, tell: Callable[[str], None]
+) -> tuple[Mode, jax.Array, Data]:
+    """The mode with every unit standing for itself, and these units to judge by."""
+    data, index = whole.sample(key_sample, whole.nearly_all())
+    z = ascend(program, z, data, index, key, 1, tell, _agreed(z))
+    data = with_rules(program, jnp.asarray(z), data, key, index)
+    slope, matrix = curvature(program, z, data)
+    return stepped(z, inverse_root(-matrix)[0], data, slope, np.zeros(0), 1), index, data
+
+
+def _agreed(z: np.ndarray) -> float:
+    """Squared length of a Newton step, in posterior sds, from where it leads to the mode."""
+    return max(DECREMENT, _AGREED**2 * len(z))
 
 
 def _has_faces(program: Program, z: np.ndarray, whole: Whole) -> bool:
@@ -148,7 +173,7 @@ def _corrected(
     # What a sample lacks of the curvature hardly depends on the place: one pass of all units tells it.
     lacking = _lacking(program, z, every, ruled(z))
     at = AtPoint(z, -np.inf, np.zeros(len(z)))
-    before, agreed = np.inf, max(DECREMENT, _AGREED**2 * len(z))
+    before, agreed = np.inf, _agreed(z)
     for taken in range(_CORRECTIONS):
         tell(f"all units, pass {taken + 1}")
         found = AtPoint(z, *whole.slope(z, key, more))

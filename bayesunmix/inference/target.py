@@ -99,8 +99,9 @@ def value_and_grad(program: Program, z: Any, data: Data) -> tuple[Any, Any]:
     if data.others:
         found = jax.device_get([_value_and_grad(program, at, other) for other, _ in data.others])
         prior, its_gradient = jax.device_get(prior_value_and_grad(program, at, data.alone._replace(rules={})))
-        value = np.asarray(value) + sum(own for own, _ in found) - len(found) * prior
-        gradient = np.asarray(gradient) + sum(own for _, own in found) - len(found) * its_gradient
+        with np.errstate(invalid="ignore"):  # far out both are infinite
+            value = np.asarray(value) + sum(own for own, _ in found) - len(found) * prior
+            gradient = np.asarray(gradient) + sum(own for _, own in found) - len(found) * its_gradient
     if data.rest is not None:
         more, slope = jax.device_get(_expanded_value_and_grad(program, at, data._replace(rules={}, others=())))
         linear = data.rest.along(np.asarray(z, dtype=np.float64))

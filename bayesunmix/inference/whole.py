@@ -122,17 +122,21 @@ class Whole:
         """Two of them, for a look."""
         return self._data(slice(2), self.values[:2], 1.0)
 
-    def sample(self, key: jax.Array, near: np.ndarray = _NONE) -> tuple[Data, jax.Array]:
-        """Units chosen at random, each standing for as many as there are more; and which they are.
+    def sample(self, key: jax.Array, near: np.ndarray = _NONE, parts: int = 1) -> tuple[Data, jax.Array]:
+        """Units chosen at random, so many chunks of them, each standing for as many as there are more; and which they
+        are.
 
         Those that are ``near`` are added as they are, and stand for themselves.
         """
         far = np.delete(np.arange(self.n_units), near)
-        chosen = np.sort(generator(key).choice(far, self.size, replace=False))
-        data = self._data(chosen, self.values[chosen], len(far) / self.size)
-        parts = [np.sort(part) for part in near.reshape(-1, self.size)]
-        others = tuple((self._data(part, self.values[part], 1.0), jnp.asarray(part)) for part in parts)
-        return data._replace(others=others), jnp.asarray(chosen)
+        chosen = generator(key).choice(far, parts * self.size, replace=False)
+        weights = np.repeat([len(far) / len(chosen), 1.0], [parts, len(near) // self.size])
+        rows = np.sort(np.concatenate([chosen, near]).reshape(-1, self.size), axis=1)
+        (data, index), *others = (
+            (self._data(part, self.values[part], weight), jnp.asarray(part))
+            for part, weight in zip(rows, weights, strict=True)
+        )
+        return data._replace(others=tuple(others)), index
 
     def near(self, z: np.ndarray) -> np.ndarray:
         """The units whose abundances are near a face of the simplex, and the next ones up to a multiple of the size."""

@@ -14,7 +14,7 @@ import bayesunmix as bu
 from bayesunmix.inference import whole as wholes
 from bayesunmix.inference.curvature import assembled, curvature, curvature_of_units, expansions
 from bayesunmix.inference.program import Program, compile_model, unconstrain
-from bayesunmix.inference.sampled import at_odds
+from bayesunmix.inference.sampled import at_odds, mode_of_all
 from bayesunmix.inference.target import Data, as_device_data, log_density, value_and_grad, with_fresh_points, with_rules
 from bayesunmix.inference.whole import AtPoint, Whole, dividing
 from bayesunmix.models import GaussianMixture, LinearUnmixing
@@ -259,6 +259,37 @@ def test_a_sample_at_odds_with_all_units_is_told() -> None:
             value = float(value_and_grad(program, z, of_all)[0])
             assert value == pytest.approx(whole.slope(z, key, 1)[0], rel=1e-9)
     assert found == {6.0: [False, False], 2.0: [True, False]}
+
+
+def test_a_larger_sample_is_of_several_chunks(setting: Setting) -> None:
+    whole = setting.whole
+    data, index = whole.sample(jax.random.key(3), parts=2)
+    (other, its_index), *more = data.others
+    assert not more
+    assert len({*np.asarray(index).tolist(), *np.asarray(its_index).tolist()}) == 2 * whole.size
+    np.testing.assert_allclose([data.weight, other.weight], len(whole.values) / (2 * whole.size))
+    np.testing.assert_array_equal(other.y, whole.values[np.asarray(its_index)])
+
+
+@pytest.mark.parametrize(
+    ("count", "distance", "known"),
+    [(8000, 2.0, "8 times as large"), (8000, 3.0, "8 times as large"), (3000, 2.0, "each stands for itself")],
+)
+def test_samples_of_classes_that_overlap_grow_until_all_agree(count: int, distance: float, known: str) -> None:
+    """To the mode of all units, as far as a search is held to it."""
+    rng = np.random.default_rng(0)
+    y = distance * rng.integers(2, size=(count, 1)) * np.array([1.0, 0.0]) + rng.normal(size=(count, 2))
+    model = GaussianMixture(2, covariance="spherical").bind(y)
+    said: list[str] = []
+    with jax.enable_x64(True):
+        program, numbers = compile_model(model, jnp.asarray(y[:2]))
+        z = np.asarray(unconstrain(program, numbers, model.initial(y), jnp.asarray(y[:2]), {}))
+        whole = Whole(program, numbers, y, {}, 50)
+        mode, _, judge = mode_of_all(program, whole, z, jax.random.key(0), tell=said.append)
+        white = mode.factor.T @ whole.slope(mode.z, jax.random.key(1), 1)[1]
+    assert any(known in text for text in said)
+    assert (judge is mode.data) == (known == "each stands for itself")
+    assert np.sqrt(np.mean(white**2)) < 0.1
 
 
 def test_log_density_without_corrections_is_that_of_the_sample(setting: Setting) -> None:
