@@ -129,11 +129,18 @@ def of_sampler(mode: Mode, values: dict[str, np.ndarray], statistics: dict[str, 
 
 def _of_mode(mode: Mode) -> list[str]:
     shift = np.abs(mode.mc_shift).max(initial=0.0)
+    found = []
+    if not mode.alone:
+        found.append(
+            "two starts of the search ended at different modes, and a third may end at a higher one: the classes "
+            "overlap too far to be told apart; take fewer"
+        )
     if shift <= MC_SHIFT_LIMIT:
-        return []
+        return found
     return [
+        *found,
         f"the answer is approximate: integration error moves a parameter by {shift:.2f} posterior sd "
-        f"(limit {MC_SHIFT_LIMIT})"
+        f"(limit {MC_SHIFT_LIMIT})",
     ]
 
 

@@ -39,6 +39,7 @@ class Mode(NamedTuple):
     mc_shift: np.ndarray  # (size,) numerical shift of the posterior, in posterior sds; empty without sampling
     found: bool  # the search came near it, up to integration error; whatever the curvature there
     more: int = 1  # times the default number of integration points
+    alone: bool = True  # as far as is known: False where another start led elsewhere
 
 
 def find_mode(

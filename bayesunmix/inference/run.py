@@ -72,8 +72,12 @@ def infer(
     start = model.initial(y) if hasattr(model, "initial") else {}
     relabel = _relabel(program, model)
     if whole is not None and isinstance(method, SVI):
-        z = np.asarray(unconstrain(program, numbers, start, jnp.asarray(y[:2], jnp.result_type(float)), few))
-        mode, index, other = mode_of_all(program, whole, z, key_mode, relabel, progress.note)
+
+        def placed(values: dict[str, np.ndarray]) -> np.ndarray:
+            return np.asarray(unconstrain(program, numbers, values, jnp.asarray(y[:2], jnp.result_type(float)), few))
+
+        again = (lambda: placed(model.initial(y[1::2]))) if hasattr(model, "initial") else None
+        mode, index, other = mode_of_all(program, whole, placed(start), key_mode, relabel, progress.note, again)
         return _by_guide(program, mode, method, index, other, key_method, key_check, progress)
     data = as_device_data(program, numbers, y, covariates)
     z = np.asarray(unconstrain(program, data.numbers, start, data.y, data.covariates))
@@ -96,7 +100,8 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key
             judged = diagnostics.of_guide(mode, elbo, settled, checked, faults)
             worth = min(found.effective, float(method.draws))
             return Result(_named(program, found.draws[None], mode.data), judged.weighted(found.shape, worth), True)
-    if method.sample_if_needed and faults and checked.finite and len(mode.data.others) <= _MOST_PARTS:
+    worthwhile = mode.alone and checked.finite and len(mode.data.others) <= _MOST_PARTS
+    if method.sample_if_needed and faults and worthwhile:
         progress.note("the posterior is not Gaussian: sampling it")
         own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)
         start = own._replace(z=fitted.location, factor=stretched(fitted.factor, fitted.stretch))

@@ -43,8 +43,32 @@ def mode_of_all(
     key: jax.Array,
     relabel: Callable[[np.ndarray, Iterable[Data]], np.ndarray] | None = None,
     tell: Callable[[str], None] = lambda _: None,
+    again: Callable[[], np.ndarray] | None = None,
 ) -> tuple[Mode, jax.Array, Data]:
-    """The mode with all units, on samples of them.
+    """The mode with all units, on samples of them; where these contradict all, the higher one from two starts.
+
+    Classes that overlap so far have many modes, and a posterior about one of them says nothing of the others.
+    """
+    found = _from(program, whole, start, key, relabel, tell)
+    if again is None or found[0].data.rules or not found[0].data.others:
+        return found
+    tell("whether another start leads to the same mode")
+    rival = _from(program, whole, again(), key, relabel, tell)
+    # Heights and not places, since labels may have changed.
+    heights = [whole.slope(mode.z, key, 1)[0] for mode, *_ in (found, rival)]
+    mode, index, other = found if heights[0] >= heights[1] else rival
+    return mode._replace(alone=abs(heights[0] - heights[1]) < _agreed(mode.z)), index, other
+
+
+def _from(
+    program: Program,
+    whole: Whole,
+    start: np.ndarray,
+    key: jax.Array,
+    relabel: Callable[[np.ndarray, Iterable[Data]], np.ndarray] | None,
+    tell: Callable[[str], None],
+) -> tuple[Mode, jax.Array, Data]:
+    """The mode that a start leads to.
 
     From its own mode on, a sample is corrected to value, slope and curvature of all units, climbed, and corrected again
     until all units agree. Returns the mode, whose data are the sample corrected there; which units these are; and

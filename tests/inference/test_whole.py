@@ -11,14 +11,18 @@ import pytest
 from scipy.linalg import eigh
 
 import bayesunmix as bu
+from bayesunmix.inference import diagnostics, sampled
 from bayesunmix.inference import whole as wholes
 from bayesunmix.inference.curvature import assembled, curvature, curvature_of_units, expansions
+from bayesunmix.inference.guide_check import GuideCheck
+from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.program import Program, compile_model, unconstrain
 from bayesunmix.inference.sampled import at_odds, mode_of_all
 from bayesunmix.inference.target import Data, as_device_data, log_density, value_and_grad, with_fresh_points, with_rules
 from bayesunmix.inference.whole import AtPoint, Whole, dividing
 from bayesunmix.models import GaussianMixture, LinearUnmixing
 
+NO_FAULTS = GuideCheck(*np.zeros((2, 1)), *np.ones((1, 1)), *np.zeros((4, 1)), 0.0, 0.0)
 SPECTRA = np.array([[1.0, 0.6, 0.3, 0.2], [0.2, 0.3, 0.8, 1.0], [0.1, 0.9, 0.2, 0.7]])
 
 
@@ -290,6 +294,23 @@ def test_samples_of_classes_that_overlap_grow_until_all_agree(count: int, distan
     assert any(known in text for text in said)
     assert (judge is mode.data) == (known == "each stands for itself")
     assert np.sqrt(np.mean(white**2)) < 0.1
+
+
+@pytest.mark.parametrize("away", [0.0, 0.5])
+def test_two_starts_that_end_at_different_modes_are_told(away: float, setting: Setting, monkeypatch: Any) -> None:
+    """And the higher mode is taken, whichever start it is from."""
+    data = setting.data._replace(others=((setting.data, jnp.arange(3)),))
+    places = [setting.z, setting.z + away]
+    modes = {float(z[0]): Mode(z, np.eye(len(z)), data, np.zeros(0), True) for z in places}
+    monkeypatch.setattr(sampled, "_from", lambda _, __, z, *rest: (modes[float(z[0])], jnp.arange(3), data))
+    key = jax.random.key(0)
+    heights = [setting.whole.slope(z, key, 1)[0] for z in places]
+    for start, again in (places, places[::-1]):
+        mode, *_ = mode_of_all(setting.program, setting.whole, start, key, again=lambda: again)  # noqa: B023
+        assert mode.alone == (away == 0.0)
+        np.testing.assert_array_equal(mode.z, places[int(np.argmax(heights))])
+        failures = diagnostics.of_guide(mode, np.zeros(1), True, NO_FAULTS, []).failures
+        assert [text[:10] for text in failures] == ([] if mode.alone else ["two starts"])
 
 
 def test_log_density_without_corrections_is_that_of_the_sample(setting: Setting) -> None:
