@@ -38,6 +38,8 @@ def best_guide(
     """The guide fitted on the mode's data and checked on those to ``judge`` by."""
     guide, elbo, checked, there = leaps(program, mode, key, progress.step)
     settled = there
+    if not mode.alone:  # no shape about one of several modes makes it the posterior
+        return Best(guide, elbo, settled, checked, checked.faults())
     dense = not isinstance(mode.factor, LayeredRoot)
     # Descent would not mend such a shape.
     hopeless = dense and not there and checked.finite and checked.misshapen()
