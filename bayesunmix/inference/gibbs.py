@@ -48,9 +48,9 @@ def infer_by_gibbs(
     state after them, and ``values`` of ``count`` states with ``thin`` sweeps between them, (chain, draw, ...).
 
     Every round keeps ``draws`` of each chain. Where chains disagree, or draws depend on one another too much,
-    the round becomes warm-up of the next one, which keeps every second, fourth, ... sweep instead. R-hat of so few
-    draws is noisy, and the largest of hundreds misses its limit by chance: a round that does is judged together with
-    the one before.
+    the round becomes warm-up of the next one, which after the second keeps every second, fourth, ... sweep instead.
+    R-hat of so few draws is noisy, and the largest of hundreds misses its limit by chance: a round that does is judged
+    together with the one before, and a second one like the first is all that chance needs.
     """
     rng = generator(key)
     sampler = model.gibbs(y, covariates)
@@ -74,7 +74,7 @@ def infer_by_gibbs(
                 judged, values = _with_earlier(model, earlier, values, judged, thin)
             if judged.converged or 2 * thin > method.most_thin:
                 break
-            earlier, thin = values, 2 * thin
+            earlier, thin = values, thin if earlier is None else 2 * thin
     except KeyboardInterrupt:
         finished = False
         if kept.count < _FEWEST:

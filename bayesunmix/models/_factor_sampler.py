@@ -22,6 +22,8 @@ import numpy as np
 
 from bayesunmix.data.moments import Moments
 
+_LEAN = 0.5  # correlation of a mean with the one before, its sign turned
+
 
 class State(NamedTuple):
     """One point of every chain, channels in units in which their noise is alike."""
@@ -172,6 +174,15 @@ def inverse_wishart_half(rng, dof: float, scale: np.ndarray) -> np.ndarray:
     return np.linalg.solve(_bartlett(rng, dof, chains, size), np.linalg.cholesky(scale).transpose(0, 2, 1))
 
 
+def opposite(now: np.ndarray, centre: np.ndarray, precision: np.ndarray, white: np.ndarray) -> np.ndarray:
+    """Normal numbers of so much ``precision`` about ``centre`` that lean to its other side (Adler 1981).
+
+    They leave the law of ``now`` as it is, as independent ones do, but the averages of a chain vary a third as much:
+    of a thousand channels the largest R-hat of independent draws misses its limit by chance in six fits of ten.
+    """
+    return centre - _LEAN * (now - centre) + white * np.sqrt((1.0 - _LEAN**2) / precision)
+
+
 def _gram(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """``x weight x'`` for ``x`` (c, K, P) and weights (..., P), or (..., 1) where they are alike."""
     across = x.transpose(0, 2, 1)
@@ -277,7 +288,8 @@ class FactorSampler:
         explained = (sums.weighted[:, None] @ components)[:, 0]
         precise = pixels.weight / state.noise + tight
         centre = (plain + pixels.weight * pixels.origin - explained) / state.noise + tight * priors.mean
-        mean = centre / precise + rng.standard_normal((chains, channels)) / np.sqrt(precise)
+        now = state.mean - (shift[:, None] @ components)[:, 0]
+        mean = opposite(now, centre / precise, precise, rng.standard_normal((chains, channels)))
         return mean, sums, shift
 
     def values(self, state: State) -> dict[str, np.ndarray]:

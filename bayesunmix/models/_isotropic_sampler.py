@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bayesunmix.data.moments import Moments
-from bayesunmix.models._factor_sampler import Priors, dispersed, inverse_wishart_half, wishart
+from bayesunmix.models._factor_sampler import Priors, dispersed, inverse_wishart_half, opposite, wishart
 from bayesunmix.models._normals import normals
 from bayesunmix.models._principal_axes import normal_axes
 
@@ -99,7 +99,8 @@ class IsotropicSampler:
         explained = (total[:, None] @ components)[:, 0]
         precision = count / noise + mean_tight
         pull = (count * self._origin - explained) / noise + mean_tight * self._prior_mean
-        mean = pull / precision + white[:, -1] / np.sqrt(precision)
+        now = state.mean - (shift[:, None] @ components)[:, 0]
+        mean = opposite(now, pull / precision, precision, white[:, -1])
         away = mean - self._origin
         cross -= total[:, :, None] * away[:, None]
         # Strengths given loadings, then given scores.

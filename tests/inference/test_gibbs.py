@@ -50,6 +50,7 @@ def test_the_largest_of_many_rhats_is_judged_on_two_rounds() -> None:
     both = sampled(0.0, 2)
     assert both.diagnostics.converged
     assert both.values["theta"].shape == (4, 250, MANY)
+    assert both.diagnostics.arrays["thinning"][1] == 1.0  # no sweep was left out
 
 
 @pytest.mark.parametrize("most_thin", [1, 2, 4])
