@@ -107,8 +107,10 @@ def _from(
         tell("all units, curvature")
         every = whole.expansions(z, key_points, more)[0]
         mode, found = _corrected(program, whole, data, index, z, every, key_points, more, tell)
-    other, its_index = whole.sample(key_other, near, parts)
+    other, its_index = whole.sample(key_other, near, parts, held=True)
     ruled = with_rules(program, jnp.asarray(found.z), other, key_points, its_index, more)
+    if near.size:  # with the same rules there
+        ruled = ruled._replace(others=mode.data.others)
     every = expansions_of_all(program, jnp.asarray(found.z), mode.data)
     judge = found.corrected(program, ruled, _lacking(program, found.z, every, ruled))
     around = _around(program, whole, mode, key_other, key_points, more, tell) if mode.found else None

@@ -122,25 +122,28 @@ class Whole:
         """Two of them, for a look."""
         return self._data(slice(2), self.values[:2], 1.0)
 
-    def sample(self, key: jax.Array, near: np.ndarray = _NONE, parts: int = 1) -> tuple[Data, jax.Array]:
+    def sample(
+        self, key: jax.Array, near: np.ndarray = _NONE, parts: int = 1, held: bool = False
+    ) -> tuple[Data, jax.Array]:
         """Units chosen at random, so many chunks of them, each standing for as many as there are more; and which they
         are.
 
-        Those that are ``near`` are added as they are, and stand for themselves.
+        Those that are ``near`` are added as they are, and stand for themselves; not if they are ``held`` already.
         """
         far = np.delete(np.arange(self.n_units), near)
         chosen = generator(key).choice(far, parts * self.size, replace=False)
         weights = np.repeat([len(far) / len(chosen), 1.0], [parts, len(near) // self.size])
-        rows = np.sort(np.concatenate([chosen, near]).reshape(-1, self.size), axis=1)
+        rows = np.sort((chosen if held else np.concatenate([chosen, near])).reshape(-1, self.size), axis=1)
         (data, index), *others = (
             (self._data(part, self.values[part], weight), jnp.asarray(part))
-            for part, weight in zip(rows, weights, strict=True)
+            for part, weight in zip(rows, weights, strict=False)
         )
         return data._replace(others=tuple(others)), index
 
     def near(self, z: np.ndarray) -> np.ndarray:
         """The units whose abundances are near a face of the simplex, and the next ones up to a multiple of the size."""
-        room = np.concatenate([_room(self.program, jnp.asarray(z), chunk) for _, chunk in self._read()])
+        # Waited for one by one: chunks that are worked on are held.
+        room = np.concatenate([np.asarray(_room(self.program, jnp.asarray(z), chunk)) for _, chunk in self._read()])
         most = min(_MOST_NEAR, self.n_units // self.size - 1)
         parts = min(most, -(-int((~(room >= _NEAR)).sum()) // self.size))
         return np.argsort(room, kind="stable")[: parts * self.size]

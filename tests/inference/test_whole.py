@@ -18,7 +18,15 @@ from bayesunmix.inference.guide_check import GuideCheck
 from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.program import Program, compile_model, unconstrain
 from bayesunmix.inference.sampled import at_odds, mode_of_all
-from bayesunmix.inference.target import Data, as_device_data, log_density, value_and_grad, with_fresh_points, with_rules
+from bayesunmix.inference.target import (
+    Data,
+    as_device_data,
+    log_density,
+    slopes_at,
+    value_and_grad,
+    with_fresh_points,
+    with_rules,
+)
 from bayesunmix.inference.whole import AtPoint, Whole, dividing
 from bayesunmix.models import GaussianMixture, LinearUnmixing
 
@@ -129,6 +137,29 @@ def test_corrections_hold_for_entries_below_the_noise() -> None:
         parabola = (slope_of_all - own_slope) @ step + 0.5 * step @ (bend_of_all - own_bend) @ step
         in_globals.append(height(at + step, ruled) - height(at, ruled) + parabola - rise)
     assert np.abs(errors).max() < 0.1 * np.abs(in_globals).max(), (errors, in_globals)
+
+
+def test_the_slope_of_a_sample_over_the_guide_is_that_of_all_units(monkeypatch: Any) -> None:
+    """At draws of the guide that the correction has not seen, beside the correction at the mode alone."""
+    y = pixels(1200, seed=4)
+    program, numbers = compile_model(LinearUnmixing(3).bind(y), jnp.asarray(y[:2]))
+    whole = Whole(program, numbers, y, {}, 40)
+    start = LinearUnmixing(3).bind(y).initial(y)
+    z = np.asarray(unconstrain(program, numbers, start, jnp.asarray(y[:2]), {}))
+    seen: list[Mode] = []
+    measured = sampled._around
+    monkeypatch.setattr(sampled, "_around", lambda *given: (seen.append(given[2]), measured(*given))[1])
+    mode, _, judge = mode_of_all(program, whole, z, jax.random.key(0))
+    half = np.random.default_rng(1).standard_normal((8, len(z)))
+    points = mode.z + np.concatenate([half, -half]) @ mode.factor.T
+    key_points = jax.random.split(jax.random.key(0), 3)[2]  # the same error of integration in both
+    of_all = np.mean([whole.slope(point, key_points, 1)[1] for point in points], axis=0)
+
+    def left(data: Data) -> float:
+        return float(np.linalg.norm(mode.factor.T @ (of_all - slopes_at(program, points, data)[1].mean(0))))
+
+    at_mode, around = left(seen[0].data), (left(mode.data), left(judge))
+    assert max(around) < 0.7 * at_mode, (around, at_mode)
 
 
 def test_a_sample_has_every_unit_once_and_the_points_of_all(setting: Setting) -> None:
