@@ -21,6 +21,7 @@ RATIO_LIMITS = (0.8, 1.25)
 _SURE = 3.5  # standard errors: a false alarm in a few hundred directions about once in ten fits
 _DOUBT = 0.15  # of a ratio of precisions
 _GROSS = 4.0  # such a ratio
+_SCATTER = 0.02  # variance of the log weight per global: twice the square of a tenth
 # Skewness at which the ends of a 90 % interval lie SHIFT_LIMIT from a Gaussian's (Cornish & Fisher).
 SKEWNESS_LIMIT = 6 * SHIFT_LIMIT / (1.645**2 - 1)
 
@@ -70,6 +71,15 @@ class GuideCheck(NamedTuple):
         ratio, margin = self.precision_ratio, 2.0 * self.precision_ratio_error
         steep, flat = (ratio > _GROSS) & (ratio - margin > high), (ratio < 1.0 / _GROSS) & (ratio + margin < low)
         return bool((steep | flat).any())
+
+    def scattered(self) -> list[str]:
+        """Whether the posterior differs from the guide as if every standard deviation were a tenth off, in words.
+
+        Of a posterior whose soft directions are bent, which widths and shifts along straight lines do not tell.
+        """
+        if not self.excess > _SCATTER * len(self.step):
+            return []
+        return [f"the log posterior scatters by {self.excess:.1f} nats squared about the Gaussian guide's"]
 
     def lopsided(self) -> list[str]:
         """Whether the posterior is skewed beyond its limit and Monte Carlo error, in words.

@@ -183,6 +183,16 @@ def test_a_posterior_behind_a_wall_does_not_pass() -> None:
     assert checked.faults()
 
 
+def test_a_guide_a_tenth_off_everywhere_scatters(exact: Any) -> None:
+    """The log weight is half (1 - 1/r^2) w^2 then, whose variance is half (1 - 1/r^2)^2 a parameter."""
+    guide = exact[2]
+    for ratio, found in ((1.05, False), (1.3, True)):
+        checked = check(exact, guide._replace(stretch=ratio * np.ones(SIZE)))
+        expected = 0.5 * (1.0 - ratio**2) ** 2 * SIZE
+        assert 0.3 * expected < checked.excess < 3.0 * expected
+        assert bool(checked.scattered()) == found
+
+
 def test_a_lopsided_posterior_does_not_pass() -> None:
     """The logarithm of an exponential variable has a skewness of -1.14, that of a gamma of shape 10 of -.33."""
     for shape, found in ((1.0, True), (10.0, False)):
