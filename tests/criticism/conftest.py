@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 import bayesunmix as bu
-from bayesunmix.data.units import as_units
+from bayesunmix.data.units import as_units, data_hash
 from bayesunmix.models import LinearUnmixing
 from bayesunmix.provenance import describe_run
 
@@ -57,7 +57,7 @@ def make_fit() -> Callable[..., bu.Fit]:
             posterior=posterior,
             diagnostics=xr.Dataset(attrs={"converged": 1, "verdict": "made by hand"}),
             finished=True,
-            provenance=describe_run(units, {"name": "SVI"}, 0, 0.0, name=type(model).__name__, hashed=""),
+            provenance=describe_run(units, {"name": "SVI"}, 0, 0.0, name=type(model).__name__, hashed=data_hash(units)),
             covariates=covariates or {},
         )
 
