@@ -2,7 +2,7 @@
 
     python -m benchmarks --list
     python -m benchmarks                       # every workload at full size: hours
-    python -m benchmarks --short               # every workload at a size that takes minutes in all
+    python -m benchmarks --short               # at sizes that take minutes in all, what says something there
     python -m benchmarks abundances components --repeats 7
     python -m benchmarks --readme              # put the current table of full sizes into the README
 
@@ -151,10 +151,14 @@ def main() -> None:
     if args.readme:
         into_readme(args.out, HERE.parent / "README.md")
         return
+    kind = "short" if args.short else "full"
+    known = [name for name in NAMES if kind in harness.load(name).sizes]
+    if unknown := set(args.names) - set(known):
+        parser.error(f"{', '.join(sorted(unknown))}: only at full size, without --short")
     args.out.mkdir(exist_ok=True)
     print(f"bayesunmix {bayesunmix.__version__}, {commit()}", flush=True)
-    for name in args.names or NAMES:
-        measure(name, "short" if args.short else "full", args.repeats, args.only, args.out)
+    for name in args.names or known:
+        measure(name, kind, args.repeats, args.only, args.out)
 
 
 if __name__ == "__main__":

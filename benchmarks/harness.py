@@ -50,7 +50,8 @@ class Workload:
 
     ``problem(seed, **size)`` makes data and truth, ``score(problem, answer)`` numbers beside the time. Contenders are
     compared by wall time, or where ``rate`` names a score, by that score a second. The first contender is the one
-    that the others are compared with.
+    that the others are compared with. ``sizes`` are those of "full", and of "short" unless it says nothing at a small
+    size.
     """
 
     title: str

@@ -66,7 +66,7 @@ def test_numbers_are_short(value: float, text: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_workload_has_its_sizes_and_bayesunmix_first(name: str) -> None:
     workload = harness.load(name)
-    assert set(workload.sizes) == {"full", "short"}
+    assert set(workload.sizes) in ({"full", "short"}, {"full"})
     assert workload.contenders[0].name.startswith("bayesunmix")
     assert workload.repeats >= harness.REPEATS or workload.why
 

@@ -21,5 +21,5 @@ WORKLOAD = Workload(
         ),
     ),
     score=classes.score,
-    sizes={"full": {"vectors": 1_000_000, "spread": 0.7}, "short": {"vectors": 20_000, "spread": 0.7}},
+    sizes={"full": {"vectors": 1_000_000, "spread": 0.7}},  # with few vectors too it takes minutes
 )

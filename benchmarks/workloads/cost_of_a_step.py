@@ -41,5 +41,5 @@ WORKLOAD = Workload(
     problem=lambda seed, side, channels: (side, channels),
     contenders=tuple(of_size(*size) for size in ((1, 1), (1, 4), (1, 16), (4, 4), (16, 4))),
     score=lambda problem, answer: {},
-    sizes={"full": {"side": 64, "channels": 64}, "short": {"side": 24, "channels": 16}},
+    sizes={"full": {"side": 64, "channels": 64}},  # of small images a step costs the same, whatever their size
 )
