@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import platform
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from typing import Any
 
@@ -25,15 +25,10 @@ def hashed_aside(units: Units) -> Callable[[], str]:
     values: Any = units.values  # or rows of a file
     if not isinstance(values, np.ndarray):
         return lambda: data_hash(units)
-    found: list[str] = []
-    thread = threading.Thread(target=lambda: found.append(data_hash(units)), daemon=True)
-    thread.start()
-
-    def wait() -> str:
-        thread.join()
-        return found[0] if found else data_hash(units)  # raises what the thread raised
-
-    return wait
+    aside = ThreadPoolExecutor(1)
+    found = aside.submit(data_hash, units)
+    aside.shutdown(wait=False)
+    return found.result
 
 
 def describe_run(

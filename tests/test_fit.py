@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 import numpyro
-import numpyro.distributions as dist
 import numpyro.infer
 import pytest
 import xarray as xr
@@ -25,7 +24,6 @@ from scipy.special import logsumexp
 import bayesunmix as bu
 from bayesunmix.inference import sampler
 from bayesunmix.inference.diagnostics import MC_SHIFT_LIMIT
-from bayesunmix.inference.run import infer
 from bayesunmix.models import LinearUnmixing
 
 SVI = bu.SVI(draws=200, steps=20)
@@ -90,26 +88,6 @@ def test_it_converges_and_finds_the_truth(fit: bu.Fit, scene: tuple[xr.DataArray
     z = (latent.sel(statistic="mean") - truth) / latent.sel(statistic="sd")
     # Nearly all of it is the position of two endmembers on their line: two degrees of freedom, not 128.
     assert 0.3 < float(np.sqrt((z**2).mean())) < 2.0
-
-
-class Doubting:
-    """Normal numbers of unknown mean; knows a reason against any guide of it."""
-
-    def __call__(self, y=None, *, n_units: int) -> None:
-        mean = numpyro.sample("mean", dist.Normal(jax.numpy.zeros(2), 1.0).to_event(1))
-        with numpyro.plate("unit", n_units):
-            numpyro.sample("y", dist.Normal(mean, 1.0).to_event(1), obs=y)
-
-    def doubts(self, values: dict[str, np.ndarray]) -> list[str]:
-        return ["the mean is above zero"] if values["mean"].mean() > 0 else []
-
-
-def test_a_guide_that_its_model_doubts_is_not_usable() -> None:
-    """Though the guide is right, and passes every check of its own."""
-    white = np.random.default_rng(0).normal(size=(200, 2))
-    above, below = (run(white + shift, Doubting()) for shift in (0.3, -0.3))
-    assert below.converged and not above.converged
-    assert above.diagnostics.attrs["verdict"] == "Do not use this fit as it is: the mean is above zero."
 
 
 def test_endmembers_are_in_the_order_of_mean_abundance(fit: bu.Fit) -> None:
@@ -406,30 +384,6 @@ def test_ctrl_c_before_the_first_draw_is_ctrl_c(fit: bu.Fit, monkeypatch: pytest
     monkeypatch.setattr(sys.modules[bu.fit.__module__], "Progress", _Interrupting)
     with pytest.raises(KeyboardInterrupt):
         run(fit.data, method=bu.NUTS(draws=100, warmup=100_000, chains=1))
-
-
-def normal(y: Any = None, *, n_units: int) -> None:
-    place = numpyro.sample("place", dist.Normal(0.0, 10.0))
-    with numpyro.plate("unit", n_units):
-        numpyro.sample("y", dist.Normal(place, 1.0).expand([2]).to_event(1), obs=y)
-
-
-@pytest.mark.parametrize("most", [10, 10**6])
-def test_sampling_in_place_of_a_guide_is_bounded(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A guide that is said to fail: sampled as long as that is allowed, else returned and not called usable."""
-    module = sys.modules[infer.__module__]
-    best = module.best_guide
-    monkeypatch.setattr(module, "best_guide", lambda *parts: best(*parts)._replace(faults=["the guide is wrong"]))
-    monkeypatch.setattr(module, "_MOST_GRADIENTS", most)
-    y = np.random.default_rng(0).normal(size=(20, 2))
-    found = run(y, normal, bu.SVI(draws=200))
-    verdict = found.diagnostics.attrs["verdict"]
-    assert "the guide is wrong" in verdict
-    if most == 10:
-        assert not found.converged and "NUTS was given up after 10 gradients" in verdict
-        assert found.posterior.sizes == {"chain": 1, "draw": 200}
-    else:
-        assert "sampled with NUTS" in verdict and found.posterior.sizes == {"chain": 2, "draw": 100}
 
 
 # ---------------------------------------------------------------------- arguments

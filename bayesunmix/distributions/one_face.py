@@ -22,6 +22,22 @@ class FreeNormal(NamedTuple):
     covariance: jax.Array  # (K, K)
     applies: bool  # whether faces are all that is left out; not so with exponents, or of a single part
 
+    @property
+    def sd(self) -> jax.Array:
+        """(K,)"""
+        return jnp.sqrt(jnp.diag(self.covariance))
+
+    @property
+    def room(self) -> jax.Array:
+        """Standard deviations from every face, (units, K)."""
+        return self.mean / self.sd
+
+    def at_nearest(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The part nearest to its face (units,), where its face is in sds (units, 1), and how all go with it."""
+        first = jnp.argmin(self.room, axis=1)
+        low = -jnp.take_along_axis(self.room, first[:, None], 1)
+        return first, low, self.covariance[first] / (self.sd * self.sd[first, None])
+
 
 class CutOff(NamedTuple):
     """The same, cut off at the nearest face."""
@@ -34,18 +50,13 @@ class CutOff(NamedTuple):
 
 def cut_off(normal: FreeNormal) -> CutOff:
     """Mean and variance of the abundances of every unit, and where these are exact."""
-    sd = jnp.sqrt(jnp.diag(normal.covariance))
-    room = normal.mean / sd
-    first = jnp.argmin(room, axis=1)
-    low = -jnp.take_along_axis(room, first[:, None], 1)  # of the face, (units, 1)
+    sd, (first, low, slope) = normal.sd, normal.at_nearest()
     excess, variance = truncated.above(low)
-    slope = normal.covariance[first] / (sd * sd[first, None])  # correlations with the part at the face
     mean = normal.mean + sd * slope * (low + excess)
     left = 1.0 - slope**2 * (1.0 - variance)
     others = jnp.arange(len(sd)) != first[:, None]
     far = (mean > AWAY * sd) | ~others
-    never = jnp.zeros(len(mean), bool)
-    exact = far.all(1) if normal.applies else never
+    exact = far.all(1) & normal.applies
     return CutOff(mean, sd**2 * left, exact, exact & (low[:, 0] < -AWAY))
 
 
@@ -55,10 +66,7 @@ def drawn(normal: FreeNormal, share, score) -> jax.Array:
     ``share`` and ``score`` (n, units), uniform on the unit interval and standard normal, pick the part at the face and
     how far the others are from what it makes of them; these are right one by one, not together.
     """
-    sd = jnp.sqrt(jnp.diag(normal.covariance))
-    first = jnp.argmin(normal.mean / sd, axis=1)
-    low = -jnp.take_along_axis(normal.mean / sd, first[:, None], 1)[:, 0]
-    slope = normal.covariance[first] / (sd * sd[first, None])
+    sd, (first, low, slope) = normal.sd, normal.at_nearest()
     follows = jnp.sqrt(jnp.maximum(1.0 - slope**2, 0.0))
-    at_face = low + truncated.quantile(share, low, jnp.asarray(1.0, low.dtype) / sd[first])
+    at_face = low[:, 0] + truncated.quantile(share, low[:, 0], 1.0 / sd[first])
     return normal.mean + sd * (slope * at_face[..., None] + follows * score[..., None])

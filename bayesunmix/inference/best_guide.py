@@ -61,7 +61,7 @@ def best_guide(
             break
         checked = check_guide(program, tried, judge, key_check)
         best = Best(tried, np.concatenate([best.elbo, more]), settled, checked, checked.faults() + checked.lopsided())
-    if mode.data.others and not mode.data.rules:  # of classes that overlap
+    if mode.contradicted:
         best = best._replace(faults=best.faults + best.checked.scattered())
     return best
 

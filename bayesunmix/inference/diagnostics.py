@@ -135,13 +135,12 @@ def _of_mode(mode: Mode) -> list[str]:
             "two starts of the search ended at different modes, and a third may end at a higher one: the classes "
             "overlap too far to be told apart; take fewer"
         )
-    if shift <= MC_SHIFT_LIMIT:
-        return found
-    return [
-        *found,
-        f"the answer is approximate: integration error moves a parameter by {shift:.2f} posterior sd "
-        f"(limit {MC_SHIFT_LIMIT})",
-    ]
+    if not shift <= MC_SHIFT_LIMIT:
+        found.append(
+            f"the answer is approximate: integration error moves a parameter by {shift:.2f} posterior sd "
+            f"(limit {MC_SHIFT_LIMIT})"
+        )
+    return found
 
 
 def _shift(mode: Mode) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:

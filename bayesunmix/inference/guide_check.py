@@ -18,6 +18,7 @@ _RANDOM_DIRECTIONS = 32
 SHIFT_LIMIT = 0.25  # posterior sds
 _NEGLIGIBLE = 0.1
 RATIO_LIMITS = (0.8, 1.25)
+_PRECISIONS = tuple(limit**-2.0 for limit in reversed(RATIO_LIMITS))
 _SURE = 3.5  # standard errors: a false alarm in a few hundred directions about once in ten fits
 _DOUBT = 0.15  # of a ratio of precisions
 _GROSS = 4.0  # such a ratio
@@ -51,7 +52,7 @@ class GuideCheck(NamedTuple):
 
     def clear(self) -> bool:
         """Whether everything is within the limits by more than Monte Carlo error."""
-        low, high = (limit**-2.0 for limit in reversed(RATIO_LIMITS))
+        low, high = _PRECISIONS
         away, margin = np.abs(self.mean_shift) + _SURE * self.mean_shift_error, _SURE * self.precision_ratio_error
         ratio = self.precision_ratio
         return bool(((away < SHIFT_LIMIT) & (ratio - margin > low) & (ratio + margin < high)).all())
@@ -67,7 +68,7 @@ class GuideCheck(NamedTuple):
 
     def misshapen(self) -> bool:
         """Whether some width is wrong by a factor of two, as far as can be told, and beyond the limits at any rate."""
-        low, high = (limit**-2.0 for limit in reversed(RATIO_LIMITS))
+        low, high = _PRECISIONS
         ratio, margin = self.precision_ratio, 2.0 * self.precision_ratio_error
         steep, flat = (ratio > _GROSS) & (ratio - margin > high), (ratio < 1.0 / _GROSS) & (ratio + margin < low)
         return bool((steep | flat).any())
@@ -103,7 +104,7 @@ class GuideCheck(NamedTuple):
             worst = np.abs(self.mean_shift[bad]).max()
             found.append(f"the Gaussian guide is off by {worst:.2f} posterior sd in its worst direction")
         # Where Monte Carlo error is too large to tell, the benefit of the doubt ends at twice the limit.
-        low, high = (limit**-2.0 for limit in reversed(RATIO_LIMITS))
+        low, high = _PRECISIONS
         margin = np.minimum(_SURE * self.precision_ratio_error, _DOUBT)
         bad = (self.precision_ratio - margin > high) | (self.precision_ratio + margin < low)
         if bad.any():

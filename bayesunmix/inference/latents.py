@@ -126,17 +126,19 @@ def _plain(draws: Draws, y: Any, covariates: dict[str, Any]) -> Plain | None:
     if not kinds[0]:
         return None
     fixed = (draws.program, draws.numbers, draws.values)
-    size = max(1, _TOGETHER // y[0].size)
-    parts = [_plain_pass(*fixed, *some) for _, some in _slices(y, covariates, np.arange(n_units), size)]
-    return Plain(*(np.concatenate(column)[:n_units] for column in zip(*jax.device_get(parts), strict=True)))
+    parts = _slices(y, covariates, np.arange(n_units), max(1, _TOGETHER // y[0].size))
+    # Waited for one by one: parts that are worked on are held.
+    found = [jax.device_get(_plain_pass(*fixed, *part)) for part in parts]
+    return Plain(*(np.concatenate(column)[:n_units] for column in zip(*found, strict=True)))
 
 
-def _slices(y: Any, covariates: dict[str, Any], among: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, Any]]:
-    """Which units, and their values and covariates, all of one size: the last are filled up with the last unit."""
-    for start in range(0, len(among), min(size, len(among))):
-        part = among[np.minimum(np.arange(start, start + min(size, len(among))), len(among) - 1)]
+def _slices(y: Any, covariates: dict[str, Any], among: np.ndarray, size: int) -> Iterator[tuple[jax.Array, Any]]:
+    """Values and covariates of units, so many at a time: the last ones are filled up with the last unit."""
+    size = min(size, len(among))
+    for start in range(0, len(among), size):
+        part = among[np.minimum(np.arange(start, start + size), len(among) - 1)]
         own = {name: of_units(value, part, len(y)) for name, value in covariates.items()}
-        yield part, (jnp.asarray(y[part], jnp.result_type(float)), own)
+        yield jnp.asarray(y[part], jnp.result_type(float)), own
 
 
 @partial(jax.jit, static_argnames="program")
@@ -168,9 +170,9 @@ def _by_cut_off(draws: Draws, y: Any, covariates: dict[str, Any], prob: float, k
     """Intervals (unit, latent, 2) of units with one end of their domain in reach, from draws that are spread evenly."""
     per_draw = -(-_LATENT_DRAWS // draws.size)
     rng, parts = generator(key), []
-    for part, some in _slices(y, covariates, among, _CUT_TOGETHER):
-        shift = jnp.asarray(rng.random((2, len(part))), jnp.result_type(float))
-        found = _cut_off_pass(draws.program, draws.numbers, draws.values, *some, shift, per_draw)
+    for values, own in _slices(y, covariates, among, _CUT_TOGETHER):
+        shift = jnp.asarray(rng.random((2, len(values))), values.dtype)
+        found = _cut_off_pass(draws.program, draws.numbers, draws.values, values, own, shift, per_draw)
         parts.append(np.moveaxis(_ends(found, prob), 0, -1))
     return np.concatenate(parts)[: len(among)]
 

@@ -41,6 +41,11 @@ class Mode(NamedTuple):
     more: int = 1  # times the default number of integration points
     alone: bool = True  # as far as is known: False where another start led elsewhere
 
+    @property
+    def contradicted(self) -> bool:
+        """Whether a sample was at odds with all units: without integration points nothing else adds parts to it."""
+        return bool(self.data.others) and not self.data.rules
+
 
 def find_mode(
     program: Program,

@@ -50,7 +50,7 @@ def mode_of_all(
     Classes that overlap so far have many modes, and a posterior about one of them says nothing of the others.
     """
     found = _from(program, whole, start, key, relabel, tell)
-    if again is None or found[0].data.rules or not found[0].data.others:
+    if again is None or not found[0].contradicted:
         return found
     tell("whether another start leads to the same mode")
     rival = _from(program, whole, again(), key, relabel, tell)

@@ -132,11 +132,10 @@ class Whole:
         """
         far = np.delete(np.arange(self.n_units), near)
         chosen = generator(key).choice(far, parts * self.size, replace=False)
-        weights = np.repeat([len(far) / len(chosen), 1.0], [parts, len(near) // self.size])
         rows = np.sort((chosen if held else np.concatenate([chosen, near])).reshape(-1, self.size), axis=1)
         (data, index), *others = (
-            (self._data(part, self.values[part], weight), jnp.asarray(part))
-            for part, weight in zip(rows, weights, strict=False)
+            (self._data(part, self.values[part], len(far) / len(chosen) if i < parts else 1.0), jnp.asarray(part))
+            for i, part in enumerate(rows)
         )
         return data._replace(others=tuple(others)), index
 
@@ -236,5 +235,4 @@ def _add(total: np.ndarray, more: np.ndarray) -> np.ndarray:
 def _room(program: Program, z: jax.Array, data: Data) -> jax.Array:
     """By how many of its standard deviations a unit's latent is away from the nearest end of its domain."""
     fn = program.evaluate(data.numbers, z, data.y, data.covariates).observed["y"][0]
-    mean, covariance, _ = fn.without_faces(data.y)
-    return (mean / jnp.sqrt(jnp.diag(covariance))).min(1)
+    return fn.without_faces(data.y).room.min(1)

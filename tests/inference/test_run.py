@@ -1,0 +1,65 @@
+"""What becomes of a guide: doubted by its model, or replaced by sampling for as long as that is allowed."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import bayesunmix as bu
+from bayesunmix.inference.run import infer
+
+SVI = bu.SVI(draws=200, steps=20)
+
+
+def run(data: Any, model: Any, method: Any = SVI) -> bu.Fit:
+    return bu.fit(model, data, method, progress=False)
+
+
+class Doubting:
+    """Normal numbers of unknown mean; knows a reason against any guide of it."""
+
+    def __call__(self, y=None, *, n_units: int) -> None:
+        mean = numpyro.sample("mean", dist.Normal(jax.numpy.zeros(2), 1.0).to_event(1))
+        with numpyro.plate("unit", n_units):
+            numpyro.sample("y", dist.Normal(mean, 1.0).to_event(1), obs=y)
+
+    def doubts(self, values: dict[str, np.ndarray]) -> list[str]:
+        return ["the mean is above zero"] if values["mean"].mean() > 0 else []
+
+
+def test_a_guide_that_its_model_doubts_is_not_usable() -> None:
+    """Though the guide is right, and passes every check of its own."""
+    white = np.random.default_rng(0).normal(size=(200, 2))
+    above, below = (run(white + shift, Doubting()) for shift in (0.3, -0.3))
+    assert below.converged and not above.converged
+    assert above.diagnostics.attrs["verdict"] == "Do not use this fit as it is: the mean is above zero."
+
+
+def normal(y: Any = None, *, n_units: int) -> None:
+    place = numpyro.sample("place", dist.Normal(0.0, 10.0))
+    with numpyro.plate("unit", n_units):
+        numpyro.sample("y", dist.Normal(place, 1.0).expand([2]).to_event(1), obs=y)
+
+
+@pytest.mark.parametrize("most", [10, 10**6])
+def test_sampling_in_place_of_a_guide_is_bounded(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guide that is said to fail: sampled as long as that is allowed, else returned and not called usable."""
+    module = sys.modules[infer.__module__]
+    best = module.best_guide
+    monkeypatch.setattr(module, "best_guide", lambda *parts: best(*parts)._replace(faults=["the guide is wrong"]))
+    monkeypatch.setattr(module, "_MOST_GRADIENTS", most)
+    y = np.random.default_rng(0).normal(size=(20, 2))
+    found = run(y, normal, bu.SVI(draws=200))
+    verdict = found.diagnostics.attrs["verdict"]
+    assert "the guide is wrong" in verdict
+    if most == 10:
+        assert not found.converged and "NUTS was given up after 10 gradients" in verdict
+        assert found.posterior.sizes == {"chain": 1, "draw": 200}
+    else:
+        assert "sampled with NUTS" in verdict and found.posterior.sizes == {"chain": 2, "draw": 100}
