@@ -20,7 +20,7 @@ from numpyro.distributions.transforms import (
 from bayesunmix.distributions import truncated
 
 _LOG_ROOT_2PI = 0.9189385332046727
-_TURN = 6.0  # softplus at which the cube turns into a line: 108 counts; 3 to 12 were tried, see docs/numerics.md
+_TURNS = 2.0, 6.0  # softplus at which the cube turns into a line, at least and at most: 4 counts and 108
 _WIDEST = 100.0  # log scale of a row, either way
 _FAR = 40.0  # standard deviations that no draw exceeds
 
@@ -28,14 +28,15 @@ _FAR = 40.0  # standard deviations that no draw exceeds
 class _Spectra(constraints.Constraint):
     """Rows of spectra: fixed ones equal to ``location``; the others real, or positive and resolved to ``width``.
 
-    ``level`` (endmember, 1) is a typical mean of a row in units of ``width``, where rows have scales of their own.
+    ``level`` (endmember, 1) is a typical mean of a row in units of ``width``, where rows have scales of their own;
+    ``turn`` (channel,) where the cube root of small values of counts turns into a line.
     """
 
     event_dim = 2
 
-    def __init__(self, location, width, level, fixed: tuple[bool, ...], signed: bool, counted: bool):
-        self.location, self.width, self.level = location, width, level
-        self.fixed, self.signed, self.counted = fixed, signed, counted
+    def __init__(self, location, width, level, turn, fixed: tuple[bool, ...], signed: bool):
+        self.location, self.width, self.level, self.turn = location, width, level, turn
+        self.fixed, self.signed = fixed, signed
 
     def __call__(self, x):
         inside = jnp.ones(x.shape, bool) if self.signed else x > 0
@@ -47,12 +48,12 @@ class _Spectra(constraints.Constraint):
         return jnp.where(jnp.asarray(self.fixed)[:, None], self.location, rest)
 
     def tree_flatten(self):
-        aux = {"fixed": self.fixed, "signed": self.signed, "counted": self.counted}
-        return (self.location, self.width, self.level), (("location", "width", "level"), aux)
+        names = ("location", "width", "level", "turn")
+        return tuple(getattr(self, name) for name in names), (names, {"fixed": self.fixed, "signed": self.signed})
 
 
 class _CubeThenLine(Transform):
-    """The cube of small values, a line through large ones: ``s^3 / (1 + (s / TURN)^2)``.
+    """The cube of small values, a line through large ones: ``s^3 / (1 + (s / turn)^2)``.
 
     The cube root of a gamma variable is nearly normal (Wilson and Hilferty), down to the exponential that a dark
     channel leaves. Many counts are nearly normal as they are, and what ties channels of two spectra together is linear.
@@ -61,22 +62,25 @@ class _CubeThenLine(Transform):
     domain = constraints.positive
     codomain = constraints.positive
 
+    def __init__(self, turn):
+        self._turn = turn
+
     def __call__(self, x):
-        return x**3 / (1.0 + (x / _TURN) ** 2)
+        return x**3 / (1.0 + (x / self._turn) ** 2)
 
     def _inverse(self, y):
         # The one positive root of s^3 - a s^2 - y by Cardano's formula, whose cube roots multiply to (a / 3)^2.
-        third = y / (3.0 * _TURN**2)
+        third = y / (3.0 * self._turn**2)
         half = third**3 + 0.5 * y
         first = jnp.cbrt(half + jnp.sqrt(0.25 * y**2 + third**3 * y))
         return third + first + third**2 / jnp.maximum(first, jnp.finfo(first.dtype).tiny)
 
     def log_abs_det_jacobian(self, x, y, intermediates=None):
-        q = (x / _TURN) ** 2
+        q = (x / self._turn) ** 2
         return 2.0 * jnp.log(x) + jnp.log(3.0 + q) - 2.0 * jnp.log1p(q)
 
     def tree_flatten(self):
-        return (), ((), {})
+        raise NotImplementedError("made anew from its constraint wherever it is needed")
 
 
 class _OwnScale(Transform):
@@ -140,8 +144,8 @@ class _Coordinates(Transform):
         scaled = AffineTransform(0.0, width, domain=constraints.positive)
         if constraint.signed:
             self._inner = IdentityTransform()
-        elif constraint.counted:
-            self._inner = ComposeTransform([SoftplusTransform(), _CubeThenLine(), scaled])
+        elif constraint.turn is not None:
+            self._inner = ComposeTransform([SoftplusTransform(), _CubeThenLine(constraint.turn), scaled])
         else:
             # Linear well above `width`, logarithmic well below: a posterior of that width is near-Gaussian in it, at
             # the boundary too.
@@ -188,7 +192,7 @@ class Spectra(dist.Distribution):
     width : float or broadcastable
         Resolution at which values are told from zero. It changes the coordinate that inference uses, a softplus, and
         not the distribution; where ``counted`` (the data are counts, of which a value of ``width`` gives about one)
-        the coordinate is the cube root of one.
+        the coordinate is the cube root of one, for values within what counts of the other spectra hide.
     length : float, optional
         Entries of a spectrum hang together over so many channels: their normal scores follow a stationary
         autoregressive process of second order with correlation ``(1 + d (1 - r^2) / (1 + r^2)) r^d`` at distance d,
@@ -226,11 +230,10 @@ class Spectra(dist.Distribution):
 
     @constraints.dependent_property(is_discrete=False, event_dim=2)
     def support(self):
-        level = None
-        if self.own_scale and not self.signed:
-            typical = jnp.maximum(self.location, 0.8 * self.spread)  # the mean of a half-normal
-            level = (typical / self.width).mean(-1, keepdims=True)
-        return _Spectra(self.location, self.width, level, self.fixed, self.signed, self.counted)
+        typical = jnp.maximum(self.location, 0.8 * self.spread) / self.width  # the mean of a half-normal
+        level = typical.mean(-1, keepdims=True) if self.own_scale and not self.signed else None
+        turn = _turn(typical) if self.counted and not self.signed else None
+        return _Spectra(self.location, self.width, level, turn, self.fixed, self.signed)
 
     def sample(self, key, sample_shape=()):
         score = jax.random.normal(key, (*sample_shape, *self.location.shape), jnp.result_type(float))
@@ -254,6 +257,17 @@ class Spectra(dist.Distribution):
             score = z if self.signed else _score(x / spread, location / spread)
             log_density = log_density + _log_correlated(score, self.length)
         return log_density.sum((-1, -2))
+
+
+def _turn(counts):
+    """Where the coordinate of counts turns into a line, (channel,), for typical ``counts`` (endmember, channel).
+
+    A dark entry of a channel in which others are bright has no gamma's posterior: it is told from what is counted of
+    the others, with a normal error of so many counts, and is a normal variable cut at zero. Its coordinate is nearly
+    a line from that error on.
+    """
+    error = jnp.sqrt((len(counts) + 1.0) * counts.mean(0))
+    return jnp.clip(jnp.sqrt(error), *_TURNS)
 
 
 def _score(x, location):

@@ -91,6 +91,24 @@ def test_coordinate_is_linear_above_its_width() -> None:
     np.testing.assert_allclose(transform(one(31.0)) - transform(one(30.0)), 0.1, rtol=1e-9)
 
 
+@pytest.mark.parametrize("counts", [20.0, 60.0])
+def test_a_dark_entry_among_bright_ones_is_less_skew_than_in_a_cube_root(counts: float) -> None:
+    """A normal variable cut at zero, whose error is that of the other spectra's counts."""
+    error = np.sqrt(4.0 * counts)
+    skewness = {}
+    for name, typical in (("own", counts), ("cube", 1e6)):  # the cube root reaches far where much is counted
+        prior = blank(typical / 0.8, (3, 1), counted=True)
+        u = jnp.linspace(-20.0, 60.0, 40001)
+        transform = biject_to(prior.support)
+        x = transform(u[:, None, None] * jnp.ones((3, 1)))
+        slope = transform.log_abs_det_jacobian(u[:, None, None] * jnp.ones((3, 1)), x) / 3.0
+        density = np.asarray(jnp.exp(slope - 0.5 * ((x[:, 0, 0] - error) / error) ** 2))
+        density = density / density.sum()
+        mean = density @ u
+        skewness[name] = density @ (u - mean) ** 3 / (density @ (u - mean) ** 2) ** 1.5
+    assert abs(skewness["own"]) < 0.5 * abs(skewness["cube"])
+
+
 def test_fixed_rows_have_no_coordinate_and_no_density() -> None:
     known = np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
     prior = Spectra(known, np.ones((2, 3)), 0.1, fixed=(True, False))

@@ -10,7 +10,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from bayesunmix.inference import guide as guides
 from bayesunmix.inference import guide_check
@@ -208,18 +208,49 @@ def test_skewness_is_measured() -> None:
 
 def log_gamma(shape: float) -> tuple[Any, Any]:
     """The posterior of the logarithm of a rate, and the check of a guide of its mean and variance."""
+    posterior = stats.loggamma(shape)
+    return posterior, check_of_log_rates(shape, posterior.mean(), posterior.std(), 1)
+
+
+def check_of_log_rates(shape: float, location: float, sd: float, count: int) -> GuideCheck:
+    """The check of a guide of so many independent logarithms of rates."""
 
     def program(y: Any = None, *, n_units: int) -> None:
-        rate = numpyro.sample("rate", dist.Gamma(shape, 1.0))
+        rate = numpyro.sample("rate", dist.Gamma(jnp.full(count, shape), 1.0).to_event(1))
         with numpyro.plate("unit", n_units):
-            numpyro.sample("y", dist.Normal(0.0 * rate, 1.0), obs=y)
+            numpyro.sample("y", dist.Normal(0.0 * rate.sum(), 1.0), obs=y)
 
     y = np.zeros(1)
     compiled, numbers = compile_model(program, jnp.asarray(y))
     data = as_device_data(compiled, numbers, y, {})
-    posterior = stats.loggamma(shape)
-    guide = Guide(np.array([posterior.mean()]), np.ones(1), np.array([[posterior.std()]]))
-    return posterior, check_guide(compiled, guide, data, jax.random.key(0))
+    guide = Guide(np.full(count, location), np.ones(count), sd * np.eye(count))
+    return check_guide(compiled, guide, data, jax.random.key(0))
+
+
+def test_a_guide_of_the_highest_elbo_is_widened_to_the_posterior() -> None:
+    """Of the logarithm of a gamma variable that guide has variance 1 / shape, the posterior trigamma(shape)."""
+    shape, count = 10.0, 40
+    wider = check_of_log_rates(shape, np.log(shape) - 0.5 / shape, shape**-0.5, count).widening(count)
+    expected = np.sqrt(shape * special.polygamma(1, shape))
+    error = wider.std(ddof=1) / np.sqrt(count)
+    assert abs(wider.mean() - expected) < 4.0 * error < expected - 1.0
+
+
+def test_a_guide_is_left_alone_where_an_expansion_says_little() -> None:
+    shape, count = 0.5, 12
+    wider = check_of_log_rates(shape, np.log(shape) - 0.5 / shape, shape**-0.5, count).widening(count)
+    np.testing.assert_array_equal(wider, 1.0)
+
+
+@pytest.mark.parametrize("stretch", [1.0, 1.05, 1 / 1.05])
+def test_widening_makes_up_for_widths(exact: Any, stretch: float) -> None:
+    """To second order in what precisions are off by; an exact guide is left alone."""
+    guide = exact[2]
+    wider = check(exact, guide._replace(stretch=stretch * guide.stretch)).widening(SIZE)
+    off = abs(stretch**2 - 1.0)
+    # The second order is a mean of eight squares of normal numbers, and half of it goes into a standard deviation.
+    most = stats.chi2.ppf(1.0 - 1e-5, 8) / 8
+    np.testing.assert_allclose(wider, 1 / stretch, atol=0.5 * off**2 * most + off**3 + 1e-9)
 
 
 def test_limits_are_those_of_the_contract() -> None:
@@ -229,4 +260,4 @@ def test_limits_are_those_of_the_contract() -> None:
 
 def test_a_guide_where_the_posterior_is_no_number_is_faulted() -> None:
     nothing = np.full(3, np.nan)
-    assert "not a number" in GuideCheck(*[nothing] * 7, np.nan, np.nan).faults()[0]
+    assert "not a number" in GuideCheck(*[nothing] * 8, np.nan, np.nan).faults()[0]
