@@ -99,8 +99,8 @@ def fit(
             f"got {model!r}"
         )
     units, covariates = _received(model, data, mask, covariates)
-    hashed = hashed_aside(units)
     bound = model.bind(units.values) if hasattr(model, "bind") and not getattr(model, "bound", False) else model
+    hashed = hashed_aside(units)  # beside the inference: priors of large images use every core
     unknown = [name for name in covariates if not _takes(model, name)]
     if unknown:
         raise TypeError(f"{_name(model)} takes no covariate {unknown[0]!r}, and bu.fit has no such argument")

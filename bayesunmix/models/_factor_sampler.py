@@ -16,7 +16,7 @@ A sweep draws, each from its exact conditional (c chains side by side, K compone
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -174,11 +174,12 @@ def inverse_wishart_half(rng, dof: float, scale: np.ndarray) -> np.ndarray:
     return np.linalg.solve(_bartlett(rng, dof, chains, size), np.linalg.cholesky(scale).transpose(0, 2, 1))
 
 
-def opposite(now: np.ndarray, centre: np.ndarray, precision: np.ndarray, white: np.ndarray) -> np.ndarray:
+def opposite(now: Any, centre: np.ndarray, precision: Any, white: np.ndarray) -> np.ndarray:
     """Normal numbers of so much ``precision`` about ``centre`` that lean to its other side (Adler 1981).
 
     They leave the law of ``now`` as it is, as independent ones do, but the averages of a chain vary a third as much:
-    of a thousand channels the largest R-hat of independent draws misses its limit by chance in six fits of ten.
+    of a thousand channels the largest R-hat of independent draws misses its limit by chance in six fits of ten. What
+    scores and mean can shift together is most of what a mean varies along strong components.
     """
     return centre - _LEAN * (now - centre) + white * np.sqrt((1.0 - _LEAN**2) / precision)
 
@@ -270,8 +271,8 @@ class FactorSampler:
         precision = pixels.count * np.eye(size) + _gram(components, tight)
         pull = (components @ (tight * (state.mean - priors.mean))[:, :, None])[:, :, 0] - sums.score
         half = np.linalg.cholesky(precision)
-        white = np.linalg.solve(half, pull[..., None]) + rng.standard_normal((chains, size, 1))
-        shift = np.linalg.solve(half.transpose(0, 2, 1), white)[..., 0]
+        along = opposite(0.0, np.linalg.solve(half, pull[..., None]), 1.0, rng.standard_normal((chains, size, 1)))
+        shift = np.linalg.solve(half.transpose(0, 2, 1), along)[..., 0]
         outer = shift[:, :, None] * shift[:, None]
 
         def moved(square, total, weight):

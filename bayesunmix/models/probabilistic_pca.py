@@ -253,7 +253,8 @@ class ProbabilisticPCA:
             return []
         return [
             "a component is hidden by the noise, of which the guide knows one strength only, so that intervals are too "
-            "narrow there: ask for fewer components, or take noise='diagonal', which is sampled exactly"
+            "narrow there: ask for fewer components, or take noise='diagonal', which is sampled exactly, with "
+            "components to spare"
         ]
 
     @property

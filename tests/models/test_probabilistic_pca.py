@@ -155,6 +155,20 @@ def test_the_sampler_agrees_with_nuts_on_the_program(case: str) -> None:
     np.testing.assert_allclose(ours[..., [0, 3, -1]].std((0, 1)), theirs[..., [0, 3, -1]].std((0, 1)), rtol=0.15)
 
 
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+def test_averages_of_means_vary_less_than_those_of_independent_draws(noise: Any) -> None:
+    """Along strong components too, where what scores and mean shift together is nearly all that a mean varies."""
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(500, 2)) @ (3 * rng.normal(size=(2, 20))) + rng.normal(size=(500, 20))
+    sampler = ProbabilisticPCA(2, noise=noise).bind(y).gibbs(y, {})
+    state, kept = sampler.start(rng, 4), []
+    for _ in range(350):
+        state = sampler.sweep(state, rng)
+        kept.append(sampler.values(state))
+    last = {name: np.stack([one[name] for one in kept[100:]], axis=1) for name in kept[0]}
+    assert effective_sample_size(sampler.finished(last)["mean"]).min() > 1.3 * 1000  # 1000 draws
+
+
 def test_few_pixels_and_many_channels_are_sampled_alike_pixel_by_pixel_or_compressed() -> None:
     y = _data(6, 9, 1)
     model = ProbabilisticPCA(1, component_floor=1.0).bind(y)
