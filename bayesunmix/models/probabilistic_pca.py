@@ -69,7 +69,7 @@ class ProbabilisticPCA:
     Parameters
     ----------
     n_components : int
-        0 (mean and noise only) or more, fewer than channels.
+        0 (mean and noise only) or more, fewer than channels and, of normal noise, than pixels less one.
     noise : "isotropic", "diagonal", "two-way" or "poisson"
         One level (probabilistic PCA), one per channel (factor analysis), a level times a known row and column
         factor (weighted PCA of counts), or counts as such. Two-way noise needs non-negative data.

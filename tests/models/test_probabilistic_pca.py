@@ -505,6 +505,8 @@ def test_wrong_settings_are_refused(arguments: dict[str, Any], message: str) -> 
 def test_wrong_data_are_refused() -> None:
     with pytest.raises(ValueError, match="fewer than the 4 channels"):
         ProbabilisticPCA(4).bind(_data(20, 4, 1))
+    with pytest.raises(ValueError, match="fewer than 2 with 3 pixels"):
+        ProbabilisticPCA(2).bind(_data(3, 4, 1))
     with pytest.raises(ValueError, match="never negative"):
         ProbabilisticPCA(1, noise="two-way").bind(_data(20, 4, 1) - 10)
     with pytest.raises(ValueError, match="bind"):
