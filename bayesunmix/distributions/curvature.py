@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import digamma, polygamma
 
-from bayesunmix.distributions.moments import Moments
+from bayesunmix.distributions.moments import Cut, Moments
+
+_TOGETHER = 256  # units that are worked on at a time
 
 
 def curvature(
@@ -70,8 +73,7 @@ def curvature(
     mixed = jnp.einsum("api,pij,bqj->apbq", by_value, by_channel[:, :, product], constant, optimize="optimal")
     hessian = mixed + mixed.transpose(2, 3, 0, 1)
     hessian += jnp.einsum("api,ij,bqj->apbq", constant, total[product, product], constant, optimize="optimal")
-    for k, m in zip(rows, columns, strict=True):
-        second = (value * covariance[:, k, m][:, None]).T @ value
+    for (k, m), second in _second(value, covariance[:, linear, linear], moments.cut).items():
         block = jnp.einsum("ap,bq,pq->apbq", by_value[:, :, k], by_value[:, :, m], second)
         hessian += block if k == m else block + block.transpose(2, 3, 0, 1)
 
@@ -123,6 +125,52 @@ def curvature(
     blocks["endmembers"]["concentration"] = with_logs[:-1]
     blocks["noise_scale"]["concentration"] = noise_logs
     return (gradient, blocks) if free else _without("endmembers", gradient, blocks)
+
+
+def _second(value, covariance, cut: Cut | None) -> dict[tuple[int, int], jax.Array]:
+    """Sums over units of ``Cov(a_k, a_m) y y'``, (P, P), for k <= m; ``covariance`` (units, K, K).
+
+    Where one face is in reach at most, covariances are one matrix less a number times another one: two sums of ``y y'``
+    then stand for all pairs.
+    """
+    n_parts = covariance.shape[1]
+    rows, columns = (x.tolist() for x in np.triu_indices(n_parts, 1))
+    apart = covariance[:, rows, columns].T  # parts sum to one: those with themselves follow
+    if cut is None:
+        found = {(k, m): (value * x[:, None]).T @ value for k, m, x in zip(rows, columns, apart, strict=True)}
+    else:
+        hard = _sums(value, apart, cut.hard)
+        easy = (value * ~cut.hard[:, None]).T @ value
+        at_face = [
+            _sums(value, cut.lost[None], (cut.lost > 0) & ~cut.hard & (cut.first == k))[0] for k in range(n_parts)
+        ]
+        along = [cut.along(k) for k in range(n_parts)]
+        found = {
+            (k, m): cut.covariance[k, m] * easy
+            + one
+            - sum(a[k] * a[m] * x for a, x in zip(along, at_face, strict=True))
+            for k, m, one in zip(rows, columns, hard, strict=True)
+        }
+    both = lambda k, m: found[min(k, m), max(k, m)]  # noqa: E731
+    none = jnp.zeros((value.shape[1],) * 2, value.dtype)
+    own = {(k, k): none - sum(both(k, m) for m in range(n_parts) if m != k) for k in range(n_parts)}
+    return {**found, **own}
+
+
+def _sums(value, weights, chosen) -> jax.Array:
+    """Sums of ``weight y y'`` over the units that are ``chosen``, one for every row of ``weights`` (rows, units)."""
+    n_units, n_channels = value.shape
+    size = min(_TOGETHER, n_units)
+    order, count = jnp.argsort(~chosen), chosen.sum()
+
+    def block(i, total):
+        place = i * size + jnp.arange(size)
+        unit = order[jnp.minimum(place, n_units - 1)]
+        y, weight = value[unit], weights[:, unit] * (place < count)
+        return total + jnp.stack([(y * one[:, None]).T @ y for one in weight])
+
+    zero = jnp.zeros((len(weights), n_channels, n_channels), value.dtype)
+    return jax.lax.fori_loop(0, -(-count // size), block, zero)
 
 
 def _without(name: str, gradient: dict[str, Any], blocks: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesunmix.distributions import simplex
+from bayesunmix.distributions import simplex, truncated
 from bayesunmix.distributions.walk import normal_moments, walk
 
 _POINTS = 64
@@ -20,10 +20,24 @@ class Moments(NamedTuple):
 
     mean: jax.Array  # (features, units)
     covariance: jax.Array  # (features, features, units)
+    cut: Cut | None = None  # of the parts, where it is known
+
+
+class Cut(NamedTuple):
+    """Covariances of parts of which one comes near its face at most: that without faces, less what the face takes."""
+
+    covariance: jax.Array  # (K, K) without faces, the same for all units
+    first: jax.Array  # (units,) which part is nearest to its face
+    lost: jax.Array  # (units,) share of that part's variance which its face takes; 0 out of reach
+    hard: jax.Array  # (units,) more parts are near: the covariance is another
+
+    def along(self, k: int) -> jax.Array:
+        """How the parts (K,) go with one standard deviation of part ``k``."""
+        return self.covariance[k] / jnp.sqrt(self.covariance[k, k])
 
 
 def moments(own: simplex.Frame, pull: jax.Array, gram: jax.Array, concentration: jax.Array | None) -> Moments:
-    """From weighted points and, for what is inside the simplex, exactly."""
+    """From weighted points and, where one part at most is near its face, exactly."""
     n_parts, n_units = pull.shape
     n_logs = 0 if concentration is None else n_parts
     rows, columns = np.triu_indices(n_parts)
@@ -37,8 +51,8 @@ def moments(own: simplex.Frame, pull: jax.Array, gram: jax.Array, concentration:
     if n_logs or own.near is None:
         first, second = with_points(*arrays)
     else:
-        normal = lambda e, h, *_: _normal_moments(e, h, n_parts - 1)  # noqa: E731
-        first, second = simplex.in_stages(normal, with_points, own.near > 0, *arrays)
+        closed = lambda e, h, *_: _closed_moments(e, h, n_parts - 1)  # noqa: E731
+        first, second = simplex.in_stages(closed, with_points, own.near > 1, *arrays)
     # From features v_j and v_i v_j of the sorted, reduced v = a - c to those of a.
     reduce = _reduction(own, pull.dtype)  # (K - 1, K, units), v = reduce' of the first parts; a - c = sum_j v_j e_j
     pairs = list(zip(*np.triu_indices(n_parts - 1), strict=True))
@@ -58,7 +72,7 @@ def moments(own: simplex.Frame, pull: jax.Array, gram: jax.Array, concentration:
     mean = offset + jnp.einsum("efn,en->fn", change, first[:size])
     covariance = jnp.einsum("efn,edn,dgn->fgn", change, second[:size, :size], change, optimize=[(0, 1), (0, 1)])
     if not n_logs:
-        return Moments(mean, covariance)
+        return Moments(mean, covariance, _cut(own, gram, arrays))
     back = jnp.argsort(own.order, axis=0)
     logs = jnp.take_along_axis(first[size:], back, 0)
     crossed = jnp.take_along_axis(jnp.einsum("efn,edn->fdn", change, second[:size, size:]), back[None], 1)
@@ -113,15 +127,58 @@ def _weighted_moments(features, weight):
 def _normal_moments(eta, held, n_free: int):
     """Mean and covariance of v_j and v_i v_j under the normal distribution of the proposal, without bounds."""
     means, root = normal_moments(eta, held, n_free)
-    zero = jnp.zeros_like(means[0])
+    return _of_products(jnp.stack(means), _covariance(root))
+
+
+def _closed_moments(eta, held, n_free: int):
+    """The same with the face of the first part, which alone is in reach."""
+    means, root = normal_moments(eta, held, n_free)
+    low = _low(means, root, held)
+    excess, variance = truncated.above(low)
+    along = jnp.stack([row[0] for row in root])
+    mean = jnp.stack(means) + along * (low + excess)
+    covariance = _covariance(root) - along[:, None] * along * (1.0 - variance)
+    return _of_products(mean, covariance, along, *truncated.lean(low, excess))
+
+
+def _low(means, root, held):
+    """The face of the first part, in standard deviations from its mean."""
+    return -(held[0] + means[0]) / root[0][0]
+
+
+def _cut(own: simplex.Frame, gram, arrays) -> Cut | None:
+    if own.near is None:
+        return None
+    eta, held, base, _ = arrays
+    low = _low(*normal_moments(eta, held, len(base)), held)
+    lost = jnp.where(own.near == 1, 1.0 - truncated.above(low)[1], 0.0)
+    return Cut(simplex.covariance(gram), own.order[0], lost, own.near > 1)
+
+
+def _covariance(root):
+    n_free = len(root)
+    zero = jnp.zeros_like(root[0][0])
     lower = jnp.stack([jnp.stack([root[i][m] if m <= i else zero for m in range(n_free)]) for i in range(n_free)])
-    mean, cov = jnp.stack(means), jnp.einsum("imn,jmn->ijn", lower, lower)
-    i, j = np.triu_indices(n_free)
+    return jnp.einsum("imn,jmn->ijn", lower, lower)
+
+
+def _of_products(mean, cov, along=None, third=None, fourth=None):
+    """Mean and covariance of v_j and v_i v_j, from those of v.
+
+    Of a normal v, or of one that along ``along`` (free, units) follows another law, with such cumulants.
+    """
+    i, j = np.triu_indices(len(mean))
     crossed = cov[:, i] * mean[j] + cov[:, j] * mean[i]
+    if along is not None:
+        pair = along[i] * along[j]
+        crossed = crossed + third * along[:, None] * pair
     # Of v_i v_j and v_k v_m (Isserlis).
     k, m, i, j = i[None], j[None], i[:, None], j[:, None]
-    fourth = cov[i, k] * cov[j, m] + cov[i, m] * cov[j, k]
-    between = fourth + mean[i] * crossed[j[:, 0]] + mean[j] * crossed[i[:, 0]]
+    between = cov[i, k] * cov[j, m] + cov[i, m] * cov[j, k]
+    between = between + mean[i] * crossed[j[:, 0]] + mean[j] * crossed[i[:, 0]]
+    if along is not None:
+        between = between + third * pair[:, None] * (mean[k] * along[m] + mean[m] * along[k])
+        between = between + fourth * pair[:, None] * pair
     above = jnp.concatenate([cov, crossed], axis=1)
     below = jnp.concatenate([jnp.swapaxes(crossed, 0, 1), between], axis=1)
     products = cov[i[:, 0], j[:, 0]] + mean[i[:, 0]] * mean[j[:, 0]]

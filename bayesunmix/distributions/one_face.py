@@ -32,6 +32,11 @@ class FreeNormal(NamedTuple):
         """Standard deviations from every face, (units, K)."""
         return self.mean / self.sd
 
+    def mixed(self, mix: jax.Array) -> FreeNormal:
+        """The same for endmembers that are mixed of these, by the rows of ``mix`` (K, K), which sum to one."""
+        back = jnp.linalg.inv(mix)
+        return self._replace(mean=self.mean @ back, covariance=back.T @ self.covariance @ back)
+
     def at_nearest(self) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The part nearest to its face (units,), where its face is in sds (units, 1), and how all go with it."""
         first = jnp.argmin(self.room, axis=1)

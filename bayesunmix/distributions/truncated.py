@@ -32,6 +32,23 @@ def quantile(uniform: jax.Array, low: jax.Array, width: jax.Array) -> jax.Array:
     return jnp.where(mirrored, width - found, found)
 
 
+@jax.custom_jvp
+def log_above(low: jax.Array) -> jax.Array:
+    """Log of the probability of what is above ``low``."""
+    density = jnp.exp(-0.5 * low**2)
+    tail = density * _ratio(jnp.abs(low)) / (2.0 * _ROOT_HALF_PI)
+    far = -0.5 * low**2 + jnp.log(_ratio(jnp.abs(low)) / (2.0 * _ROOT_HALF_PI))
+    return jnp.where(low > 0, far, jnp.log1p(-tail))
+
+
+@log_above.defjvp
+def _log_above_jvp(lows, moves):
+    (low,), (move,) = lows, moves
+    density = jnp.exp(-0.5 * low**2)
+    below = density / (2.0 * _ROOT_HALF_PI - density * _ratio(jnp.abs(low)))
+    return log_above(low), -jnp.where(low > 0, 1.0 / _ratio(jnp.abs(low)), below) * move
+
+
 def above(low: jax.Array) -> tuple[jax.Array, jax.Array]:
     """By how much the mean exceeds ``low`` where nothing is above that, and the variance."""
     held = _hazard_excess(jnp.abs(low))
@@ -42,6 +59,21 @@ def above(low: jax.Array) -> tuple[jax.Array, jax.Array]:
     y = 1.0 / jnp.maximum(low, 1.0) ** 2
     series = y * (1.0 - y * (6.0 - 50.0 * y))
     return excess, jnp.where(low < _far_out(low), variance, series)
+
+
+def lean(low: jax.Array, excess: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Third and fourth cumulants where nothing is above, with the mean's excess over ``low``."""
+    hazard = low + excess
+    # Derivatives of the hazard: the cumulants are those of minus the log of the upper tail.
+    slope = hazard * excess
+    bend = slope * (hazard + excess) - hazard
+    fourth = 2.0 * slope * (1.0 - slope) - bend * (hazard + excess)
+    start = jnp.maximum(low, 1.0)
+    y = 1.0 / start**2
+    far = low > _far_out(low)
+    third_far = (2.0 - y * (24.0 - 300.0 * y)) / start**3
+    fourth_far = (6.0 - y * (120.0 - 2100.0 * y)) * y**2
+    return jnp.where(far, third_far, bend), jnp.where(far, fourth_far, fourth)
 
 
 def _nearest(low, width):

@@ -33,13 +33,21 @@ class Best(NamedTuple):
 
 
 def best_guide(
-    program: Program, mode: Mode, settings: SVI, judge: Data, key: jax.Array, key_check: jax.Array, progress: Progress
+    program: Program,
+    mode: Mode,
+    leapt: Leapt,
+    settings: SVI,
+    judge: Data,
+    key: jax.Array,
+    key_check: jax.Array,
+    progress: Progress,
 ) -> Best:
-    """The guide fitted on the mode's data and checked on those to ``judge`` by; one that passes is widened.
+    """The guide fitted on the mode's data, from where leaps led, and checked on those to ``judge`` by; one that passes
+    is widened.
 
     Not by what a check on another sample of units leaves: that is the difference of two samples, too.
     """
-    best = _highest_elbo(program, mode, settings, judge, key, key_check, progress)
+    best = _highest_elbo(program, mode, leapt, settings, judge, key, key_check, progress)
     if best.faults or judge is not mode.data:
         return best
     stretch = best.guide.stretch * best.checked.widening(len(best.guide.location))
@@ -47,9 +55,16 @@ def best_guide(
 
 
 def _highest_elbo(
-    program: Program, mode: Mode, settings: SVI, judge: Data, key: jax.Array, key_check: jax.Array, progress: Progress
+    program: Program,
+    mode: Mode,
+    leapt: Leapt,
+    settings: SVI,
+    judge: Data,
+    key: jax.Array,
+    key_check: jax.Array,
+    progress: Progress,
 ) -> Best:
-    guide, elbo, checked, there = leaps(program, mode, key, progress.step)
+    guide, elbo, checked, there = leapt
     settled = there
     if not mode.alone:  # no shape about one of several modes makes it the posterior
         return Best(guide, elbo, settled, checked, checked.faults())

@@ -48,8 +48,12 @@ class Weighted(NamedTuple):
 
 def worthwhile(checked: GuideCheck, guide: Guide) -> bool:
     """Whether a guide of few globals differs from the posterior by more than what its draws' noise hides."""
-    size = len(guide.location)
-    return size <= _MOST_GLOBALS and not isinstance(guide.factor, LayeredRoot) and checked.excess > _NEGLIGIBLE * size
+    return len(guide.location) <= _MOST_GLOBALS and not isinstance(guide.factor, LayeredRoot) and lacking(checked)
+
+
+def lacking(checked: GuideCheck) -> bool:
+    """Whether a guide differs from the posterior by more than what is lost in the noise of its draws."""
+    return checked.excess > _NEGLIGIBLE * len(checked.step)
 
 
 def weighted(program: Program, guide: Guide, data: Data, draws: int, key: jax.Array) -> Weighted:
@@ -65,9 +69,23 @@ def weighted(program: Program, guide: Guide, data: Data, draws: int, key: jax.Ar
     white, height = _student(rng, max(_POINTS, draws), size)
     white = mean + white @ root.T
     weight, shape, effective = _weights(program, guide, data, white, height)
-    place = (rng.uniform() + np.arange(draws)) / draws
-    chosen = np.minimum(np.searchsorted(np.cumsum(weight), place), len(weight) - 1)
-    return Weighted(guide.place(white[chosen]), shape, effective)
+    return Weighted(guide.place(resampled(rng, white, weight, draws)), shape, effective)
+
+
+def resampled(rng: np.random.Generator, points: np.ndarray, weight: np.ndarray, count: int) -> np.ndarray:
+    """So many of the points, evenly among their weights, which sum to one."""
+    place = (rng.uniform() + np.arange(count)) / count
+    return points[np.minimum(np.searchsorted(np.cumsum(weight), place), len(weight) - 1)]
+
+
+def smoothed(log_weight: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Weights that sum to one, the shape of their tail, and how many equal ones they are worth."""
+    # Where the density is not a number there is no posterior.
+    log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
+    log_weight = np.maximum(log_weight, log_weight.max() - 700.0)
+    found, shape = psis(log_weight[None])
+    weight = np.exp(found[0])
+    return weight, float(shape[0]), float(1.0 / (weight**2).sum())
 
 
 def _student(rng: np.random.Generator, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -80,11 +98,5 @@ def _student(rng: np.random.Generator, count: int, size: int) -> tuple[np.ndarra
 def _weights(
     program: Program, guide: Guide, data: Data, white: np.ndarray, height: np.ndarray
 ) -> tuple[np.ndarray, float, float]:
-    """Weights of points that sum to one, the shape of their tail, and how many equal ones they are worth."""
     log_weight = np.asarray(slopes_at(program, guide.place(white), data)[0], dtype=np.float64) - height
-    # Where the density is not a number there is no posterior.
-    log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
-    log_weight = np.maximum(log_weight, log_weight.max() - 700.0)
-    smoothed, shape = psis(log_weight[None])
-    weight = np.exp(smoothed[0])
-    return weight, float(shape[0]), float(1.0 / (weight**2).sum())
+    return smoothed(log_weight)

@@ -157,6 +157,11 @@ class LayeredRoot:
         inner = white + ((white @ self.axes) * (1.0 / (1.0 + self.shrink) - 1.0)) @ self.axes.T
         return _by_groups(self, inner, self.lower, 1.0 / self.scale, "gij,...gj->...gi") / self.stretch
 
+    def whitened(self, away: Any) -> Any:
+        """``F^-1 away`` for away (..., size)."""
+        inner = _by_groups(self, away / self.stretch, self.lower, 1.0 / self.scale, "gji,...gj->...gi")
+        return inner + ((inner @ self.axes) * (1.0 / (1.0 + self.shrink) - 1.0)) @ self.axes.T
+
     @property
     def log_det(self) -> Any:
         """Log of the determinant."""
@@ -227,6 +232,13 @@ def push(root: Any, white: Any) -> Any:
     if isinstance(root, LayeredRoot):
         return root.push(white)
     return jax.scipy.linalg.solve_triangular(root, white.T, lower=False, trans=1).T
+
+
+def whitened(root: Any, away: Any) -> Any:
+    """``F^-1 away`` for one displacement (size,)."""
+    if isinstance(root, LayeredRoot):
+        return root.whitened(away)
+    return jax.scipy.linalg.solve_triangular(root, away, lower=False)
 
 
 def stretched(root: Any, stretch: Any) -> Any:

@@ -21,6 +21,7 @@ class Evaluation(NamedTuple):
     values: dict[str, jax.Array]  # sites that were sampled, and deterministic ones
     log_prior: jax.Array  # in the unconstrained coordinates, Jacobian included
     observed: dict[str, tuple[Any, jax.Array]]  # name -> (distribution, data)
+    log_volumes: dict[str, jax.Array]  # of sampled sites: log of the Jacobian's determinant
 
 
 class _Identity:
@@ -72,6 +73,7 @@ class Program:
         unconstrained = self.split(z)
         log_prior = jnp.zeros((), z.dtype)
         values: dict[str, jax.Array] = {}
+        log_volumes: dict[str, jax.Array] = {}
 
         def fill(site):
             nonlocal log_prior
@@ -80,7 +82,8 @@ class Program:
             transform = biject_to(site["fn"].support)
             u = unconstrained[site["name"]]
             x = transform(u)
-            log_prior = log_prior + transform.log_abs_det_jacobian(u, x).sum() + site["fn"].log_prob(x).sum()
+            log_volumes[site["name"]] = transform.log_abs_det_jacobian(u, x).sum()
+            log_prior = log_prior + log_volumes[site["name"]] + site["fn"].log_prob(x).sum()
             values[site["name"]] = x
             return x
 
@@ -92,7 +95,7 @@ class Program:
                 observed[name] = (site["fn"], site["value"])
             elif site["type"] == "deterministic":
                 values[name] = site["value"]
-        return Evaluation(values, log_prior, observed)
+        return Evaluation(values, log_prior, observed, log_volumes)
 
     def likelihood(self, numbers: tuple[Any, ...], values: dict[str, jax.Array], y: jax.Array, covariates: dict) -> Any:
         """Distribution of the site "y" with the other sites at ``values``."""

@@ -15,7 +15,7 @@ import numpy as np
 from bayesunmix._keys import generator
 from bayesunmix.align import match_labels
 from bayesunmix.inference import diagnostics, importance, sampler
-from bayesunmix.inference.best_guide import best_guide
+from bayesunmix.inference.best_guide import best_guide, leaps
 from bayesunmix.inference.curvature import UnitCurvature, units_curvature
 from bayesunmix.inference.layered import stretched
 from bayesunmix.inference.mode import Mode, find_mode, recentred
@@ -23,6 +23,8 @@ from bayesunmix.inference.program import Program, compile_model, unconstrain
 from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.sampled import mode_of_all
 from bayesunmix.inference.settings import NUTS, SVI
+from bayesunmix.inference.simplex_draws import simplex_draws
+from bayesunmix.inference.simplex_moves import Moves, drawn, simplex_at
 from bayesunmix.inference.target import Data, as_device_data, constrain
 from bayesunmix.inference.units import local_sites, of_units
 from bayesunmix.inference.whole import Whole
@@ -90,7 +92,16 @@ def infer(
 
 def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key, key_check, progress: Progress):
     """A Gaussian guide, whose draws are weighted where it lacks a little; NUTS where it fails."""
-    best = best_guide(program, mode, method, judge, key, key_check, progress)
+    leapt = leaps(program, mode, key, progress.step)
+    if judge is mode.data and (not leapt.there or importance.lacking(leapt.checked)):
+        progress.note("drawing what the faces of the simplex cut off")
+        found = simplex_draws(program, mode, method.draws, jax.random.fold_in(key_check, 2**21))
+        if found is not None and found.reliable():
+            judged = diagnostics.of_guide(mode, leapt.elbo, True, leapt.checked, [])
+            return Result(
+                _named(program, found.draws[None], mode.data), judged.weighted(found.shape, found.effective), True
+            )
+    best = best_guide(program, mode, leapt, method, judge, key, key_check, progress)
     fitted, elbo, settled, checked, faults = best
     if not faults and importance.worthwhile(checked, fitted):
         progress.note("weighting the guide's draws")
@@ -121,7 +132,8 @@ def _by_longer_chains(
 ) -> Result | None:
     """NUTS in place of a guide that failed, run on where its chains do not agree yet; None where it takes too long."""
     settings = NUTS(draws=-(-method.draws // 2), warmup=150, chains=2)
-    chains = sampler.sample(program, start, settings, key, progress.step, most=_MOST_GRADIENTS)
+    moves = _moves(program, start, settings, key)
+    chains = sampler.sample(program, start, settings, key, progress.step, most=_MOST_GRADIENTS, moves=moves)
     if chains.exhausted:
         return None
     for more in range(1, _MOST_ROUNDS + 1):
@@ -132,15 +144,24 @@ def _by_longer_chains(
             break
         progress.note("the chains do not quite agree: sampling on")
         again = jax.random.fold_in(key, more)
-        chains = sampler.sample(program, start, settings, again, progress.step, before=chains, most=left)
+        chains = sampler.sample(program, start, settings, again, progress.step, before=chains, most=left, moves=moves)
     every = chains.draws.shape[1] // settings.draws or 1
     return Result({n: v[:, ::every] for n, v in values.items()}, judged.thinned(every), chains.finished)
 
 
 def _by_sampler(program: Program, mode: Mode, method: NUTS, key, progress: Progress) -> Result:
-    chains = sampler.sample(program, mode, method, key, progress.step)
+    moves = _moves(program, mode, method, key)
+    chains = sampler.sample(program, mode, method, key, progress.step, moves=moves)
     values = _named(program, chains.draws, mode.data)
     return Result(values, diagnostics.of_sampler(mode, values, chains.statistics), chains.finished)
+
+
+def _moves(program: Program, start: Mode, settings: NUTS, key) -> list[Moves] | None:
+    """For every chain its own, so that R-hat sees where they differ."""
+    simplex = simplex_at(program, start.data, start.z)
+    if simplex is None:
+        return None
+    return [drawn(simplex, jax.random.fold_in(key, 2**20 + c), settings.draws) for c in range(settings.chains)]
 
 
 def _named(program: Program, draws: np.ndarray, data: Data) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.infer.hmc import hmc
 
+from bayesunmix.inference.layered import whitened
 from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.settings import NUTS
+from bayesunmix.inference.simplex_moves import Moves, proposed
 from bayesunmix.inference.target import Data, log_density
 
 _STATISTICS = ("diverging", "tree_steps", "accept")
@@ -51,14 +53,31 @@ def _begin(program: Program, settings: NUTS, white, location, factor, data: Data
 
 
 @partial(jax.jit, static_argnames=("program", "settings", "length"))
-def _advance(program: Program, settings: NUTS, state, location, factor, data: Data, length):
+def _advance(program: Program, settings: NUTS, state, location, factor, data: Data, moves: Moves | None, length):
     _, step = _kernel(program, settings, state.z, location, factor, data, state.rng_key)
 
     def body(state, _):
         state = step(state)
+        if moves is not None:
+            state = _moved(program, state, location, factor, data, moves)
         return state, (state.z, state.diverging, state.num_steps, state.accept_prob)
 
     return jax.lax.scan(body, state, None, length=length)
+
+
+def _moved(program: Program, state, location, factor, data: Data, moves: Moves):
+    """The state after a move of the simplex as a whole has been tried."""
+    key_move, key_accept = jax.random.split(jax.random.fold_in(state.rng_key, 1))
+    there, ratio = proposed(program, location + factor @ state.z, data, moves, key_move)
+    white = whitened(factor, there - location)
+    potential, slope = jax.value_and_grad(lambda w: -log_density(program, location + factor @ w, data))(white)
+    accepted = jnp.log(jax.random.uniform(key_accept)) < ratio + state.potential_energy - potential
+    keep = lambda new, old: jnp.where(accepted, new, old)  # noqa: E731
+    return state._replace(
+        z=keep(white, state.z),
+        z_grad=keep(slope, state.z_grad),
+        potential_energy=keep(potential, state.potential_energy),
+    )
 
 
 class Chains(NamedTuple):
@@ -79,11 +98,13 @@ def sample(
     tell: Callable[[int, int, str], None] = lambda *_: None,
     before: Chains | None = None,
     most: float = np.inf,
+    moves: Sequence[Moves | None] | None = None,
 ) -> Chains:
     """Run the chains, each in a thread of its own (one compiled program serves all).
 
     With ``before`` they go on from there, without warm-up, and its draws come first. After Ctrl-C the chains are cut
     to the draws that every chain has; so they are where a chain has taken ``most`` gradients, which may leave none.
+    With ``moves``, of every chain, one is tried after every step.
 
     Raises
     ------
@@ -93,8 +114,9 @@ def sample(
     stop, compiled, spent = threading.Event(), threading.Event(), threading.Event()
     done = [0] * settings.chains
     states = before.states if before else (None,) * settings.chains
+    moves = moves or (None,) * settings.chains
     jobs = [
-        (program, mode, settings, jax.random.fold_in(key, c), states[c], c, done, stop, compiled, spent, most)
+        (program, mode, settings, jax.random.fold_in(key, c), states[c], moves[c], c, done, stop, compiled, spent, most)
         for c in range(settings.chains)
     ]
     warmup = 0 if before else settings.warmup
@@ -123,7 +145,7 @@ def sample(
     return Chains(draws, statistics, not stop.is_set(), ends, spent.is_set())
 
 
-def _run_chain(program, mode: Mode, settings: NUTS, key, state, chain, done, stop, compiled, spent, most):
+def _run_chain(program, mode: Mode, settings: NUTS, key, state, moves, chain, done, stop, compiled, spent, most):
     """Draws and statistics of one chain, and its state at the end; ``done[chain]`` counts its steps.
 
     Chains after the first wait until it has compiled.
@@ -149,7 +171,7 @@ def _run_chain(program, mode: Mode, settings: NUTS, key, state, chain, done, sto
                     if stop.is_set() or gradients > most:
                         break
                     length = min(_CHUNK, count - start)
-                    state, out = _advance(program, settings, state, location, factor, mode.data, length)
+                    state, out = _advance(program, settings, state, location, factor, mode.data, moves, length)
                     gradients += int(out[2].sum())
                     if kept:
                         pieces.append(tuple(np.asarray(o) for o in out))

@@ -1,0 +1,138 @@
+"""Draws of a posterior that is normal but for walls along the faces of the endmembers' simplex.
+
+How the simplex moves as a whole, ``M``, is drawn from its own density, and all other globals, ``t``, from the normal
+law of the mode (:mod:`bayesunmix.inference.simplex_moves`). Importance weights make these draws of the posterior, and
+the tail of the weights says whether they can be relied on. Points are
+
+    z(M, t) = those with endmembers  M M_t^-1 W(location + F t),    t orthogonal, whitened, to the directions of M
+
+with ``M_t`` the ``M`` that the normal law has at ``t``.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.diagnostics import effective_sample_size
+
+from bayesunmix._keys import generator
+from bayesunmix.inference.importance import Weighted, resampled, smoothed
+from bayesunmix.inference.layered import push
+from bayesunmix.inference.mode import Mode
+from bayesunmix.inference.program import Program
+from bayesunmix.inference.simplex_moves import (
+    Simplex,
+    as_mix,
+    drawn,
+    endmembers_at,
+    placed,
+    simplex_at,
+)
+from bayesunmix.inference.target import Data, log_density
+
+_CHAINS, _DRAWS = 4, 1000  # of M
+_POINTS = 1000  # at least
+_PAIRS, _LEAPS = 16, 3  # of antithetic draws behind a shift of the normal law; and shifts at most
+_CLOSE = 0.01  # squared length of a shift in posterior sds
+
+
+class _Coordinates(NamedTuple):
+    """The normal law, and its directions of ``M``."""
+
+    location: jax.Array  # (size,)
+    factor: Any
+    along: jax.Array  # (size, K (K - 1)), whitened and orthonormal
+    steep: jax.Array  # (size, K (K - 1)), F'^-1 along
+
+    def beside(self, white: np.ndarray) -> np.ndarray:
+        """Without what goes along ``M``."""
+        along = np.asarray(self.along)
+        return white - (white @ along) @ along.T
+
+
+def simplex_draws(program: Program, mode: Mode, draws: int, key: jax.Array) -> Weighted | None:
+    """So many draws of the posterior; None for a model that has no such simplex."""
+    simplex = simplex_at(program, mode.data, mode.z)
+    if simplex is None:
+        return None
+    key_mix, key_normal = jax.random.split(key)
+    found = [drawn(simplex, jax.random.fold_in(key_mix, c), _DRAWS) for c in range(_CHAINS)]
+    mixes, heights = np.stack([one.mixes for one in found]), np.stack([one.heights for one in found])
+    if not (np.isfinite(mixes).all() and np.isfinite(heights).all()):
+        return None
+    worth = float(np.min(effective_sample_size(mixes[..., :-1].reshape(_CHAINS, _DRAWS, -1))))
+    mixes, heights = mixes.reshape(-1, *mixes.shape[2:]), heights.ravel()
+    own = _coordinates(
+        program, jnp.asarray(mode.z), mode.data, simplex, jax.tree_util.tree_map(jnp.asarray, mode.factor)
+    )
+    rng, size = generator(key_normal), len(mode.z)
+    data, shift = mode.data, np.zeros(size)
+    for _ in range(_LEAPS):
+        half = own.beside(rng.standard_normal((_PAIRS, size)))
+        chosen = rng.integers(len(mixes), size=_PAIRS)
+        points = shift + np.stack([half, -half], axis=1).reshape(-1, size)
+        slopes = jax.device_get(
+            _slopes(program, data, simplex, own, jnp.asarray(points), jnp.asarray(mixes[chosen].repeat(2, 0)))
+        )
+        step = own.beside((slopes + points).reshape(_PAIRS, 2, size).mean(1)) - shift
+        moved = step.mean(0)
+        shift = shift + moved
+        if not np.isfinite(moved).all():
+            return None
+        if (moved**2).sum() < _CLOSE + 2.0 * step.var(0, ddof=1).sum() / _PAIRS:
+            break
+    count = max(_POINTS, draws)
+    white = own.beside(rng.standard_normal((count, size)))
+    chosen = (np.arange(count) * len(mixes)) // count
+    z, log_density = jax.device_get(
+        _points(program, data, simplex, own, jnp.asarray(shift + white), jnp.asarray(mixes[chosen]))
+    )
+    log_weight = log_density - heights[chosen] + 0.5 * (white**2).sum(1)
+    if not np.isfinite(log_weight).any():
+        return None
+    weight, shape, effective = smoothed(log_weight)
+    return Weighted(resampled(rng, z, weight, draws), shape, min(effective, worth))
+
+
+@partial(jax.jit, static_argnames="program")
+def _coordinates(program: Program, location, data: Data, simplex: Simplex, factor) -> _Coordinates:
+    def mix(white):
+        endmembers, _ = endmembers_at(program, location + factor @ white, data)
+        return simplex.mix(endmembers)[:, :-1].ravel()
+
+    along = jnp.linalg.qr(jax.jacrev(mix)(jnp.zeros_like(location)).T)[0]
+    return _Coordinates(location, factor, along, push(factor, along.T).T)
+
+
+def _at(program: Program, data: Data, simplex: Simplex, own: _Coordinates, white, mix):
+    """Globals at ``(M, t)``, and the log density there by the volume of these."""
+    normal = own.location + own.factor @ white
+    endmembers, log_volume = endmembers_at(program, normal, data)
+    before = simplex.mix(endmembers)
+    alone = jnp.linalg.solve(before, endmembers)
+    z = placed(program, normal, data, mix @ alone)
+    back = lambda w: placed(program, normal, data, w)  # noqa: E731
+    unit = jnp.eye(mix.size - len(mix), dtype=white.dtype)
+    # How the globals go along with M, beside how they go along with the normal law's directions of it.
+    turned = jax.vmap(
+        lambda e: own.steep.T @ jax.jvp(back, (endmembers,), ((as_mix(e) - jnp.eye(len(mix))) @ alone,))[1]
+    )
+    power = data.y.shape[1] - len(mix) + 1
+    volume = power * (jnp.linalg.slogdet(mix)[1] - jnp.linalg.slogdet(before)[1])
+    volume = volume + log_volume - endmembers_at(program, z, data)[1] + jnp.linalg.slogdet(turned(unit))[1]
+    return z, log_density(program, z, data) + volume
+
+
+@partial(jax.jit, static_argnames="program")
+def _points(program: Program, data: Data, simplex: Simplex, own: _Coordinates, whites, mixes):
+    return jax.lax.map(lambda x: _at(program, data, simplex, own, *x), (whites, mixes))
+
+
+@partial(jax.jit, static_argnames="program")
+def _slopes(program: Program, data: Data, simplex: Simplex, own: _Coordinates, whites, mixes):
+    slope = jax.grad(lambda white, mix: _at(program, data, simplex, own, white, mix)[1])
+    return jax.lax.map(lambda x: slope(*x), (whites, mixes))

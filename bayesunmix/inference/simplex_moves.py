@@ -1,0 +1,163 @@
+"""The simplex that endmembers span, moved as a whole.
+
+With many channels a pixel's abundances are known well, and where a face of the simplex can lie is decided by the few
+pixels next to it: the posterior has walls in the K (K - 1) directions that move the vertices within their own plane,
+which no curvature tells, and is normal in all the others. Write endmembers as ``W = M (W0 + V)``, with ``M`` (K, K)
+whose rows sum to one, and ``V`` orthogonal to the plane of a reference ``W0``. Noise makes ``V``, and it moves with the
+vertices, so that the posterior of ``M`` hardly depends on it. Its density at ``V = 0``, faces taken one by one,
+
+    q(M) ~ |det M|^(P - K + 1 - n_units) prod_nk Phi(b_nk / s_k) p(M W0)
+
+is cheap: ``b`` and ``s`` are the abundances given ``M W0`` as if faces were not there, and ``|det M|^(P - K + 1)`` is
+the volume element of ``(M, V)``. It is sampled, and its draws are what a chain is offered between its own steps (an
+independence sampler), or are weighted (:mod:`bayesunmix.inference.simplex_draws`): exact answers either way.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer.hmc import hmc
+
+from bayesunmix.distributions import truncated
+from bayesunmix.distributions.one_face import FreeNormal
+from bayesunmix.inference.program import Program, unconstrain
+from bayesunmix.inference.target import Data
+
+_SITE = "endmembers"
+_WARMUP = 300
+_REACH, _ROUND = 10.0, 256  # standard deviations; and pixels, since every number of them is compiled for
+
+
+class Simplex(NamedTuple):
+    """A reference, and what the density of ``M`` takes of data and prior there."""
+
+    endmembers: jax.Array  # (K, P)
+    plane: jax.Array  # (P, K - 1) tells where endmembers are in the plane of these
+    free: FreeNormal  # abundances of the pixels that have a face in reach
+    power: jax.Array  # of det M
+    prior_slope: jax.Array  # (K (K - 1),) of the log prior of M W0, a parabola in M
+    prior_bend: jax.Array
+
+    def mix(self, endmembers) -> jax.Array:
+        """The ``M`` of endmembers (K, P)."""
+        return jnp.linalg.solve(self._corners(self.endmembers).T, self._corners(endmembers).T).T
+
+    def _corners(self, endmembers):
+        away = (endmembers - self.endmembers.mean(0)) @ self.plane
+        return jnp.concatenate([away, jnp.ones_like(away[:, :1])], axis=1)
+
+
+class Moves(NamedTuple):
+    """Draws of ``q``."""
+
+    simplex: Simplex
+    mixes: jax.Array  # (n, K, K)
+    heights: jax.Array  # (n,) log q, up to a constant
+
+
+def simplex_at(program: Program, data: Data, z: np.ndarray) -> Simplex | None:
+    """The simplex of the endmembers at ``z``; None for a model whose abundances are not uniform on it, or whose
+    endmembers are not free; and with as many channels as pixels, where ``q`` has no end."""
+    sizes = {name: int(np.prod(shape)) for name, shape in program.shapes}
+    if _SITE not in sizes or data.rest is not None or data.others:
+        return None
+    at = jnp.asarray(z)
+    run = program.evaluate(data.numbers, at, data.y[:2], data.covariates)
+    fn, endmembers = run.observed["y"][0], run.values[_SITE]
+    if not (hasattr(fn, "without_faces") and len(endmembers) > 1 and endmembers.size == sizes[_SITE]):
+        return None
+    if endmembers.shape[1] - len(endmembers) + 1 >= len(data.y):
+        return None
+    if not fn.without_faces(data.y[:2]).applies:
+        return None
+    found = _simplex(program, at, data)
+    # Faces that are out of reach of a pixel, wherever the simplex may lie, cost time only.
+    room = np.asarray(found.free.room.min(1))
+    count = min(len(room), _ROUND * -(-int((room < _REACH).sum()) // _ROUND))
+    near = jnp.asarray(np.argsort(room, kind="stable")[:count])
+    return found._replace(free=found.free._replace(mean=found.free.mean[near]))
+
+
+@partial(jax.jit, static_argnames="program")
+def _simplex(program: Program, z, data: Data) -> Simplex:
+    run = program.evaluate(data.numbers, z, data.y, data.covariates)
+    fn, endmembers = run.observed["y"][0], run.values[_SITE]
+    plane = ((endmembers[:-1] - endmembers[-1]) / fn.noise_scale**2).T
+    power = jnp.asarray(data.y.shape[1] - len(endmembers) + 1 - len(data.y), z.dtype)
+
+    def prior(away):
+        there = placed(program, z, data, as_mix(away) @ endmembers)
+        run = program.evaluate(data.numbers, there, data.y[:1], data.covariates)
+        return run.log_prior - run.log_volumes[_SITE]
+
+    none = jnp.zeros(len(endmembers) * (len(endmembers) - 1), z.dtype)
+    slope, bend = jax.grad(prior)(none), jax.hessian(prior)(none)
+    return Simplex(endmembers, plane, fn.without_faces(data.y), power, slope, bend)
+
+
+def endmembers_at(program: Program, z, data: Data) -> tuple[jax.Array, jax.Array]:
+    """Endmembers, and the log of their volume beside that of the globals they follow."""
+    run = program.evaluate(data.numbers, z, data.y[:1], data.covariates)
+    return run.values[_SITE], run.log_volumes[_SITE]
+
+
+def placed(program: Program, z, data: Data, endmembers) -> jax.Array:
+    """The globals with other endmembers; not numbers where these are not in the support."""
+    one = data.y[:1]
+    values = program.evaluate(data.numbers, z, one, data.covariates).values
+    return unconstrain(program, data.numbers, {**values, _SITE: endmembers}, one, data.covariates)
+
+
+# ---------------------------------------------------------------------- the density of M
+
+
+def log_height(simplex: Simplex, mix) -> jax.Array:
+    """``log q``, up to a constant."""
+    room = simplex.free.mixed(mix).room
+    away = (mix - jnp.eye(len(mix)))[:, :-1].ravel()
+    prior = simplex.prior_slope @ away + 0.5 * away @ simplex.prior_bend @ away
+    return simplex.power * jnp.linalg.slogdet(mix)[1] + truncated.log_above(-room).sum() + prior
+
+
+def as_mix(away) -> jax.Array:
+    """``M`` from all but its last column less the identity, (K (K - 1),)."""
+    n_parts = round(0.5 + (0.25 + len(away)) ** 0.5)
+    away = away.reshape(n_parts, n_parts - 1)
+    return jnp.eye(n_parts) + jnp.concatenate([away, -away.sum(1, keepdims=True)], axis=1)
+
+
+@partial(jax.jit, static_argnames="n_draws")
+def drawn(simplex: Simplex, key: jax.Array, n_draws: int) -> Moves:
+    """Draws of ``q`` by NUTS."""
+    n_parts = len(simplex.endmembers)
+    sd = jnp.repeat(simplex.free.sd, n_parts - 1)
+    start, step = hmc(potential_fn_gen=lambda own: lambda x: -log_height(own, as_mix(sd * x)), algo="NUTS")
+    origin = jnp.zeros_like(sd)
+    state = start(origin, _WARMUP, step_size=0.1, dense_mass=True, model_args=(simplex,), rng_key=key)
+
+    def body(state, _):
+        state = step(state, (simplex,))
+        return state, (state.z, -state.potential_energy)
+
+    found, heights = jax.lax.scan(body, state, None, length=_WARMUP + n_draws)[1]
+    return Moves(simplex, jax.vmap(lambda x: as_mix(sd * x))(found[_WARMUP:]), heights[_WARMUP:])
+
+
+# ---------------------------------------------------------------------- a move
+
+
+def proposed(program: Program, z, data: Data, moves: Moves, key) -> tuple[jax.Array, jax.Array]:
+    """Globals that a move leads to, and what is to be added to the log ratio of the densities there and here."""
+    endmembers, log_volume = endmembers_at(program, z, data)
+    chosen = jax.random.randint(key, (), 0, len(moves.mixes))
+    before, after = moves.simplex.mix(endmembers), moves.mixes[chosen]
+    there = placed(program, z, data, after @ jnp.linalg.solve(before, endmembers))
+    power = data.y.shape[1] - len(after) + 1
+    ratio = power * (jnp.linalg.slogdet(after)[1] - jnp.linalg.slogdet(before)[1])
+    ratio = ratio + log_volume - endmembers_at(program, there, data)[1]
+    return there, ratio + log_height(moves.simplex, before) - moves.heights[chosen]
