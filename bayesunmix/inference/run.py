@@ -15,7 +15,7 @@ import numpy as np
 from bayesunmix._keys import generator
 from bayesunmix.align import match_labels
 from bayesunmix.inference import diagnostics, importance, sampler
-from bayesunmix.inference.best_guide import best_guide, leaps
+from bayesunmix.inference.best_guide import Leapt, best_guide, leaps
 from bayesunmix.inference.curvature import UnitCurvature, units_curvature
 from bayesunmix.inference.layered import stretched
 from bayesunmix.inference.mode import Mode, find_mode, recentred
@@ -24,7 +24,7 @@ from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.sampled import mode_of_all
 from bayesunmix.inference.settings import NUTS, SVI
 from bayesunmix.inference.simplex_draws import simplex_draws
-from bayesunmix.inference.simplex_moves import Moves, drawn, simplex_at
+from bayesunmix.inference.simplex_moves import Moves, crowded, drawn, has_simplex, simplex_at
 from bayesunmix.inference.target import Data, as_device_data, constrain
 from bayesunmix.inference.units import local_sites, of_units
 from bayesunmix.inference.whole import Whole
@@ -32,6 +32,10 @@ from bayesunmix.inference.whole import Whole
 _MOST_ROUNDS = 4  # of NUTS in place of a guide
 _MOST_GRADIENTS = 40_000  # of a chain of it; a simplex with sharp walls takes some 10 000
 _MOST_PARTS = 8  # of units that stand for themselves beside a sample; with more a chain takes many hours
+_CROWDED = (
+    "with as many channels as pixels noise lets the simplex of the endmembers grow until priors stop it: bin channels "
+    "(data.coarsen), or fit more pixels"
+)
 _GIVEN_UP = "a part or class too many leaves such posteriors; take fewer, or ask for bu.NUTS()"
 
 
@@ -94,13 +98,9 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key
     """A Gaussian guide, whose draws are weighted where it lacks a little; NUTS where it fails."""
     leapt = leaps(program, mode, key, progress.step)
     if judge is mode.data and (not leapt.there or importance.lacking(leapt.checked)):
-        progress.note("drawing what the faces of the simplex cut off")
-        found = simplex_draws(program, mode, method.draws, jax.random.fold_in(key_check, 2**21))
-        if found is not None and found.reliable():
-            judged = diagnostics.of_guide(mode, leapt.elbo, True, leapt.checked, [])
-            return Result(
-                _named(program, found.draws[None], mode.data), judged.weighted(found.shape, found.effective), True
-            )
+        result = _by_simplex(program, mode, leapt, method, key_check, progress)
+        if result is not None:
+            return result
     best = best_guide(program, mode, leapt, method, judge, key, key_check, progress)
     fitted, elbo, settled, checked, faults = best
     if not faults and importance.worthwhile(checked, fitted):
@@ -118,13 +118,30 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key
         start = own._replace(z=fitted.location, factor=stretched(fitted.factor, fitted.stretch))
         sampled = _by_longer_chains(program, start, elbo, checked, faults, method, key_check, progress)
         if sampled is not None:
-            return sampled
+            lost = sampled.diagnostics.failures and crowded(program, mode.data, mode.z)
+            doubts = [_CROWDED] if lost else []
+            return dataclasses.replace(sampled, diagnostics=sampled.diagnostics.doubted(doubts))
         faults = [*faults, f"NUTS was given up after {_MOST_GRADIENTS} gradients a chain: {_GIVEN_UP}"]
     white = generator(jax.random.fold_in(key, 2**20)).standard_normal((method.draws, program.size))
     values = _named(program, fitted.place(white)[None], mode.data)
     judged = diagnostics.of_guide(mode, elbo, settled, checked, faults)
     model = program.model(mode.data.numbers)
     return Result(values, judged.doubted(model.doubts(values)) if hasattr(model, "doubts") else judged, True)
+
+
+def _by_simplex(
+    program: Program, mode: Mode, leapt: Leapt, method: SVI, key: jax.Array, progress: Progress
+) -> Result | None:
+    """Draws whose simplex has a density of its own; None where there is none, or weights cannot be relied on."""
+    if not has_simplex(program, mode.data, mode.z):
+        return None
+    progress.note("drawing the simplex of the endmembers by itself")
+    found = simplex_draws(program, mode, method.draws, jax.random.fold_in(key, 2**21))
+    if found is None or not found.reliable():
+        return None
+    judged = diagnostics.of_guide(mode, leapt.elbo, True, leapt.checked, [])
+    values = _named(program, found.draws[None], mode.data)
+    return Result(values, judged.weighted(found.shape, found.effective), True)
 
 
 def _by_longer_chains(

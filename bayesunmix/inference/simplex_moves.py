@@ -60,21 +60,34 @@ class Moves(NamedTuple):
     heights: jax.Array  # (n,) log q, up to a constant
 
 
-def simplex_at(program: Program, data: Data, z: np.ndarray) -> Simplex | None:
-    """The simplex of the endmembers at ``z``; None for a model whose abundances are not uniform on it, or whose
-    endmembers are not free; and with as many channels as pixels, where ``q`` has no end."""
+def has_simplex(program: Program, data: Data, z: np.ndarray) -> bool:
+    """Whether abundances are uniform on a simplex whose corners, the endmembers, are all free; and no unit stands for
+    others."""
     sizes = {name: int(np.prod(shape)) for name, shape in program.shapes}
     if _SITE not in sizes or data.rest is not None or data.others:
-        return None
-    at = jnp.asarray(z)
-    run = program.evaluate(data.numbers, at, data.y[:2], data.covariates)
+        return False
+    run = program.evaluate(data.numbers, jnp.asarray(z), data.y[:2], data.covariates)
     fn, endmembers = run.observed["y"][0], run.values[_SITE]
     if not (hasattr(fn, "without_faces") and len(endmembers) > 1 and endmembers.size == sizes[_SITE]):
+        return False
+    return bool(fn.without_faces(data.y[:2]).applies)
+
+
+def crowded(program: Program, data: Data, z: np.ndarray) -> bool:
+    """Whether there are so many channels to a pixel that ``q`` has no end."""
+    if not has_simplex(program, data, z):
+        return False
+    n_parts, n_channels = (
+        program.evaluate(data.numbers, jnp.asarray(z), data.y[:2], data.covariates).values[_SITE].shape
+    )
+    return n_channels - n_parts + 1 >= len(data.y)
+
+
+def simplex_at(program: Program, data: Data, z: np.ndarray) -> Simplex | None:
+    """The simplex of the endmembers at ``z``; None where there is none, or ``q`` has no end."""
+    if not has_simplex(program, data, z) or crowded(program, data, z):
         return None
-    if endmembers.shape[1] - len(endmembers) + 1 >= len(data.y):
-        return None
-    if not fn.without_faces(data.y[:2]).applies:
-        return None
+    at = jnp.asarray(z)
     found = _simplex(program, at, data)
     # Faces that are out of reach of a pixel, wherever the simplex may lie, cost time only.
     room = np.asarray(found.free.room.min(1))
