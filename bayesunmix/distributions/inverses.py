@@ -18,6 +18,16 @@ def inverse_and_log_det(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     return inverse, _log_det(matrix, inverse)
 
 
+def general_inverse_and_log_det(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same of well-conditioned matrices that need not be symmetric; of the determinant's absolute value.
+
+    By way of ``A'A``, without LAPACK: its calls from two threads can wait for each other (docs/numerics.md).
+    """
+    turned = jnp.swapaxes(matrix, -1, -2)
+    inverse, log_det = inverse_and_log_det(turned @ matrix)
+    return inverse @ turned, 0.5 * log_det
+
+
 @jax.custom_jvp
 def _inverse(matrix: jax.Array) -> jax.Array:
     size = matrix.shape[-1]

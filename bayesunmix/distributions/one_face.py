@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from bayesunmix.distributions import truncated
+from bayesunmix.distributions.inverses import general_inverse_and_log_det
 from bayesunmix.distributions.simplex import AWAY
 
 
@@ -34,7 +35,7 @@ class FreeNormal(NamedTuple):
 
     def mixed(self, mix: jax.Array) -> FreeNormal:
         """The same for endmembers that are mixed of these, by the rows of ``mix`` (K, K), which sum to one."""
-        back = jnp.linalg.inv(mix)
+        back, _ = general_inverse_and_log_det(mix)
         return self._replace(mean=self.mean @ back, covariance=back.T @ self.covariance @ back)
 
     def at_nearest(self) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 
 _SOFTEST = 1e-6  # eigenvalue beside the blocks at which a direction is taken for flat
 
@@ -180,6 +181,19 @@ class LayeredRoot:
         return np.asarray(self.stretch) * np.sqrt(own + variance)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Inverse:
+    """``F^-1`` of a root ``F``."""
+
+    root: LayeredRoot
+
+    __array_ufunc__ = None  # NumPy leaves products to this class
+
+    def __matmul__(self, away: Any) -> Any:
+        return self.root.whitened(away)
+
+
 def _positive(block: np.ndarray) -> np.ndarray:
     """Blocks (groups, K, K) whose eigenvalues, with the diagonal scaled to one, have lost their signs; the same where
     they have none to lose."""
@@ -234,11 +248,11 @@ def push(root: Any, white: Any) -> Any:
     return jax.scipy.linalg.solve_triangular(root, white.T, lower=False, trans=1).T
 
 
-def whitened(root: Any, away: Any) -> Any:
-    """``F^-1 away`` for one displacement (size,)."""
+def inverse(root: Any) -> Any:
+    """``F^-1``, with products only: inside compiled functions nothing is solved."""
     if isinstance(root, LayeredRoot):
-        return root.whitened(away)
-    return jax.scipy.linalg.solve_triangular(root, away, lower=False)
+        return Inverse(root)
+    return scipy.linalg.solve_triangular(np.asarray(root), np.eye(len(root)), lower=False)
 
 
 def stretched(root: Any, stretch: Any) -> Any:

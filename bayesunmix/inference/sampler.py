@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.infer.hmc import hmc
 
-from bayesunmix.inference.layered import whitened
+from bayesunmix.inference.layered import inverse
 from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.program import Program
@@ -53,23 +53,23 @@ def _begin(program: Program, settings: NUTS, white, location, factor, data: Data
 
 
 @partial(jax.jit, static_argnames=("program", "settings", "length"))
-def _advance(program: Program, settings: NUTS, state, location, factor, data: Data, moves: Moves | None, length):
+def _advance(program: Program, settings: NUTS, state, location, factor, data: Data, moves: Moves | None, back, length):
     _, step = _kernel(program, settings, state.z, location, factor, data, state.rng_key)
 
     def body(state, _):
         state = step(state)
         if moves is not None:
-            state = _moved(program, state, location, factor, data, moves)
+            state = _moved(program, state, location, factor, back, data, moves)
         return state, (state.z, state.diverging, state.num_steps, state.accept_prob)
 
     return jax.lax.scan(body, state, None, length=length)
 
 
-def _moved(program: Program, state, location, factor, data: Data, moves: Moves):
+def _moved(program: Program, state, location, factor, back, data: Data, moves: Moves):
     """The state after a move of the simplex as a whole has been tried."""
     key_move, key_accept = jax.random.split(jax.random.fold_in(state.rng_key, 1))
     there, ratio = proposed(program, location + factor @ state.z, data, moves, key_move)
-    white = whitened(factor, there - location)
+    white = back @ (there - location)
     potential, slope = jax.value_and_grad(lambda w: -log_density(program, location + factor @ w, data))(white)
     accepted = jnp.log(jax.random.uniform(key_accept)) < ratio + state.potential_energy - potential
     keep = lambda new, old: jnp.where(accepted, new, old)  # noqa: E731
@@ -158,6 +158,7 @@ def _run_chain(program, mode: Mode, settings: NUTS, key, state, moves, chain, do
         with native_precision():
             key_start, key_run = jax.random.split(key)
             location, factor = jax.tree_util.tree_map(jnp.asarray, (mode.z, mode.factor))
+            back = None if moves is None else jax.tree_util.tree_map(jnp.asarray, inverse(mode.factor))
             # Overdispersed starts, or R-hat could not see chains that have not met.
             white = 1.5 * jax.random.normal(key_start, location.shape, location.dtype)
             warmup = 0
@@ -171,7 +172,7 @@ def _run_chain(program, mode: Mode, settings: NUTS, key, state, moves, chain, do
                     if stop.is_set() or gradients > most:
                         break
                     length = min(_CHUNK, count - start)
-                    state, out = _advance(program, settings, state, location, factor, mode.data, moves, length)
+                    state, out = _advance(program, settings, state, location, factor, mode.data, moves, back, length)
                     gradients += int(out[2].sum())
                     if kept:
                         pieces.append(tuple(np.asarray(o) for o in out))

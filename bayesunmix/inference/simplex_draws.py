@@ -20,6 +20,7 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size
 
 from bayesunmix._keys import generator
+from bayesunmix.distributions.inverses import general_inverse_and_log_det
 from bayesunmix.inference.importance import Weighted, resampled, smoothed
 from bayesunmix.inference.layered import push
 from bayesunmix.inference.mode import Mode
@@ -113,7 +114,8 @@ def _at(program: Program, data: Data, simplex: Simplex, own: _Coordinates, white
     normal = own.location + own.factor @ white
     endmembers, log_volume = endmembers_at(program, normal, data)
     before = simplex.mix(endmembers)
-    alone = jnp.linalg.solve(before, endmembers)
+    unmixed, log_before = general_inverse_and_log_det(before)
+    alone = unmixed @ endmembers
     z = placed(program, normal, data, mix @ alone)
     back = lambda w: placed(program, normal, data, w)  # noqa: E731
     unit = jnp.eye(mix.size - len(mix), dtype=white.dtype)
@@ -122,7 +124,7 @@ def _at(program: Program, data: Data, simplex: Simplex, own: _Coordinates, white
         lambda e: own.steep.T @ jax.jvp(back, (endmembers,), ((as_mix(e) - jnp.eye(len(mix))) @ alone,))[1]
     )
     power = data.y.shape[1] - len(mix) + 1
-    volume = power * (jnp.linalg.slogdet(mix)[1] - jnp.linalg.slogdet(before)[1])
+    volume = power * (general_inverse_and_log_det(mix)[1] - log_before)
     volume = volume + log_volume - endmembers_at(program, z, data)[1] + jnp.linalg.slogdet(turned(unit))[1]
     return z, log_density(program, z, data) + volume
 

@@ -24,6 +24,7 @@ import numpy as np
 from numpyro.infer.hmc import hmc
 
 from bayesunmix.distributions import truncated
+from bayesunmix.distributions.inverses import general_inverse_and_log_det
 from bayesunmix.distributions.one_face import FreeNormal
 from bayesunmix.inference.program import Program, unconstrain
 from bayesunmix.inference.target import Data
@@ -38,6 +39,7 @@ class Simplex(NamedTuple):
 
     endmembers: jax.Array  # (K, P)
     plane: jax.Array  # (P, K - 1) tells where endmembers are in the plane of these
+    back: jax.Array  # (K, K), and how they are mixed of these
     free: FreeNormal  # abundances of the pixels that have a face in reach
     power: jax.Array  # of det M
     prior_slope: jax.Array  # (K (K - 1),) of the log prior of M W0, a parabola in M
@@ -45,9 +47,10 @@ class Simplex(NamedTuple):
 
     def mix(self, endmembers) -> jax.Array:
         """The ``M`` of endmembers (K, P)."""
-        return jnp.linalg.solve(self._corners(self.endmembers).T, self._corners(endmembers).T).T
+        return self.corners(endmembers) @ self.back
 
-    def _corners(self, endmembers):
+    def corners(self, endmembers) -> jax.Array:
+        """Where endmembers (K, P) are in the plane, and ones, (K, K)."""
         away = (endmembers - self.endmembers.mean(0)) @ self.plane
         return jnp.concatenate([away, jnp.ones_like(away[:, :1])], axis=1)
 
@@ -89,6 +92,7 @@ def simplex_at(program: Program, data: Data, z: np.ndarray) -> Simplex | None:
         return None
     at = jnp.asarray(z)
     found = _simplex(program, at, data)
+    found = found._replace(back=jnp.asarray(np.linalg.inv(found.corners(found.endmembers))))
     # Faces that are out of reach of a pixel, wherever the simplex may lie, cost time only.
     room = np.asarray(found.free.room.min(1))
     count = min(len(room), _ROUND * -(-int((room < _REACH).sum()) // _ROUND))
@@ -110,7 +114,8 @@ def _simplex(program: Program, z, data: Data) -> Simplex:
 
     none = jnp.zeros(len(endmembers) * (len(endmembers) - 1), z.dtype)
     slope, bend = jax.grad(prior)(none), jax.hessian(prior)(none)
-    return Simplex(endmembers, plane, fn.without_faces(data.y), power, slope, bend)
+    one = jnp.eye(len(endmembers), dtype=z.dtype)
+    return Simplex(endmembers, plane, one, fn.without_faces(data.y), power, slope, bend)
 
 
 def endmembers_at(program: Program, z, data: Data) -> tuple[jax.Array, jax.Array]:
@@ -134,7 +139,8 @@ def log_height(simplex: Simplex, mix) -> jax.Array:
     room = simplex.free.mixed(mix).room
     away = (mix - jnp.eye(len(mix)))[:, :-1].ravel()
     prior = simplex.prior_slope @ away + 0.5 * away @ simplex.prior_bend @ away
-    return simplex.power * jnp.linalg.slogdet(mix)[1] + truncated.log_above(-room).sum() + prior
+    log_det = general_inverse_and_log_det(mix)[1]
+    return simplex.power * log_det + truncated.log_above(-room).sum() + prior
 
 
 def as_mix(away) -> jax.Array:
@@ -169,8 +175,9 @@ def proposed(program: Program, z, data: Data, moves: Moves, key) -> tuple[jax.Ar
     endmembers, log_volume = endmembers_at(program, z, data)
     chosen = jax.random.randint(key, (), 0, len(moves.mixes))
     before, after = moves.simplex.mix(endmembers), moves.mixes[chosen]
-    there = placed(program, z, data, after @ jnp.linalg.solve(before, endmembers))
+    back, log_before = general_inverse_and_log_det(before)
+    there = placed(program, z, data, after @ back @ endmembers)
     power = data.y.shape[1] - len(after) + 1
-    ratio = power * (jnp.linalg.slogdet(after)[1] - jnp.linalg.slogdet(before)[1])
+    ratio = power * (general_inverse_and_log_det(after)[1] - log_before)
     ratio = ratio + log_volume - endmembers_at(program, there, data)[1]
     return there, ratio + log_height(moves.simplex, before) - moves.heights[chosen]
