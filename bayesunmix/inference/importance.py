@@ -48,12 +48,8 @@ class Weighted(NamedTuple):
 
 def worthwhile(checked: GuideCheck, guide: Guide) -> bool:
     """Whether a guide of few globals differs from the posterior by more than what its draws' noise hides."""
-    return len(guide.location) <= _MOST_GLOBALS and not isinstance(guide.factor, LayeredRoot) and lacking(checked)
-
-
-def lacking(checked: GuideCheck) -> bool:
-    """Whether a guide differs from the posterior by more than what is lost in the noise of its draws."""
-    return checked.excess > _NEGLIGIBLE * len(checked.step)
+    size = len(guide.location)
+    return size <= _MOST_GLOBALS and not isinstance(guide.factor, LayeredRoot) and checked.excess > _NEGLIGIBLE * size
 
 
 def weighted(program: Program, guide: Guide, data: Data, draws: int, key: jax.Array) -> Weighted:

@@ -97,7 +97,7 @@ def infer(
 def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key, key_check, progress: Progress):
     """A Gaussian guide, whose draws are weighted where it lacks a little; NUTS where it fails."""
     leapt = leaps(program, mode, key, progress.step)
-    if judge is mode.data and (not leapt.there or importance.lacking(leapt.checked)):
+    if judge is mode.data and not leapt.there:
         result = _by_simplex(program, mode, leapt, method, key_check, progress)
         if result is not None:
             return result
@@ -141,7 +141,7 @@ def _by_simplex(
         return None
     judged = diagnostics.of_guide(mode, leapt.elbo, True, leapt.checked, [])
     values = _named(program, found.draws[None], mode.data)
-    return Result(values, judged.weighted(found.shape, found.effective), True)
+    return Result(values, judged.weighted(found.shape, min(found.effective, float(method.draws))), True)
 
 
 def _by_longer_chains(
