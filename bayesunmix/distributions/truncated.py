@@ -70,9 +70,9 @@ def lean(low: jax.Array, excess: jax.Array) -> tuple[jax.Array, jax.Array]:
     fourth = 2.0 * slope * (1.0 - slope) - bend * (hazard + excess)
     start = jnp.maximum(low, 1.0)
     y = 1.0 / start**2
-    far = low > _far_out(low)
-    third_far = (2.0 - y * (24.0 - 300.0 * y)) / start**3
-    fourth_far = (6.0 - y * (120.0 - 2100.0 * y)) * y**2
+    far = low > 12.0 if low.dtype == jnp.float64 else low > 6.0  # beyond, differences are lost to rounding
+    third_far = (2.0 - y * (24.0 - y * (300.0 - 4144.0 * y))) / start**3
+    fourth_far = (6.0 - y * (120.0 - y * (2100.0 - 37296.0 * y))) * y**2
     return jnp.where(far, third_far, bend), jnp.where(far, fourth_far, fourth)
 
 

@@ -86,6 +86,16 @@ def of_sampled_guide(
     return replace(sampled, arrays=_of_elbo(elbo, checked) | sampled.arrays, remarks=(remark,))
 
 
+def of_simplex(mode: Mode, elbo: np.ndarray, faults: list[str], shape: float, effective: float) -> Diagnostics:
+    """Judge weighted draws that replaced a guide which failed."""
+    why = f"{' and '.join(faults)}, so the" if faults else "the"
+    remark = f"{why} simplex of the endmembers was drawn by itself, and all draws weighted to the posterior; they are "
+    remark += f"worth {effective:.0f} independent ones"
+    arrays: dict[str, tuple[tuple[str, ...], np.ndarray]] = {"elbo": (("step",), elbo)}
+    arrays |= {"pareto_k": ((), np.asarray(shape)), "effective_draws": ((), np.asarray(effective))}
+    return Diagnostics(arrays | _shift(mode), tuple(_of_mode(mode)), (remark,))
+
+
 def _of_elbo(elbo: np.ndarray, checked: GuideCheck) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     return {
         "elbo": (("step",), elbo),

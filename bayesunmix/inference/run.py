@@ -24,7 +24,7 @@ from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.sampled import mode_of_all
 from bayesunmix.inference.settings import NUTS, SVI
 from bayesunmix.inference.simplex_draws import simplex_draws
-from bayesunmix.inference.simplex_moves import Moves, crowded, drawn, has_simplex, simplex_at
+from bayesunmix.inference.simplex_moves import MIXES, Moves, crowded, draw_mixes, has_simplex, simplex_at
 from bayesunmix.inference.target import Data, as_device_data, constrain
 from bayesunmix.inference.units import local_sites, of_units
 from bayesunmix.inference.whole import Whole
@@ -117,11 +117,11 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key
         own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)
         start = own._replace(z=fitted.location, factor=stretched(fitted.factor, fitted.stretch))
         sampled = _by_longer_chains(program, start, elbo, checked, faults, method, key_check, progress)
+        why = [_CROWDED] if crowded(program, mode.data, mode.z) else []
         if sampled is not None:
-            lost = sampled.diagnostics.failures and crowded(program, mode.data, mode.z)
-            doubts = [_CROWDED] if lost else []
+            doubts = why if sampled.diagnostics.failures else []
             return dataclasses.replace(sampled, diagnostics=sampled.diagnostics.doubted(doubts))
-        faults = [*faults, f"NUTS was given up after {_MOST_GRADIENTS} gradients a chain: {_GIVEN_UP}"]
+        faults = [*faults, f"NUTS was given up after {_MOST_GRADIENTS} gradients a chain: {(why or [_GIVEN_UP])[0]}"]
     white = generator(jax.random.fold_in(key, 2**20)).standard_normal((method.draws, program.size))
     values = _named(program, fitted.place(white)[None], mode.data)
     judged = diagnostics.of_guide(mode, elbo, settled, checked, faults)
@@ -139,9 +139,9 @@ def _by_simplex(
     found = simplex_draws(program, mode, method.draws, jax.random.fold_in(key, 2**21))
     if found is None or not found.reliable():
         return None
-    judged = diagnostics.of_guide(mode, leapt.elbo, True, leapt.checked, [])
-    values = _named(program, found.draws[None], mode.data)
-    return Result(values, judged.weighted(found.shape, min(found.effective, float(method.draws))), True)
+    worth = min(found.effective, float(method.draws))
+    judged = diagnostics.of_simplex(mode, leapt.elbo, leapt.checked.faults(), found.shape, worth)
+    return Result(_named(program, found.draws[None], mode.data), judged, True)
 
 
 def _by_longer_chains(
@@ -149,8 +149,8 @@ def _by_longer_chains(
 ) -> Result | None:
     """NUTS in place of a guide that failed, run on where its chains do not agree yet; None where it takes too long."""
     settings = NUTS(draws=-(-method.draws // 2), warmup=150, chains=2)
-    moves = _moves(program, start, settings, key)
-    chains = sampler.sample(program, start, settings, key, progress.step, most=_MOST_GRADIENTS, moves=moves)
+    moves = partial(_moves, program, start, settings.chains)
+    chains = sampler.sample(program, start, settings, key, progress.step, most=_MOST_GRADIENTS, moves=moves(key))
     if chains.exhausted:
         return None
     for more in range(1, _MOST_ROUNDS + 1):
@@ -161,24 +161,25 @@ def _by_longer_chains(
             break
         progress.note("the chains do not quite agree: sampling on")
         again = jax.random.fold_in(key, more)
-        chains = sampler.sample(program, start, settings, again, progress.step, before=chains, most=left, moves=moves)
+        # With proposals of their own: what more rounds tell would else hang on those of the first.
+        chains = sampler.sample(program, start, settings, again, progress.step, chains, left, moves(again))
     every = chains.draws.shape[1] // settings.draws or 1
     return Result({n: v[:, ::every] for n, v in values.items()}, judged.thinned(every), chains.finished)
 
 
 def _by_sampler(program: Program, mode: Mode, method: NUTS, key, progress: Progress) -> Result:
-    moves = _moves(program, mode, method, key)
+    moves = _moves(program, mode, method.chains, key)
     chains = sampler.sample(program, mode, method, key, progress.step, moves=moves)
     values = _named(program, chains.draws, mode.data)
     return Result(values, diagnostics.of_sampler(mode, values, chains.statistics), chains.finished)
 
 
-def _moves(program: Program, start: Mode, settings: NUTS, key) -> list[Moves] | None:
+def _moves(program: Program, start: Mode, chains: int, key) -> list[Moves] | None:
     """For every chain its own, so that R-hat sees where they differ."""
     simplex = simplex_at(program, start.data, start.z)
     if simplex is None:
         return None
-    return [drawn(simplex, jax.random.fold_in(key, 2**20 + c), settings.draws) for c in range(settings.chains)]
+    return [draw_mixes(simplex, jax.random.fold_in(key, 2**20 + c), MIXES) for c in range(chains)]
 
 
 def _named(program: Program, draws: np.ndarray, data: Data) -> dict[str, np.ndarray]:

@@ -26,16 +26,19 @@ from bayesunmix.inference.layered import push
 from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.simplex_moves import (
+    MIXES,
+    Moves,
     Simplex,
     as_mix,
-    drawn,
+    draw_mixes,
     endmembers_at,
     placed,
     simplex_at,
 )
 from bayesunmix.inference.target import Data, log_density
 
-_CHAINS, _DRAWS = 4, 1000  # of M
+_CHAINS = 4  # of M
+_TRIED = 200  # draws of M that are looked at first
 _POINTS = 1000  # at least
 _PAIRS, _LEAPS = 16, 3  # of antithetic draws behind a shift of the normal law; and shifts at most
 _CLOSE = 0.01  # squared length of a shift in posterior sds
@@ -61,11 +64,16 @@ def simplex_draws(program: Program, mode: Mode, draws: int, key: jax.Array) -> W
     if simplex is None:
         return None
     key_mix, key_normal = jax.random.split(key)
-    found = [drawn(simplex, jax.random.fold_in(key_mix, c), _DRAWS) for c in range(_CHAINS)]
+    found = []
+    for chain in range(_CHAINS):
+        found.append(draw_mixes(simplex, jax.random.fold_in(key_mix, chain), MIXES))
+        # Dark channels, which have no room below, hold the simplex as no face does.
+        if chain == 0 and not _in_support(program, mode, found[0]) > 0.5:
+            return None
     mixes, heights = np.stack([one.mixes for one in found]), np.stack([one.heights for one in found])
     if not (np.isfinite(mixes).all() and np.isfinite(heights).all()):
         return None
-    worth = float(np.min(effective_sample_size(mixes[..., :-1].reshape(_CHAINS, _DRAWS, -1))))
+    worth = float(np.min(effective_sample_size(mixes[..., :-1].reshape(_CHAINS, MIXES, -1))))
     mixes, heights = mixes.reshape(-1, *mixes.shape[2:]), heights.ravel()
     own = _coordinates(
         program, jnp.asarray(mode.z), mode.data, simplex, jax.tree_util.tree_map(jnp.asarray, mode.factor)
@@ -80,11 +88,12 @@ def simplex_draws(program: Program, mode: Mode, draws: int, key: jax.Array) -> W
             _slopes(program, data, simplex, own, jnp.asarray(points), jnp.asarray(mixes[chosen].repeat(2, 0)))
         )
         step = own.beside((slopes + points).reshape(_PAIRS, 2, size).mean(1)) - shift
+        step = step[np.isfinite(step).all(1)]
+        if len(step) < _PAIRS // 2:
+            return None
         moved = step.mean(0)
         shift = shift + moved
-        if not np.isfinite(moved).all():
-            return None
-        if (moved**2).sum() < _CLOSE + 2.0 * step.var(0, ddof=1).sum() / _PAIRS:
+        if (moved**2).sum() < _CLOSE + 2.0 * step.var(0, ddof=1).sum() / len(step):
             break
     count = max(_POINTS, draws)
     white = own.beside(rng.standard_normal((count, size)))
@@ -96,7 +105,20 @@ def simplex_draws(program: Program, mode: Mode, draws: int, key: jax.Array) -> W
     if not np.isfinite(log_weight).any():
         return None
     weight, shape, effective = smoothed(log_weight)
-    return Weighted(resampled(rng, z, weight, draws), shape, min(effective, worth))
+    # Weights lose some points, and what draws of M have in common others.
+    return Weighted(resampled(rng, z, weight, draws), shape, effective * min(1.0, worth / count))
+
+
+def _in_support(program: Program, mode: Mode, moves: Moves) -> float:
+    """Share of draws of ``M`` whose endmembers are allowed, where only ``M`` differs from the mode."""
+    tried = moves.mixes[:: max(1, len(moves.mixes) // _TRIED)]
+    return float(_allowed(program, jnp.asarray(mode.z), mode.data, moves.simplex, tried).mean())
+
+
+@partial(jax.jit, static_argnames="program")
+def _allowed(program: Program, z, data: Data, simplex: Simplex, mixes):
+    there = lambda mix: placed(program, z, data, mix @ simplex.endmembers)  # noqa: E731
+    return jax.lax.map(lambda mix: jnp.isfinite(there(mix)).all(), mixes)
 
 
 @partial(jax.jit, static_argnames="program")

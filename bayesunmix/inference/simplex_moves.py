@@ -10,7 +10,8 @@ vertices, so that the posterior of ``M`` hardly depends on it. Its density at ``
 
 is cheap: ``b`` and ``s`` are the abundances given ``M W0`` as if faces were not there, and ``|det M|^(P - K + 1)`` is
 the volume element of ``(M, V)``. It is sampled, and its draws are what a chain is offered between its own steps (an
-independence sampler), or are weighted (:mod:`bayesunmix.inference.simplex_draws`): exact answers either way.
+independence sampler), or are weighted (:mod:`bayesunmix.inference.simplex_draws`): the density itself decides, either
+way.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from bayesunmix.inference.target import Data
 
 _SITE = "endmembers"
 _WARMUP = 300
+MIXES = 1000  # draws of q by a chain
 _REACH, _ROUND = 10.0, 256  # standard deviations; and pixels, since every number of them is compiled for
 
 
@@ -64,40 +66,40 @@ class Moves(NamedTuple):
 
 
 def has_simplex(program: Program, data: Data, z: np.ndarray) -> bool:
-    """Whether abundances are uniform on a simplex whose corners, the endmembers, are all free; and no unit stands for
-    others."""
+    """Whether abundances are uniform on a simplex whose corners, the endmembers, are all free, and no unit stands for
+    others; in double precision, which the log densities of images need."""
     sizes = {name: int(np.prod(shape)) for name, shape in program.shapes}
-    if _SITE not in sizes or data.rest is not None or data.others:
+    plain = data.rest is None and not (data.others or data.covariates) and data.y.dtype == jnp.float64
+    if _SITE not in sizes or not plain:
         return False
-    run = program.evaluate(data.numbers, jnp.asarray(z), data.y[:2], data.covariates)
+    run = program.evaluate(data.numbers, jnp.asarray(z), data.y[:2], {})
     fn, endmembers = run.observed["y"][0], run.values[_SITE]
-    if not (hasattr(fn, "without_faces") and len(endmembers) > 1 and endmembers.size == sizes[_SITE]):
+    if not (hasattr(fn, "without_faces") and fn.endmembers.shape == endmembers.shape and len(endmembers) > 1):
         return False
-    return bool(fn.without_faces(data.y[:2]).applies)
+    return endmembers.size == sizes[_SITE] and bool(fn.without_faces(data.y[:2]).applies)
 
 
 def crowded(program: Program, data: Data, z: np.ndarray) -> bool:
-    """Whether there are so many channels to a pixel that ``q`` has no end."""
-    if not has_simplex(program, data, z):
-        return False
-    n_parts, n_channels = (
-        program.evaluate(data.numbers, jnp.asarray(z), data.y[:2], data.covariates).values[_SITE].shape
-    )
-    return n_channels - n_parts + 1 >= len(data.y)
+    """Whether there are as many channels as pixels, so that ``q`` has no end."""
+    return has_simplex(program, data, z) and data.y.shape[1] + 1 >= len(data.y)
 
 
 def simplex_at(program: Program, data: Data, z: np.ndarray) -> Simplex | None:
     """The simplex of the endmembers at ``z``; None where there is none, or ``q`` has no end."""
     if not has_simplex(program, data, z) or crowded(program, data, z):
         return None
-    at = jnp.asarray(z)
-    found = _simplex(program, at, data)
-    found = found._replace(back=jnp.asarray(np.linalg.inv(found.corners(found.endmembers))))
+    found = _simplex(program, jnp.asarray(z), data)
+    # Small matrices by NumPy: see general_inverse_and_log_det.
+    found = found._replace(plane=jnp.asarray(np.linalg.qr(found.plane)[0]))
+    values, axes = np.linalg.eigh(found.prior_bend)
+    bend = (axes * np.minimum(values, 0.0)) @ axes.T  # a prior that opens upwards would leave no density
+    back = np.linalg.inv(found.corners(found.endmembers))
     # Faces that are out of reach of a pixel, wherever the simplex may lie, cost time only.
     room = np.asarray(found.free.room.min(1))
     count = min(len(room), _ROUND * -(-int((room < _REACH).sum()) // _ROUND))
     near = jnp.asarray(np.argsort(room, kind="stable")[:count])
-    return found._replace(free=found.free._replace(mean=found.free.mean[near]))
+    free = found.free._replace(mean=found.free.mean[near])
+    return found._replace(back=jnp.asarray(back), free=free, prior_bend=jnp.asarray(bend))
 
 
 @partial(jax.jit, static_argnames="program")
@@ -151,7 +153,7 @@ def as_mix(away) -> jax.Array:
 
 
 @partial(jax.jit, static_argnames="n_draws")
-def drawn(simplex: Simplex, key: jax.Array, n_draws: int) -> Moves:
+def draw_mixes(simplex: Simplex, key: jax.Array, n_draws: int) -> Moves:
     """Draws of ``q`` by NUTS."""
     n_parts = len(simplex.endmembers)
     sd = jnp.repeat(simplex.free.sd, n_parts - 1)

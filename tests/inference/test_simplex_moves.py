@@ -15,7 +15,16 @@ from bayesunmix.inference.mode import Mode, find_mode
 from bayesunmix.inference.program import Program, compile_model, unconstrain
 from bayesunmix.inference.sampler import sample
 from bayesunmix.inference.settings import NUTS
-from bayesunmix.inference.simplex_moves import Simplex, as_mix, drawn, endmembers_at, log_height, proposed, simplex_at
+from bayesunmix.inference.simplex_moves import (
+    Simplex,
+    as_mix,
+    crowded,
+    draw_mixes,
+    endmembers_at,
+    log_height,
+    proposed,
+    simplex_at,
+)
 from bayesunmix.inference.target import as_device_data, log_density
 from bayesunmix.models import LinearUnmixing
 
@@ -134,7 +143,7 @@ def test_volume_of_mix_and_normal_coordinates_is_their_jacobian(case: Case) -> N
 def test_a_move_and_its_way_back_are_in_balance(case: Case) -> None:
     """The ratio of a move is that of its way back, by the volumes of globals between there and here."""
     program, mode, simplex = case
-    moves = drawn(simplex, jax.random.key(0), 1)
+    moves = draw_mixes(simplex, jax.random.key(0), 1)
     z = jnp.asarray(mode.z + mode.factor @ np.random.default_rng(6).normal(size=len(mode.z)))
 
     def there_by(mix):
@@ -188,7 +197,7 @@ def agree(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarra
 
 
 def test_chains_with_moves_find_the_same_posterior(case: Case, plain: tuple[np.ndarray, np.ndarray]) -> None:
-    moves = [drawn(case.simplex, jax.random.key(c), 500) for c in range(2)]
+    moves = [draw_mixes(case.simplex, jax.random.key(c), 500) for c in range(2)]
     settings = NUTS(draws=1000, warmup=300, chains=2)
     chains = sample(case.program, case.mode, settings, jax.random.key(4), moves=moves)
     agree(summed(chains.draws), plain)
@@ -221,3 +230,22 @@ def test_models_without_such_a_simplex_have_no_moves(model: LinearUnmixing) -> N
     data = as_device_data(program, numbers, y, {})
     z = np.asarray(unconstrain(program, data.numbers, bound.initial(y), data.y, {}))
     assert simplex_at(program, data, z) is None
+
+
+def test_dark_channels_hold_the_simplex_instead() -> None:
+    """Endmembers that are zero in most channels leave the prior under nearly every move: no weights are tried."""
+    rng = np.random.default_rng(8)
+    spectra = np.kron(np.eye(3), np.ones(6))
+    y = rng.dirichlet(np.ones(3), 150) @ spectra + 0.02 * rng.normal(size=(150, 18))
+    program, mode = made(LinearUnmixing(3), y)
+    assert simplex_at(program, mode.data, mode.z) is not None
+    assert drawing.simplex_draws(program, mode, 500, jax.random.key(0)) is None
+
+
+def test_as_many_channels_as_pixels_have_no_density_of_the_simplex() -> None:
+    rng = np.random.default_rng(9)
+    y = rng.dirichlet(np.ones(2), 12) @ rng.uniform(0.5, 1.0, (2, 12)) + 0.01 * rng.normal(size=(12, 12))
+    program, numbers = compile_model(LinearUnmixing(2).bind(y), jnp.asarray(y))
+    data = as_device_data(program, numbers, y, {})
+    z = np.zeros(program.size)
+    assert crowded(program, data, z) and simplex_at(program, data, z) is None
