@@ -278,7 +278,9 @@ def in_stages(closed: Callable, fn: Callable, hard, *arrays):
     def block(i, found):
         at = jax.lax.dynamic_slice(hard_first, (i * size,), (size,))  # the last block reaches back
         again = fn(*(x if x is base else x[..., at] for x in arrays))
-        return jax.tree_util.tree_map(lambda old, new: old.at[..., at].set(new), found, again)
+        # Those that fill the last block keep their closed form.
+        kept = lambda old, new: old.at[..., at].set(jnp.where(hard[at], new, old[..., at]))  # noqa: E731
+        return jax.tree_util.tree_map(kept, found, again)
 
     return jax.lax.fori_loop(0, -(-hard.sum() // size), block, closed(*arrays))
 

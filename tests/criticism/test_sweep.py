@@ -58,9 +58,12 @@ def test_a_sweep_is_compared_in_words(image) -> None:
     fits = bu.sweep(ProbabilisticPCA(1), image, bu.Gibbs(draws=100, warmup=50), n_components=[1, 2], progress=False)
     table = bu.compare(fits, "loo")
     assert table.attrs["preferred"] == "n_components=1"
-    assert table.attrs["verdict"] in (
-        "1 and 2 components are indistinguishable: prefer 1, the smallest.",
-        "Prefer 1 components: clearly better than every other.",
+    # Single pixels may be said to have weights with a long tail.
+    assert table.attrs["verdict"].startswith(
+        (
+            "1 and 2 components are indistinguishable: prefer 1, the smallest.",
+            "Prefer 1 components: clearly better than every other.",
+        )
     )
 
 
