@@ -136,7 +136,7 @@ def _by_simplex(
     if not has_simplex(program, mode.data, mode.z):
         return None
     progress.note("drawing the simplex of the endmembers by itself")
-    found = simplex_draws(program, mode, method.draws, jax.random.fold_in(key, 2**21))
+    found = simplex_draws(program, mode, method.draws, jax.random.fold_in(key, 2**21), progress.step)
     if found is None or not found.reliable():
         return None
     worth = min(found.effective, float(method.draws))

@@ -11,6 +11,7 @@ with ``M_t`` the ``M`` that the normal law has at ``t``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -58,36 +59,75 @@ class _Coordinates(NamedTuple):
         return white - (white @ along) @ along.T
 
 
-def simplex_draws(program: Program, mode: Mode, draws: int, key: jax.Array) -> Weighted | None:
-    """So many draws of the posterior; None for a model that has no such simplex."""
+def simplex_draws(
+    program: Program,
+    mode: Mode,
+    draws: int,
+    key: jax.Array,
+    tell: Callable[[int, int, str], None] = lambda *_: None,
+) -> Weighted | None:
+    """So many draws of the posterior; None for a model that has no such simplex, or one that other things hold."""
     simplex = simplex_at(program, mode.data, mode.z)
     if simplex is None:
         return None
     key_mix, key_normal = jax.random.split(key)
+    drawn = _mixes(program, mode, simplex, key_mix, tell)
+    if drawn is None:
+        return None
+    tell(_CHAINS, _CHAINS + 1, "weights")
+    location, factor = jax.tree_util.tree_map(jnp.asarray, (mode.z, mode.factor))
+    own = _coordinates(program, location, mode.data, simplex, factor)
+    rng = generator(key_normal)
+    shift = _shift(program, mode.data, simplex, own, drawn.mixes, rng)
+    if shift is None:
+        return None
+    count = max(_POINTS, draws)
+    white = own.beside(rng.standard_normal((count, len(shift))))
+    chosen = (np.arange(count) * len(drawn.mixes)) // count
+    points, mixes = jnp.asarray(shift + white), jnp.asarray(drawn.mixes[chosen])
+    z, log_density = jax.device_get(_points(program, mode.data, simplex, own, points, mixes))
+    log_weight = log_density - drawn.heights[chosen] + 0.5 * (white**2).sum(1)
+    if not np.isfinite(log_weight).any():
+        return None
+    weight, shape, effective = smoothed(log_weight)
+    # Weights lose some points, and what draws of M have in common others.
+    return Weighted(resampled(rng, z, weight, draws), shape, effective * min(1.0, drawn.worth / count))
+
+
+class _Mixes(NamedTuple):
+    """Draws of ``M``, chain after chain."""
+
+    mixes: np.ndarray  # (n, K, K)
+    heights: np.ndarray  # (n,)
+    worth: float  # independent draws, in its worst entry
+
+
+def _mixes(program: Program, mode: Mode, simplex: Simplex, key, tell) -> _Mixes | None:
     found = []
     for chain in range(_CHAINS):
-        found.append(draw_mixes(simplex, jax.random.fold_in(key_mix, chain), MIXES))
+        tell(chain, _CHAINS + 1, "simplex of the endmembers")
+        found.append(jax.block_until_ready(draw_mixes(simplex, jax.random.fold_in(key, chain), MIXES)))
         # Dark channels, which have no room below, hold the simplex as no face does.
         if chain == 0 and not _in_support(program, mode, found[0]) > 0.5:
             return None
-    mixes, heights = np.stack([one.mixes for one in found]), np.stack([one.heights for one in found])
+    mixes, heights = np.stack([one.mixes for one in found]), np.concatenate([one.heights for one in found])
     if not (np.isfinite(mixes).all() and np.isfinite(heights).all()):
         return None
     worth = float(np.min(effective_sample_size(mixes[..., :-1].reshape(_CHAINS, MIXES, -1))))
-    mixes, heights = mixes.reshape(-1, *mixes.shape[2:]), heights.ravel()
-    own = _coordinates(
-        program, jnp.asarray(mode.z), mode.data, simplex, jax.tree_util.tree_map(jnp.asarray, mode.factor)
-    )
-    rng, size = generator(key_normal), len(mode.z)
-    data, shift = mode.data, np.zeros(size)
+    return _Mixes(mixes.reshape(-1, *mixes.shape[2:]), heights, worth)
+
+
+def _shift(
+    program: Program, data: Data, simplex: Simplex, own: _Coordinates, mixes: np.ndarray, rng: np.random.Generator
+) -> np.ndarray | None:
+    """From the mode to the mean of the normal law, whitened: what slopes at opposite points leave on average."""
+    shift = np.zeros(len(own.location))
     for _ in range(_LEAPS):
-        half = own.beside(rng.standard_normal((_PAIRS, size)))
-        chosen = rng.integers(len(mixes), size=_PAIRS)
-        points = shift + np.stack([half, -half], axis=1).reshape(-1, size)
-        slopes = jax.device_get(
-            _slopes(program, data, simplex, own, jnp.asarray(points), jnp.asarray(mixes[chosen].repeat(2, 0)))
-        )
-        step = own.beside((slopes + points).reshape(_PAIRS, 2, size).mean(1)) - shift
+        half = own.beside(rng.standard_normal((_PAIRS, len(shift))))
+        points = shift + np.stack([half, -half], axis=1).reshape(-1, len(shift))
+        both = jnp.asarray(mixes[rng.integers(len(mixes), size=_PAIRS)].repeat(2, 0))
+        slopes = jax.device_get(_slopes(program, data, simplex, own, jnp.asarray(points), both))
+        step = own.beside((slopes + points).reshape(_PAIRS, 2, -1).mean(1)) - shift
         step = step[np.isfinite(step).all(1)]
         if len(step) < _PAIRS // 2:
             return None
@@ -95,18 +135,7 @@ def simplex_draws(program: Program, mode: Mode, draws: int, key: jax.Array) -> W
         shift = shift + moved
         if (moved**2).sum() < _CLOSE + 2.0 * step.var(0, ddof=1).sum() / len(step):
             break
-    count = max(_POINTS, draws)
-    white = own.beside(rng.standard_normal((count, size)))
-    chosen = (np.arange(count) * len(mixes)) // count
-    z, log_density = jax.device_get(
-        _points(program, data, simplex, own, jnp.asarray(shift + white), jnp.asarray(mixes[chosen]))
-    )
-    log_weight = log_density - heights[chosen] + 0.5 * (white**2).sum(1)
-    if not np.isfinite(log_weight).any():
-        return None
-    weight, shape, effective = smoothed(log_weight)
-    # Weights lose some points, and what draws of M have in common others.
-    return Weighted(resampled(rng, z, weight, draws), shape, effective * min(1.0, worth / count))
+    return shift
 
 
 def _in_support(program: Program, mode: Mode, moves: Moves) -> float:

@@ -134,15 +134,15 @@ def test_mean_and_variance_above_a_bound(low: float) -> None:
 
 @pytest.mark.parametrize("low", [-5.0, -2.0, 0.0, 1.0, 3.0, 8.0, 11.0, 13.0, 40.0])
 def test_cumulants_of_what_is_above(low: float) -> None:
-    """By quadrature; between the formula and its series, at 12, half a percent is lost to rounding."""
+    """By sums over a fine grid; between the formula and its series, at 12, half a percent is lost to rounding."""
     with jax.enable_x64(True):
         excess, _ = truncated.above(np.float64(low))
         third, fourth = (float(x) for x in truncated.lean(np.float64(low), excess))
-    density = lambda x: np.exp(-0.5 * x**2 - low * x)  # noqa: E731
-    end = 60.0 / low if low > 3.0 else 14.0
-    moment = lambda k, at: quad(lambda x: (x - at) ** k * density(x), 0.0, end, epsrel=1e-12, epsabs=0)[0]  # noqa: E731
-    total = moment(0, 0.0)
-    mean = moment(1, 0.0) / total
-    second, raw_third, raw_fourth = (moment(k, mean) / total for k in (2, 3, 4))
+    x = np.linspace(0.0, 60.0 / low if low > 3.0 else 14.0, 200_001)
+    weight = np.exp(-0.5 * x**2 - low * x)
+    weight[[0, -1]] /= 2.0  # the trapezoidal rule
+    weight /= weight.sum()
+    mean = (weight * x).sum()
+    second, raw_third, raw_fourth = ((weight * (x - mean) ** k).sum() for k in (2, 3, 4))
     assert third == pytest.approx(raw_third, rel=5e-3)
     assert fourth == pytest.approx(raw_fourth - 3.0 * second**2, rel=5e-3)
