@@ -52,7 +52,14 @@ class _Spectra(constraints.Constraint):
         return tuple(getattr(self, name) for name in names), (names, {"fixed": self.fixed, "signed": self.signed})
 
 
-class _CubeThenLine(Transform):
+class _MadeAnew(Transform):
+    """A transform that is never handed to compiled functions."""
+
+    def tree_flatten(self):
+        raise NotImplementedError("made anew from its constraint wherever it is needed")
+
+
+class _CubeThenLine(_MadeAnew):
     """The cube of small values, a line through large ones: ``s^3 / (1 + (s / turn)^2)``.
 
     The cube root of a gamma variable is nearly normal (Wilson and Hilferty), down to the exponential that a dark
@@ -79,11 +86,8 @@ class _CubeThenLine(Transform):
         q = (x / self._turn) ** 2
         return 2.0 * jnp.log(x) + jnp.log(3.0 + q) - 2.0 * jnp.log1p(q)
 
-    def tree_flatten(self):
-        raise NotImplementedError("made anew from its constraint wherever it is needed")
 
-
-class _OwnScale(Transform):
+class _OwnScale(_MadeAnew):
     """Positive rows as scale times shape: ``y = inner(x - a + level) exp(a / level - 1)`` with a the mean of x.
 
     Moving all of x by the same amount multiplies a row and leaves its shape; everything else changes the shape, by an
@@ -127,11 +131,8 @@ class _OwnScale(Transform):
         lever = jnp.log((inner * jnp.exp(-steep)).mean(-1) / self._level[..., 0])
         return steep.sum(-1) + shape.shape[-1] * log_scale[..., 0] + lever
 
-    def tree_flatten(self):
-        raise NotImplementedError("made anew from its constraint wherever it is needed")
 
-
-class _Coordinates(Transform):
+class _Coordinates(_MadeAnew):
     """From the unconstrained rows (unknown, channel) to all rows (endmember, channel), the fixed ones put in."""
 
     domain = constraints.independent(constraints.real, 2)
@@ -172,9 +173,6 @@ class _Coordinates(Transform):
 
     def inverse_shape(self, shape):
         return (*shape[:-2], len(self._rows), shape[-1])
-
-    def tree_flatten(self):
-        raise NotImplementedError("made anew from its constraint wherever it is needed")
 
 
 biject_to.register(_Spectra)(_Coordinates)

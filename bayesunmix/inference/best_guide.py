@@ -31,6 +31,16 @@ class Best(NamedTuple):
     checked: GuideCheck
     faults: list[str]
 
+    def widened(self) -> Best:
+        """One that passed, as wide as its check says; for a check on the data of the fit.
+
+        What a check on another sample of units leaves is the difference of two samples, too.
+        """
+        if self.faults:
+            return self
+        stretch = self.guide.stretch * self.checked.widening(len(self.guide.location))
+        return self._replace(guide=self.guide._replace(stretch=stretch))
+
 
 def best_guide(
     program: Program,
@@ -42,28 +52,7 @@ def best_guide(
     key_check: jax.Array,
     progress: Progress,
 ) -> Best:
-    """The guide fitted on the mode's data, from where leaps led, and checked on those to ``judge`` by; one that passes
-    is widened.
-
-    Not by what a check on another sample of units leaves: that is the difference of two samples, too.
-    """
-    best = _highest_elbo(program, mode, leapt, settings, judge, key, key_check, progress)
-    if best.faults or judge is not mode.data:
-        return best
-    stretch = best.guide.stretch * best.checked.widening(len(best.guide.location))
-    return best._replace(guide=best.guide._replace(stretch=stretch))
-
-
-def _highest_elbo(
-    program: Program,
-    mode: Mode,
-    leapt: Leapt,
-    settings: SVI,
-    judge: Data,
-    key: jax.Array,
-    key_check: jax.Array,
-    progress: Progress,
-) -> Best:
+    """The guide fitted on the mode's data, from where leaps led, and checked on those to ``judge`` by."""
     guide, elbo, checked, there = leapt
     settled = there
     if not mode.alone:  # no shape about one of several modes makes it the posterior

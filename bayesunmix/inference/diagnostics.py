@@ -46,9 +46,8 @@ class Diagnostics:
 
     def weighted(self, shape: float, effective: float) -> Diagnostics:
         """The same of a guide whose draws were weighted: shape of the tail of the weights, and what they are worth."""
-        arrays = {"pareto_k": ((), np.asarray(shape)), "effective_draws": ((), np.asarray(effective))}
         remark = f"the guide's draws were weighted to the posterior, and are worth {effective:.0f} independent ones"
-        return replace(self, arrays=self.arrays | arrays).remarked(remark)
+        return replace(self, arrays=self.arrays | _of_weights(shape, effective)).remarked(remark)
 
     @property
     def converged(self) -> bool:
@@ -91,9 +90,12 @@ def of_simplex(mode: Mode, elbo: np.ndarray, faults: list[str], shape: float, ef
     why = f"{' and '.join(faults)}, so the" if faults else "the"
     remark = f"{why} simplex of the endmembers was drawn by itself, and all draws weighted to the posterior; they are "
     remark += f"worth {effective:.0f} independent ones"
-    arrays: dict[str, tuple[tuple[str, ...], np.ndarray]] = {"elbo": (("step",), elbo)}
-    arrays |= {"pareto_k": ((), np.asarray(shape)), "effective_draws": ((), np.asarray(effective))}
-    return Diagnostics(arrays | _shift(mode), tuple(_of_mode(mode)), (remark,))
+    arrays = {"elbo": (("step",), elbo)} | _of_weights(shape, effective) | _shift(mode)
+    return Diagnostics(arrays, tuple(_of_mode(mode)), (remark,))
+
+
+def _of_weights(shape: float, effective: float) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    return {"pareto_k": ((), np.asarray(shape)), "effective_draws": ((), np.asarray(effective))}
 
 
 def _of_elbo(elbo: np.ndarray, checked: GuideCheck) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:

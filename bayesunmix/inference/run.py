@@ -24,7 +24,7 @@ from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.sampled import mode_of_all
 from bayesunmix.inference.settings import NUTS, SVI
 from bayesunmix.inference.simplex_draws import simplex_draws
-from bayesunmix.inference.simplex_moves import MIXES, Moves, crowded, draw_mixes, has_simplex, simplex_at
+from bayesunmix.inference.simplex_moves import MIXES, Moves, Simplex, crowded, draw_mixes, simplex_at
 from bayesunmix.inference.target import Data, as_device_data, constrain
 from bayesunmix.inference.units import local_sites, of_units
 from bayesunmix.inference.whole import Whole
@@ -102,6 +102,8 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key
         if result is not None:
             return result
     best = best_guide(program, mode, leapt, method, judge, key, key_check, progress)
+    if judge is mode.data:
+        best = best.widened()
     fitted, elbo, settled, checked, faults = best
     if not faults and importance.worthwhile(checked, fitted):
         progress.note("weighting the guide's draws")
@@ -133,10 +135,11 @@ def _by_simplex(
     program: Program, mode: Mode, leapt: Leapt, method: SVI, key: jax.Array, progress: Progress
 ) -> Result | None:
     """Draws whose simplex has a density of its own; None where there is none, or weights cannot be relied on."""
-    if not has_simplex(program, mode.data, mode.z):
+    simplex = simplex_at(program, mode.data, mode.z)
+    if simplex is None:
         return None
     progress.note("drawing the simplex of the endmembers by itself")
-    found = simplex_draws(program, mode, method.draws, jax.random.fold_in(key, 2**21), progress.step)
+    found = simplex_draws(program, mode, simplex, method.draws, jax.random.fold_in(key, 2**21), progress.step)
     if found is None or not found.reliable():
         return None
     worth = min(found.effective, float(method.draws))
@@ -149,7 +152,7 @@ def _by_longer_chains(
 ) -> Result | None:
     """NUTS in place of a guide that failed, run on where its chains do not agree yet; None where it takes too long."""
     settings = NUTS(draws=-(-method.draws // 2), warmup=150, chains=2)
-    moves = partial(_moves, program, start, settings.chains)
+    moves = partial(_moves, simplex_at(program, start.data, start.z), settings.chains)
     chains = sampler.sample(program, start, settings, key, progress.step, most=_MOST_GRADIENTS, moves=moves(key))
     if chains.exhausted:
         return None
@@ -168,15 +171,14 @@ def _by_longer_chains(
 
 
 def _by_sampler(program: Program, mode: Mode, method: NUTS, key, progress: Progress) -> Result:
-    moves = _moves(program, mode, method.chains, key)
+    moves = _moves(simplex_at(program, mode.data, mode.z), method.chains, key)
     chains = sampler.sample(program, mode, method, key, progress.step, moves=moves)
     values = _named(program, chains.draws, mode.data)
     return Result(values, diagnostics.of_sampler(mode, values, chains.statistics), chains.finished)
 
 
-def _moves(program: Program, start: Mode, chains: int, key) -> list[Moves] | None:
+def _moves(simplex: Simplex | None, chains: int, key) -> list[Moves] | None:
     """For every chain its own, so that R-hat sees where they differ."""
-    simplex = simplex_at(program, start.data, start.z)
     if simplex is None:
         return None
     return [draw_mixes(simplex, jax.random.fold_in(key, 2**20 + c), MIXES) for c in range(chains)]

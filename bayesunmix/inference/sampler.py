@@ -29,10 +29,7 @@ _CHUNK = 25  # draws between looks: progress, and Ctrl-C that keeps what there i
 def _kernel(program: Program, settings: NUTS, white, location, factor, data: Data, key):
     """NumPyro's NUTS with its state at ``white``; the mass matrix stays the identity, because the space is whitened."""
 
-    def potential(location, factor, data):
-        return lambda w: -log_density(program, location + factor @ w, data)
-
-    start, step = hmc(potential_fn_gen=potential, algo="NUTS")
+    start, step = hmc(potential_fn_gen=partial(_potential, program), algo="NUTS")
     arguments = (location, factor, data)
     state = start(
         white,
@@ -45,6 +42,10 @@ def _kernel(program: Program, settings: NUTS, white, location, factor, data: Dat
         rng_key=key,
     )
     return state, lambda s: step(s, arguments)
+
+
+def _potential(program: Program, location, factor, data: Data):
+    return lambda w: -log_density(program, location + factor @ w, data)
 
 
 @partial(jax.jit, static_argnames=("program", "settings"))
@@ -70,7 +71,7 @@ def _moved(program: Program, state, location, factor, back, data: Data, moves: M
     key_move, key_accept = jax.random.split(jax.random.fold_in(state.rng_key, 1))
     there, ratio = proposed(program, location + factor @ state.z, data, moves, key_move)
     white = back @ (there - location)
-    potential, slope = jax.value_and_grad(lambda w: -log_density(program, location + factor @ w, data))(white)
+    potential, slope = jax.value_and_grad(_potential(program, location, factor, data))(white)
     accepted = jnp.log(jax.random.uniform(key_accept)) < ratio + state.potential_energy - potential
     keep = lambda new, old: jnp.where(accepted, new, old)  # noqa: E731
     return state._replace(
@@ -98,7 +99,7 @@ def sample(
     tell: Callable[[int, int, str], None] = lambda *_: None,
     before: Chains | None = None,
     most: float = np.inf,
-    moves: Sequence[Moves | None] | None = None,
+    moves: Sequence[Moves] | None = None,
 ) -> Chains:
     """Run the chains, each in a thread of its own (one compiled program serves all).
 
@@ -114,9 +115,11 @@ def sample(
     stop, compiled, spent = threading.Event(), threading.Event(), threading.Event()
     done = [0] * settings.chains
     states = before.states if before else (None,) * settings.chains
-    moves = moves or (None,) * settings.chains
+    back = None if moves is None else inverse(mode.factor)  # once for all chains
+    own = moves or (None,) * settings.chains
+    signals = (done, stop, compiled, spent, most)
     jobs = [
-        (program, mode, settings, jax.random.fold_in(key, c), states[c], moves[c], c, done, stop, compiled, spent, most)
+        (program, mode, settings, jax.random.fold_in(key, c), states[c], own[c], back, c, *signals)
         for c in range(settings.chains)
     ]
     warmup = 0 if before else settings.warmup
@@ -145,7 +148,7 @@ def sample(
     return Chains(draws, statistics, not stop.is_set(), ends, spent.is_set())
 
 
-def _run_chain(program, mode: Mode, settings: NUTS, key, state, moves, chain, done, stop, compiled, spent, most):
+def _run_chain(program, mode: Mode, settings: NUTS, key, state, moves, back, chain, done, stop, compiled, spent, most):
     """Draws and statistics of one chain, and its state at the end; ``done[chain]`` counts its steps.
 
     Chains after the first wait until it has compiled.
@@ -157,8 +160,7 @@ def _run_chain(program, mode: Mode, settings: NUTS, key, state, moves, chain, do
     try:
         with native_precision():
             key_start, key_run = jax.random.split(key)
-            location, factor = jax.tree_util.tree_map(jnp.asarray, (mode.z, mode.factor))
-            back = None if moves is None else jax.tree_util.tree_map(jnp.asarray, inverse(mode.factor))
+            location, factor, back = jax.tree_util.tree_map(jnp.asarray, (mode.z, mode.factor, back))
             # Overdispersed starts, or R-hat could not see chains that have not met.
             white = 1.5 * jax.random.normal(key_start, location.shape, location.dtype)
             warmup = 0

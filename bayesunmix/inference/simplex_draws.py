@@ -21,7 +21,6 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size
 
 from bayesunmix._keys import generator
-from bayesunmix.distributions.inverses import general_inverse_and_log_det
 from bayesunmix.inference.importance import Weighted, resampled, smoothed
 from bayesunmix.inference.layered import push
 from bayesunmix.inference.mode import Mode
@@ -34,7 +33,7 @@ from bayesunmix.inference.simplex_moves import (
     draw_mixes,
     endmembers_at,
     placed,
-    simplex_at,
+    remixed,
 )
 from bayesunmix.inference.target import Data, log_density
 
@@ -62,14 +61,12 @@ class _Coordinates(NamedTuple):
 def simplex_draws(
     program: Program,
     mode: Mode,
+    simplex: Simplex,
     draws: int,
     key: jax.Array,
     tell: Callable[[int, int, str], None] = lambda *_: None,
 ) -> Weighted | None:
-    """So many draws of the posterior; None for a model that has no such simplex, or one that other things hold."""
-    simplex = simplex_at(program, mode.data, mode.z)
-    if simplex is None:
-        return None
+    """So many draws of the posterior with the ``simplex`` at the mode; None where it is held by other than faces."""
     key_mix, key_normal = jax.random.split(key)
     drawn = _mixes(program, mode, simplex, key_mix, tell)
     if drawn is None:
@@ -163,21 +160,15 @@ def _coordinates(program: Program, location, data: Data, simplex: Simplex, facto
 def _at(program: Program, data: Data, simplex: Simplex, own: _Coordinates, white, mix):
     """Globals at ``(M, t)``, and the log density there by the volume of these."""
     normal = own.location + own.factor @ white
-    endmembers, log_volume = endmembers_at(program, normal, data)
-    before = simplex.mix(endmembers)
-    unmixed, log_before = general_inverse_and_log_det(before)
-    alone = unmixed @ endmembers
-    z = placed(program, normal, data, mix @ alone)
+    moved = remixed(program, normal, data, simplex, mix)
     back = lambda w: placed(program, normal, data, w)  # noqa: E731
     unit = jnp.eye(mix.size - len(mix), dtype=white.dtype)
     # How the globals go along with M, beside how they go along with the normal law's directions of it.
     turned = jax.vmap(
-        lambda e: own.steep.T @ jax.jvp(back, (endmembers,), ((as_mix(e) - jnp.eye(len(mix))) @ alone,))[1]
+        lambda e: own.steep.T @ jax.jvp(back, (moved.here,), ((as_mix(e) - jnp.eye(len(mix))) @ moved.alone,))[1]
     )
-    power = data.y.shape[1] - len(mix) + 1
-    volume = power * (general_inverse_and_log_det(mix)[1] - log_before)
-    volume = volume + log_volume - endmembers_at(program, z, data)[1] + jnp.linalg.slogdet(turned(unit))[1]
-    return z, log_density(program, z, data) + volume
+    volume = moved.log_volume + jnp.linalg.slogdet(turned(unit))[1]
+    return moved.z, log_density(program, moved.z, data) + volume
 
 
 @partial(jax.jit, static_argnames="program")

@@ -43,13 +43,19 @@ class Simplex(NamedTuple):
     plane: jax.Array  # (P, K - 1) tells where endmembers are in the plane of these
     back: jax.Array  # (K, K), and how they are mixed of these
     free: FreeNormal  # abundances of the pixels that have a face in reach
-    power: jax.Array  # of det M
+    n_units: jax.Array
     prior_slope: jax.Array  # (K (K - 1),) of the log prior of M W0, a parabola in M
     prior_bend: jax.Array
 
     def mix(self, endmembers) -> jax.Array:
         """The ``M`` of endmembers (K, P)."""
         return self.corners(endmembers) @ self.back
+
+    @property
+    def power(self) -> int:
+        """Of the determinant of ``M`` in the volume element of ``(M, V)``."""
+        n_parts, n_channels = self.endmembers.shape
+        return n_channels - n_parts + 1
 
     def corners(self, endmembers) -> jax.Array:
         """Where endmembers (K, P) are in the plane, and ones, (K, K)."""
@@ -81,12 +87,16 @@ def has_simplex(program: Program, data: Data, z: np.ndarray) -> bool:
 
 def crowded(program: Program, data: Data, z: np.ndarray) -> bool:
     """Whether there are as many channels as pixels, so that ``q`` has no end."""
-    return has_simplex(program, data, z) and data.y.shape[1] + 1 >= len(data.y)
+    return has_simplex(program, data, z) and _endless(data)
+
+
+def _endless(data: Data) -> bool:
+    return data.y.shape[1] + 1 >= len(data.y)
 
 
 def simplex_at(program: Program, data: Data, z: np.ndarray) -> Simplex | None:
     """The simplex of the endmembers at ``z``; None where there is none, or ``q`` has no end."""
-    if not has_simplex(program, data, z) or crowded(program, data, z):
+    if not has_simplex(program, data, z) or _endless(data):
         return None
     found = _simplex(program, jnp.asarray(z), data)
     # Small matrices by NumPy: see general_inverse_and_log_det.
@@ -107,7 +117,7 @@ def _simplex(program: Program, z, data: Data) -> Simplex:
     run = program.evaluate(data.numbers, z, data.y, data.covariates)
     fn, endmembers = run.observed["y"][0], run.values[_SITE]
     plane = ((endmembers[:-1] - endmembers[-1]) / fn.noise_scale**2).T
-    power = jnp.asarray(data.y.shape[1] - len(endmembers) + 1 - len(data.y), z.dtype)
+    n_units = jnp.asarray(len(data.y), z.dtype)
 
     def prior(away):
         there = placed(program, z, data, as_mix(away) @ endmembers)
@@ -117,7 +127,7 @@ def _simplex(program: Program, z, data: Data) -> Simplex:
     none = jnp.zeros(len(endmembers) * (len(endmembers) - 1), z.dtype)
     slope, bend = jax.grad(prior)(none), jax.hessian(prior)(none)
     one = jnp.eye(len(endmembers), dtype=z.dtype)
-    return Simplex(endmembers, plane, one, fn.without_faces(data.y), power, slope, bend)
+    return Simplex(endmembers, plane, one, fn.without_faces(data.y), n_units, slope, bend)
 
 
 def endmembers_at(program: Program, z, data: Data) -> tuple[jax.Array, jax.Array]:
@@ -142,7 +152,7 @@ def log_height(simplex: Simplex, mix) -> jax.Array:
     away = (mix - jnp.eye(len(mix)))[:, :-1].ravel()
     prior = simplex.prior_slope @ away + 0.5 * away @ simplex.prior_bend @ away
     log_det = general_inverse_and_log_det(mix)[1]
-    return simplex.power * log_det + truncated.log_above(-room).sum() + prior
+    return (simplex.power - simplex.n_units) * log_det + truncated.log_above(-room).sum() + prior
 
 
 def as_mix(away) -> jax.Array:
@@ -172,14 +182,30 @@ def draw_mixes(simplex: Simplex, key: jax.Array, n_draws: int) -> Moves:
 # ---------------------------------------------------------------------- a move
 
 
+class Remixed(NamedTuple):
+    """Globals with another ``M`` and the same ``V``."""
+
+    z: jax.Array  # there
+    before: jax.Array  # the M here
+    here: jax.Array  # endmembers
+    alone: jax.Array  # endmembers with the M of the reference
+    log_volume: jax.Array  # of (M, V) by that of the globals, there over here
+
+
+def remixed(program: Program, z, data: Data, simplex: Simplex, mix) -> Remixed:
+    """The globals ``z`` with ``mix`` for their ``M``."""
+    endmembers, log_here = endmembers_at(program, z, data)
+    before = simplex.mix(endmembers)
+    back, log_before = general_inverse_and_log_det(before)
+    there = placed(program, z, data, mix @ back @ endmembers)
+    volume = simplex.power * (general_inverse_and_log_det(mix)[1] - log_before)
+    return Remixed(
+        there, before, endmembers, back @ endmembers, volume + log_here - endmembers_at(program, there, data)[1]
+    )
+
+
 def proposed(program: Program, z, data: Data, moves: Moves, key) -> tuple[jax.Array, jax.Array]:
     """Globals that a move leads to, and what is to be added to the log ratio of the densities there and here."""
-    endmembers, log_volume = endmembers_at(program, z, data)
     chosen = jax.random.randint(key, (), 0, len(moves.mixes))
-    before, after = moves.simplex.mix(endmembers), moves.mixes[chosen]
-    back, log_before = general_inverse_and_log_det(before)
-    there = placed(program, z, data, after @ back @ endmembers)
-    power = data.y.shape[1] - len(after) + 1
-    ratio = power * (general_inverse_and_log_det(after)[1] - log_before)
-    ratio = ratio + log_volume - endmembers_at(program, there, data)[1]
-    return there, ratio + log_height(moves.simplex, before) - moves.heights[chosen]
+    moved = remixed(program, z, data, moves.simplex, moves.mixes[chosen])
+    return moved.z, moved.log_volume + log_height(moves.simplex, moved.before) - moves.heights[chosen]

@@ -58,12 +58,10 @@ def test_a_sweep_is_compared_in_words(image) -> None:
     fits = bu.sweep(ProbabilisticPCA(1), image, bu.Gibbs(draws=100, warmup=50), n_components=[1, 2], progress=False)
     table = bu.compare(fits, "loo")
     assert table.attrs["preferred"] == "n_components=1"
-    # Single pixels may be said to have weights with a long tail.
-    assert table.attrs["verdict"].startswith(
-        (
-            "1 and 2 components are indistinguishable: prefer 1, the smallest.",
-            "Prefer 1 components: clearly better than every other.",
-        )
+    # Behind it single pixels may be said to have weights with a long tail.
+    assert table.attrs["verdict"].split(" Terms of some pixels have a Pareto k above 0.7 ")[0] in (
+        "1 and 2 components are indistinguishable: prefer 1, the smallest.",
+        "Prefer 1 components: clearly better than every other.",
     )
 
 

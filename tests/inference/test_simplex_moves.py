@@ -204,7 +204,7 @@ def test_chains_with_moves_find_the_same_posterior(case: Case, plain: tuple[np.n
 
 
 def test_weighted_draws_are_the_posterior(case: Case, plain: tuple[np.ndarray, np.ndarray]) -> None:
-    found = drawing.simplex_draws(case.program, case.mode, 1000, jax.random.key(5))
+    found = drawing.simplex_draws(case.program, case.mode, case.simplex, 1000, jax.random.key(5))
     assert found is not None and found.reliable()
     errors = np.repeat(found.draws.std(0)[None], 2, 0) / np.sqrt([[found.effective], [2 * found.effective / 3]])
     agree((moments(found.draws), errors.ravel()), plain)
@@ -238,8 +238,9 @@ def test_dark_channels_hold_the_simplex_instead() -> None:
     spectra = np.kron(np.eye(3), np.ones(6))
     y = rng.dirichlet(np.ones(3), 150) @ spectra + 0.02 * rng.normal(size=(150, 18))
     program, mode = made(LinearUnmixing(3), y)
-    assert simplex_at(program, mode.data, mode.z) is not None
-    assert drawing.simplex_draws(program, mode, 500, jax.random.key(0)) is None
+    simplex = simplex_at(program, mode.data, mode.z)
+    assert simplex is not None
+    assert drawing.simplex_draws(program, mode, simplex, 500, jax.random.key(0)) is None
 
 
 def test_as_many_channels_as_pixels_have_no_density_of_the_simplex() -> None:
