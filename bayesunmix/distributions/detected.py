@@ -39,6 +39,7 @@ class Rule(NamedTuple):
     value: jax.Array  # (units, channel)
     constant: jax.Array  # (units,) of their log density
     filled: jax.Array  # (units, most) channels with counts, of a law that sees no others; padded with the first
+    spread: jax.Array | None  # (units, channel) standard deviation of the mean; None for a law that is Gaussian
 
 
 class DetectedUnmixing(MixedSpectra):
@@ -138,9 +139,22 @@ class DetectedUnmixing(MixedSpectra):
             n_points or self.n_points,
             closed=self.closed,
         )
-        return jax.lax.stop_gradient(
-            Rule(frame, value, self._law.constant(value).sum(1), _filled(value, self._most_filled()))
+        constant, filled = self._law.constant(value).sum(1), _filled(value, self._most_filled())
+        return jax.lax.stop_gradient(Rule(frame, value, constant, filled, self._spread(frame, value)))
+
+    def _spread(self, frame: simplex.Frame, value):
+        """How uncertain a unit's mean is in every channel."""
+        if self._law.beyond is None:
+            return None
+        bend = self._local(frame.centre, value, self._tame_power()).bend
+        size = 1.0 if self.closed else frame.centre.sum(0)
+        covariance = simplex.spread(bend, frame.force, size, closed=self.closed)
+        variance = sum(
+            covariance[i][j][:, None] * (self.endmembers[i] * self.endmembers[j])
+            for i in range(len(covariance))
+            for j in range(len(covariance))
         )
+        return jnp.sqrt(jnp.maximum(variance, 0.0))
 
     def log_prob_on(self, rule: Rule):
         """Log marginal density of the units of ``rule`` (made at nearby parameters), shape (units,)."""
@@ -158,10 +172,10 @@ class DetectedUnmixing(MixedSpectra):
         smallest = self.brightness_shape - simplex.BARRIER * len(self.endmembers)
         return jnp.maximum(self._power(), jnp.minimum(smallest, 0.0))
 
-    def _local(self, h, value, above) -> simplex.Local:
+    def _local(self, h, value, above, spread=0.0) -> simplex.Local:
         """Log density of data and parts, without the powers of the parts, and its derivatives.
 
-        ``above`` is the power of the sum of the parts.
+        ``above`` is the power of the sum of the parts. The curvature is that at means higher by ``spread``.
         """
         law, noise = self._law, self._noise()
         mean = h.T @ self.endmembers
@@ -170,7 +184,7 @@ class DetectedUnmixing(MixedSpectra):
         n_parts = len(h)
         total = law.log_density(mean, value, noise).sum(1)
         slope = self.endmembers @ law.slope(mean, value, noise).T
-        bend = law.bend(mean, value, noise)
+        bend = law.bend(mean + spread, value, noise)
         rows = [[bend @ (self.endmembers[i] * self.endmembers[j]) for j in range(i + 1)] for i in range(n_parts)]
         if not self.closed:
             size = h.sum(0)
@@ -182,9 +196,14 @@ class DetectedUnmixing(MixedSpectra):
         return simplex.Local(total, slope, full)
 
     def _expanded(self, rule: Rule):
-        """Value, slope and curvature of the log integrand at the centre, and what lies beyond them."""
-        centre = rule.frame.centre
-        local = self._local(centre, rule.value, self._power())
+        """Value, slope and curvature of the log integrand at the centre, and what lies beyond them.
+
+        A density of counts falls off more slowly than the Gaussian of its curvature at the top, whose points then
+        seldom come where much of the integral is and weigh much there. So the curvature is that a standard deviation
+        away.
+        """
+        centre, spread = rule.frame.centre, rule.spread
+        local = self._local(centre, rule.value, self._power(), 0.0 if spread is None else spread)
         constant = simplex.log_dirichlet_constant(self._exponents())
         if not self.closed:
             shape = self.brightness_shape
@@ -194,7 +213,7 @@ class DetectedUnmixing(MixedSpectra):
         shared = (self.endmembers, self._noise(), self.brightness_shape, self._exponents().sum())
         single = lambda x: x.astype(jnp.float32)  # noqa: E731
         shared = jax.tree_util.tree_map(single, shared)
-        own = (single(rule.value), rule.filled, single(centre.T))
+        own = (single(rule.value), rule.filled, single(centre.T), None if spread is None else single(spread))
         beyond = simplex.Beyond(self._beyond, shared, own, 1 if self._law.beyond is None else self.event_shape[0])
         return local.value + rule.constant + constant, local.slope, gram, beyond
 
@@ -205,15 +224,16 @@ class DetectedUnmixing(MixedSpectra):
     def _beyond(self, away, shared, own):
         """What the log integrand has beyond its expansion, (points, units)."""
         endmembers, noise, shape, total = shared
-        value, filled, centre = own
+        value, filled, centre, spread = own
         found = jnp.zeros_like(away[0])
         if self._law.beyond is not None:
-            every = lambda: self._beyond_law(away, centre, value, endmembers[:, None], noise)  # noqa: E731
+            every = lambda: self._beyond_law(away, centre, value, spread, endmembers[:, None], noise)  # noqa: E731
 
             def few():
                 there = jnp.arange(filled.shape[1]) < (value > 0).sum(1, keepdims=True)
                 counts = jnp.where(there, jnp.take_along_axis(value, filled, 1), 0.0)
-                return self._beyond_law(away, centre, counts, endmembers[:, filled], noise)
+                its_spread = jnp.take_along_axis(spread, filled, 1)
+                return self._beyond_law(away, centre, counts, its_spread, endmembers[:, filled], noise)
 
             if filled.shape[1]:
                 found = jax.lax.cond((value > 0).sum(1).max() <= filled.shape[1], few, every)
@@ -225,12 +245,13 @@ class DetectedUnmixing(MixedSpectra):
             found = found + above * (jnp.log1p(x) - x) + 0.5 * jnp.maximum(above, 0.0) * x**2
         return found
 
-    def _beyond_law(self, away, centre, value, rows, noise):
+    def _beyond_law(self, away, centre, value, spread, rows, noise):
         """The law's share, with ``rows`` (K, units or 1, channel) the endmembers in the channels that are seen."""
         mean = simplex.total([c[:, None] * row for c, row in zip(centre.T, rows, strict=True)])
         moved = simplex.total([v[..., None] * row for v, row in zip(away, rows, strict=True)])
         mean = jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)
-        return self._law.beyond(moved, mean, value, noise).sum(-1)
+        lower = self._law.bend(mean, value, noise) - self._law.bend(mean + spread, value, noise)
+        return (self._law.beyond(moved, mean, value, noise) - 0.5 * lower * moved**2).sum(-1)
 
     # ------------------------------------------------------------------ the latent
 

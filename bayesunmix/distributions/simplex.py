@@ -127,6 +127,25 @@ def covariance(gram) -> jax.Array:
     return jnp.block([[reduced, last[:, None]], [last[None], -last.sum()[None, None]]])
 
 
+def spread(bend, force, size, *, closed: bool) -> lanes.Lanes:
+    """Covariance of the parts of every unit, a list of lists of (units,), about a maximum that faces may hold.
+
+    A face that holds its part with a force leaves it an exponential distribution; and nothing is wider than the even
+    distribution over the simplex of this ``size``.
+    """
+    n_parts = len(force)
+    wide = n_parts * (n_parts + 1) / size**2
+    rows = [[bend[i][j] + (wide + force[i] ** 2 if i == j else 0.0) for j in range(n_parts)] for i in range(n_parts)]
+    factor = lanes.cholesky(rows)
+    one, zero = jnp.ones_like(force[0]), jnp.zeros_like(force[0])
+    found = [lanes.solve(factor, [one if i == j else zero for i in range(n_parts)]) for j in range(n_parts)]
+    if not closed:
+        return found
+    sums = [sum(column) for column in found]
+    total = sum(sums)
+    return [[found[i][j] - sums[i] * sums[j] / total for j in range(n_parts)] for i in range(n_parts)]
+
+
 def redraw(old: Frame, key, index) -> Frame:
     """The same reference points with fresh integration points, as many as before."""
     return old._replace(shift=_shifts(key, index, len(old.shift), old.shift.dtype))
