@@ -106,14 +106,15 @@ def fit(
         raise TypeError(f"{_name(model)} takes no covariate {unknown[0]!r}, and bu.fit has no such argument")
     if hasattr(bound, "unit_covariates"):
         covariates = {**bound.unit_covariates(units.values), **covariates}
-    started = time.perf_counter()
+    started, lean = time.perf_counter(), None
     with native_precision(), Progress(progress) as bar:
         if own is not None:
             result = infer_by_gibbs(bound, units.values, covariates, own, as_key(seed), bar)
         elif isinstance(method, Gibbs):
             raise TypeError(f"method: {_name(model)} has no sampler of its own; use bu.SVI() or bu.NUTS()")
         else:
-            result = infer(*_sufficient(bound, units), covariates, method, as_key(seed), bar)
+            lean = _sufficient(bound, units)
+            result = infer(*lean, covariates, method, as_key(seed), bar)
         values = result.values
         if units.shared is not None:
             values = widened(bound, values, units.values, covariates, units.shared)
@@ -122,7 +123,7 @@ def fit(
         values = bound.identified(values)
     posterior = named_posterior(bound, values, units)
     judged = result.diagnostics if result.finished else result.diagnostics.stopped()
-    return Fit(
+    found = Fit(
         model=bound,
         method=method,
         units=units,
@@ -132,6 +133,9 @@ def fit(
         provenance=describe_run(units, settings_as_dict(method), seed, wall, name=_name(model), hashed=hashed()),
         covariates=covariates,
     )
+    if lean is not None:
+        vars(found)["_lean"] = lean  # known already; a cached property, so that copies with other data find their own
+    return found
 
 
 def as_fit(given: Any, name: str = "fit") -> Fit:

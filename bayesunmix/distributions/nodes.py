@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from bayesunmix.distributions import simplex
 from bayesunmix.distributions.walk import Walk, normal_moments, scores, walk
 
+_SMALL = -7.0  # log of a part, a thousandth
+
 
 class Nodes(NamedTuple):
     """The parts of every unit on weighted points."""
@@ -64,6 +66,9 @@ def nodes(
     else:
         away, log_weight, logs = with_points(*arrays)
     points = jnp.maximum(own.centre[:, None] + away.astype(pull.dtype), 0.0)
+    if logs is not None:
+        # A small part is what rounding leaves of its distance from the centre.
+        points = jnp.where(logs < _SMALL, jnp.exp(logs.astype(pull.dtype)), points)
     return Nodes(points, jax.nn.softmax(log_weight.astype(pull.dtype), axis=0), logs)
 
 

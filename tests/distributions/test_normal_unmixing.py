@@ -320,6 +320,21 @@ def test_true_abundances_rank_uniformly_among_conditional_draws() -> None:
         assert stats.chisquare(counts).pvalue > 1e-4
 
 
+def test_parts_below_rounding_follow_their_law() -> None:
+    """Without information an abundance is a beta variable, down to what no distance from a centre can tell.
+
+    A fifth of the points were zero, and those between 1e-12 and 1e-8 what rounding made of them.
+    """
+    with jax.enable_x64(True):
+        at = jnp.asarray(np.random.default_rng(5).uniform(0.5, 1.5, (3, CHANNELS)))
+        y = jnp.ones((MANY, CHANNELS))
+        found = jax.jit(lambda y: NormalUnmixing(at, jnp.full(3, 0.1), 1e3).conditional(y))(y)
+    points, weights = np.asarray(found.points), np.asarray(found.weights)
+    for limit in (1e-14, 1e-12, 1e-10, 1e-8, 1e-6):
+        share = (weights * (points < limit)).sum((1, 2)) / MANY
+        np.testing.assert_allclose(share, stats.beta(0.1, 0.2).cdf(limit), rtol=0.05)
+
+
 def test_conditional_draws_have_the_conditional_moments() -> None:
     """2000 draws of 1000 units: 3000 means within 5.5 standard errors (false alarm 1e-4), variances on average."""
     own = parameters(3, "isotropic")
