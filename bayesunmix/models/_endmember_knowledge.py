@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment, nnls
 
 _MISFIT = 0.5  # of the length of the mean spectrum
 _SAME = 1e-6
+_OUTSIZE = 30.0  # times the largest pixel
 
 
 class Knowledge(NamedTuple):
@@ -193,6 +194,24 @@ def compare_with_data(known: np.ndarray, values: np.ndarray, *, any_scale: bool)
         UserWarning,
         stacklevel=2,
     )
+
+
+def compare_sizes(endmembers: tuple, values: np.ndarray) -> None:
+    """Refuse spectra, some of several endmembers, of which no pixel of ``values`` (unit, channel) can hold a share.
+
+    Raises
+    ------
+    ValueError
+    """
+    longest = np.linalg.norm(values, axis=1).max()
+    for k, entry in enumerate(endmembers):
+        size = 0.0 if entry is None else np.linalg.norm(entry[0] if isinstance(entry, tuple) else entry)
+        if size > _OUTSIZE * longest:
+            raise ValueError(
+                f"endmembers[{k}] is {size / longest:.3g} times as long as the largest pixel, which so holds at most "
+                f"{longest / size:.2g} of it: give both in the same units, or let the brightness of pixels vary with "
+                "brightness=True"
+            )
 
 
 def _simplex_misfit(known: np.ndarray, mean: np.ndarray) -> float:

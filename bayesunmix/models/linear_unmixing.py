@@ -21,6 +21,7 @@ from bayesunmix.distributions.unmixing import NormalUnmixing
 from bayesunmix.models._data_scales import SCALES
 from bayesunmix.models._endmember_knowledge import (
     channels_of,
+    compare_sizes,
     compare_with_data,
     in_words,
     knowledge,
@@ -294,6 +295,8 @@ class LinearUnmixing:
         if varied and self._all_known:
             warn_of_twins(self.endmembers)
             compare_with_data(self.endmembers, values, any_scale=self.brightness)
+        elif varied and not self.brightness:
+            compare_sizes(self.endmembers or (), values)
         scales = SCALES[self.likelihood](values, n_units, self.n_endmembers, rank, self.noise)
         return replace(self, **scales)
 

@@ -124,6 +124,15 @@ def test_known_endmembers_in_other_units_are_refused(factor: float) -> None:
     LinearUnmixing(2, endmembers=factor * known_spectra(), brightness=True).bind(data())
 
 
+@pytest.mark.parametrize("known", [lambda w: w, lambda w: (w, 0.1 * w + 0.1)])
+def test_one_known_endmember_in_other_units_is_refused(known: Any) -> None:
+    first = known_spectra()[0]
+    LinearUnmixing(2, endmembers=[None, known(2 * first)]).bind(data())  # no pixel is pure
+    with pytest.raises(ValueError, match=r"endmembers\[1\] is \S+ times as long as the largest pixel"):
+        LinearUnmixing(2, endmembers=[None, known(1e3 * first)]).bind(data())
+    LinearUnmixing(2, endmembers=[None, known(1e3 * first)], brightness=True).bind(data())
+
+
 def test_known_endmembers_of_something_else_are_warned_of() -> None:
     other = np.array([[0.0, 0.0, 0.0, 0.0, 0.0, 2.0], [0.0, 0.0, 0.0, 0.0, 1.0, 2.0]])
     with pytest.warns(UserWarning, match=r"misses the mean spectrum of the data by \d+%"):
