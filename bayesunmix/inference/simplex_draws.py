@@ -21,7 +21,7 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size
 
 from bayesunmix._keys import generator
-from bayesunmix.inference.importance import Weighted, resampled, smoothed
+from bayesunmix.inference.importance import FEWEST, Weighted, resampled, smoothed
 from bayesunmix.inference.layered import push
 from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.program import Program
@@ -38,6 +38,7 @@ from bayesunmix.inference.simplex_moves import (
 from bayesunmix.inference.target import Data, log_density
 
 _CHAINS = 4  # of M
+_FEWEST = FEWEST / _CHAINS  # independent draws that one must be worth for the others to be drawn
 _TRIED = 200  # draws of M that are looked at first
 _POINTS = 1000  # at least
 _PAIRS, _LEAPS = 16, 3  # of antithetic draws behind a shift of the normal law; and shifts at most
@@ -105,13 +106,18 @@ def _mixes(program: Program, mode: Mode, simplex: Simplex, key, tell) -> _Mixes 
         tell(chain, _CHAINS + 1, "simplex of the endmembers")
         found.append(jax.block_until_ready(draw_mixes(simplex, jax.random.fold_in(key, chain), MIXES)))
         # Dark channels, which have no room below, hold the simplex as no face does.
-        if chain == 0 and not _in_support(program, mode, found[0]) > 0.5:
+        if chain == 0 and not (_worth(found[0].mixes[None]) > _FEWEST and _in_support(program, mode, found[0]) > 0.5):
             return None
     mixes, heights = np.stack([one.mixes for one in found]), np.concatenate([one.heights for one in found])
     if not (np.isfinite(mixes).all() and np.isfinite(heights).all()):
         return None
-    worth = float(np.min(effective_sample_size(mixes[..., :-1].reshape(_CHAINS, MIXES, -1))))
-    return _Mixes(mixes.reshape(-1, *mixes.shape[2:]), heights, worth)
+    return _Mixes(mixes.reshape(-1, *mixes.shape[2:]), heights, _worth(mixes))
+
+
+def _worth(mixes) -> float:
+    """Independent draws that those of chains (chain, draw, K, K) are worth, in their worst entry; 0 for no numbers."""
+    flat = np.asarray(mixes)[..., :-1].reshape(*mixes.shape[:2], -1)
+    return float(np.min(effective_sample_size(flat))) if np.isfinite(flat).all() else 0.0
 
 
 def _shift(

@@ -32,6 +32,7 @@ from bayesunmix.inference.target import Data
 
 _SITE = "endmembers"
 _WARMUP = 300
+_DEPTH = 6  # of the trees of NUTS: 3 to 5 are needed, and a superfluous endmember would take a hundred times as long
 MIXES = 1000  # draws of q by a chain
 _REACH, _ROUND = 10.0, 256  # standard deviations; and pixels, since every number of them is compiled for
 
@@ -169,7 +170,9 @@ def draw_mixes(simplex: Simplex, key: jax.Array, n_draws: int) -> Moves:
     sd = jnp.repeat(simplex.free.sd, n_parts - 1)
     start, step = hmc(potential_fn_gen=lambda own: lambda x: -log_height(own, as_mix(sd * x)), algo="NUTS")
     origin = jnp.zeros_like(sd)
-    state = start(origin, _WARMUP, step_size=0.1, dense_mass=True, model_args=(simplex,), rng_key=key)
+    state = start(
+        origin, _WARMUP, step_size=0.1, dense_mass=True, max_tree_depth=_DEPTH, model_args=(simplex,), rng_key=key
+    )
 
     def body(state, _):
         state = step(state, (simplex,))
