@@ -41,11 +41,13 @@ _STILL = 0.15  # posterior sds of a parameter: no farther from where a sample wa
 
 
 class Followed(NamedTuple):
-    """A guide, what stands for all units around it, and what was found there before its last step."""
+    """A guide, what stands for all units around it, what was found there before its last step, and whether steps had
+    ended by themselves."""
 
     guide: Guide
     data: Data
     latest: GuideCheck
+    settled: bool
 
     @property
     def height(self) -> float:
@@ -80,7 +82,7 @@ def guide_of_all(
         z = ascend(program, start, every, index, keys[1], tell=tell, enough=_NEAR * len(start))
         z = z if relabel is None else relabel(z, whole.chunks(z, keys[1], 1))
         found.append(_followed(program, around, z, keys[2], tell))
-    guide, data, latest = max(found, key=lambda one: one.height)
+    guide, data, latest, settled = max(found, key=lambda one: one.height)
 
     def away(other: Guide) -> float:
         """How far the location of another guide is, in sds of a parameter."""
@@ -94,7 +96,7 @@ def guide_of_all(
     guide = guide.moved(0.5 * _small(checked.step))
     mode = Mode(guide.location, guide.factor, data, np.zeros(0), True, alone=alone, contradicted=True)
     faults = checked.faults() + checked.lopsided() + checked.scattered()
-    return mode, Best(guide, np.array([latest.elbo, checked.elbo]), True, checked, faults)
+    return mode, Best(guide, np.array([latest.elbo, checked.elbo]), settled, checked, faults)
 
 
 def _small(step: np.ndarray) -> np.ndarray:
@@ -124,6 +126,8 @@ def _followed(
         half = even_draws(rng, _PAIRS, factor)
         seen = [curvature(program, point, data) for point in z + np.concatenate([half, -half]) @ factor.T]
         slope, bend = (sum(each) / len(seen) for each in zip(*seen, strict=True))
+        if not np.isfinite(bend).all():
+            break
         steepness, axes = np.linalg.eigh(-factor.T @ bend @ factor)
         # Of a soft direction so few draws know little, and the guide's own width is the safer one.
         step = axes @ ((slope @ factor @ axes) / np.maximum(steepness, 1.0))
@@ -144,4 +148,4 @@ def _followed(
             break
     guide = Guide(z, np.ones_like(z), factor)
     found = check_guide(program, guide, data, key)
-    return Followed(guide.moved(_small(found.step)), data, found)
+    return Followed(guide.moved(_small(found.step)), data, found, fine == _FINE)
