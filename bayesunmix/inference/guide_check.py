@@ -100,7 +100,10 @@ class GuideCheck(NamedTuple):
         """
         if not self.excess > _SCATTER * len(self.step):
             return []
-        return [f"the log posterior scatters by {self.excess:.1f} nats squared about the Gaussian guide's"]
+        return [
+            f"the log posterior scatters by {self.excess:.1f} nats squared about the Gaussian guide's: classes overlap "
+            "too far for it; take fewer of them, or more vectors"
+        ]
 
     def lopsided(self) -> list[str]:
         """Whether the posterior is skewed beyond its limit and Monte Carlo error, in words.

@@ -17,7 +17,7 @@ from bayesunmix.inference.overlapping import Followed, guide_of_all
 from bayesunmix.inference.program import Program, compile_model, unconstrain
 from bayesunmix.inference.run import _matcher
 from bayesunmix.inference.sampled import mode_of_all
-from bayesunmix.inference.target import slopes_at
+from bayesunmix.inference.target import as_device_data, slopes_at
 from bayesunmix.inference.whole import Whole
 from bayesunmix.models import GaussianMixture
 
@@ -94,6 +94,23 @@ def _swapped(program: Program, model: GaussianMixture, z: np.ndarray, data: Any)
     values = program.evaluate(data.numbers, jnp.asarray(z), data.y, data.covariates).values
     other = {name: value[::-1] for name, value in values.items()}
     return np.asarray(unconstrain(program, data.numbers, other, data.y, data.covariates))
+
+
+def test_labels_are_put_in_the_order_of_another_place() -> None:
+    """Of three, so that an order and its inverse are told apart."""
+    y = np.random.default_rng(0).normal(size=(9, 2))
+    with jax.enable_x64(True):
+        model = GaussianMixture(3, covariance="spherical").bind(y)
+        program, numbers = compile_model(model, jnp.asarray(y))
+        data = as_device_data(program, numbers, y, {})
+        values = {"weights": [0.2, 0.3, 0.5], "means": [[0.0, 1.0], [2.0, 0.0], [0.0, -2.0]], "scales": [1.0, 0.5, 2.0]}
+
+        def place(order: list[int]) -> np.ndarray:
+            turned = {name: np.array(value)[order] for name, value in values.items()}
+            return np.asarray(unconstrain(program, numbers, turned, data.y, {}))
+
+        found = _matcher(program, model)(place([2, 0, 1]), place([0, 1, 2]), data)
+        np.testing.assert_allclose(found, place([0, 1, 2]), atol=1e-9)
 
 
 def test_guides_without_numbers_are_no_answer(monkeypatch: Any) -> None:
