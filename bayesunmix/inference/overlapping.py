@@ -96,7 +96,7 @@ def guide_of_all(
     guide = guide.moved(0.5 * _small(checked.step))
     mode = Mode(guide.location, guide.factor, data, np.zeros(0), True, alone=alone, contradicted=True)
     faults = checked.faults() + checked.lopsided() + checked.scattered()
-    return mode, Best(guide, np.array([latest.elbo, checked.elbo]), settled, checked, faults)
+    return mode, Best(guide, np.array([latest.elbo, checked.elbo]), settled, checked, faults).widened()
 
 
 def _small(step: np.ndarray) -> np.ndarray:
