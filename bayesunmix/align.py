@@ -77,7 +77,7 @@ def aligned(
     ----------
     Stephens, "Dealing with label switching in mixture models", J. R. Stat. Soc. B 62, 795 (2000).
     """
-    table, order = _profiles(values, dims, axes, start.shape[1]), start
+    table, order = profiles(values, dims, axes, start.shape[1]), start
     for _ in range(_ROUNDS):
         matched = np.take_along_axis(table, order[:, :, None], axis=1)
         reference = matched.mean(0)
@@ -121,7 +121,7 @@ def _take(value: np.ndarray, dims: Sequence[str], axes: Sequence[str], order: np
     return value
 
 
-def _profiles(values: Mapping[str, np.ndarray], dims: Mapping[str, Sequence[str]], axes: Sequence[str], count: int):
+def profiles(values: Mapping[str, np.ndarray], dims: Mapping[str, Sequence[str]], axes: Sequence[str], count: int):
     """What every label looks like in every draw, (chain * draw, label, number).
 
     A square array over two label axes enters through its diagonal, which does not depend on the other labels.

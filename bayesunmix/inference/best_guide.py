@@ -55,8 +55,6 @@ def best_guide(
     """The guide fitted on the mode's data, from where leaps led, and checked on those to ``judge`` by."""
     guide, elbo, checked, there = leapt
     settled = there
-    if not mode.alone:  # no shape about one of several modes makes it the posterior
-        return Best(guide, elbo, settled, checked, checked.faults())
     dense = not isinstance(mode.factor, LayeredRoot)
     # Descent would not mend such a shape.
     hopeless = dense and not there and checked.finite and checked.misshapen()
@@ -78,8 +76,6 @@ def best_guide(
             break
         checked = check_guide(program, tried, judge, key_check)
         best = Best(tried, np.concatenate([best.elbo, more]), settled, checked, checked.faults() + checked.lopsided())
-    if mode.contradicted:
-        best = best._replace(faults=best.faults + best.checked.scattered())
     return best
 
 

@@ -144,8 +144,8 @@ def _of_mode(mode: Mode) -> list[str]:
     found = []
     if not mode.alone:
         found.append(
-            "two starts of the search ended at different modes, and a third may end at a higher one: the classes "
-            "overlap too far to be told apart; take fewer"
+            "two starts of the search ended at different places, and a third may end at a higher one: classes overlap "
+            "too far to be told apart; take fewer of them, or more vectors"
         )
     if not shift <= MC_SHIFT_LIMIT:
         found.append(

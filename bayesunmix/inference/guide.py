@@ -140,7 +140,7 @@ def reshaped(program: Program, guide: Guide, mode: Mode, key: jax.Array, pairs: 
     rng = generator(key)
     factor = guide.stretch[:, None] * np.asarray(guide.factor, dtype=np.float64)
     for _ in range(_ROUNDS):
-        half = _even(rng, pairs, factor)
+        half = even_draws(rng, pairs, factor)
         points = guide.location + np.concatenate([half, -half]) @ factor.T
         mean = np.mean([curvature(program, z, mode.data)[1] for z in points], axis=0)
         steepness, axes = np.linalg.eigh(-factor.T @ mean @ factor)
@@ -152,7 +152,7 @@ def reshaped(program: Program, guide: Guide, mode: Mode, key: jax.Array, pairs: 
     return mode._replace(z=guide.location, factor=factor)
 
 
-def _even(rng: np.random.Generator, pairs: int, factor: np.ndarray) -> np.ndarray:
+def even_draws(rng: np.random.Generator, pairs: int, factor: np.ndarray) -> np.ndarray:
     """Standard normal draws (pairs, size) whose squares, along as many of the softest directions, have a mean of one.
 
     Softest beside what each parameter is free to do alone. The Hessian changes most along these, and its mean over a

@@ -23,7 +23,7 @@ _SURE = 3.5  # standard errors: a false alarm in a few hundred directions about 
 _DOUBT = 0.15  # of a ratio of precisions
 _GROSS = 4.0  # such a ratio
 _SMALL = 0.2  # second order of a variance; beyond it the next ones, its square and more, are not small beside it
-_SCATTER = 0.02  # variance of the log weight per global: twice the square of a tenth
+_SCATTER = 0.01  # variance of the log weight per global: twice the square of .07
 # Skewness at which the ends of a 90 % interval lie SHIFT_LIMIT from a Gaussian's (Cornish & Fisher).
 SKEWNESS_LIMIT = 6 * SHIFT_LIMIT / (1.645**2 - 1)
 
@@ -94,13 +94,16 @@ class GuideCheck(NamedTuple):
         return bool((steep | flat).any())
 
     def scattered(self) -> list[str]:
-        """Whether the posterior differs from the guide as if every standard deviation were a tenth off, in words.
+        """Whether the posterior differs from the guide as if every standard deviation were 7 % off, in words.
 
         Of a posterior whose soft directions are bent, which widths and shifts along straight lines do not tell.
         """
         if not self.excess > _SCATTER * len(self.step):
             return []
-        return [f"the log posterior scatters by {self.excess:.1f} nats squared about the Gaussian guide's"]
+        return [
+            f"the log posterior scatters by {self.excess:.1f} nats squared about the Gaussian guide's: classes overlap "
+            "too far for it; take fewer of them, or more vectors"
+        ]
 
     def lopsided(self) -> list[str]:
         """Whether the posterior is skewed beyond its limit and Monte Carlo error, in words.

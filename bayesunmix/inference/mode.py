@@ -40,11 +40,7 @@ class Mode(NamedTuple):
     found: bool  # the search came near it, up to integration error; whatever the curvature there
     more: int = 1  # times the default number of integration points
     alone: bool = True  # as far as is known: False where another start led elsewhere
-
-    @property
-    def contradicted(self) -> bool:
-        """Whether a sample was at odds with all units: without integration points nothing else adds parts to it."""
-        return bool(self.data.others) and not self.data.rules
+    contradicted: bool = False  # a sample was at odds with all units
 
 
 def find_mode(

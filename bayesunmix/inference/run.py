@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesunmix._keys import generator
-from bayesunmix.align import match_labels
+from bayesunmix.align import assigned, match_labels, profiles
 from bayesunmix.inference import diagnostics, importance, sampler
-from bayesunmix.inference.best_guide import Leapt, best_guide, leaps
+from bayesunmix.inference.best_guide import Best, Leapt, best_guide, leaps
 from bayesunmix.inference.curvature import UnitCurvature, units_curvature
 from bayesunmix.inference.layered import stretched
 from bayesunmix.inference.mode import Mode, find_mode, recentred
+from bayesunmix.inference.overlapping import guide_of_all
 from bayesunmix.inference.program import Program, compile_model, unconstrain
 from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.sampled import mode_of_all
@@ -82,8 +83,12 @@ def infer(
         def placed(values: dict[str, np.ndarray]) -> np.ndarray:
             return np.asarray(unconstrain(program, numbers, values, jnp.asarray(y[:2], jnp.result_type(float)), few))
 
-        again = (lambda: placed(model.initial(y[1::2]))) if hasattr(model, "initial") else None
-        mode, index, other = mode_of_all(program, whole, placed(start), key_mode, relabel, progress.note, again)
+        mode, index, other = mode_of_all(program, whole, placed(start), key_mode, relabel, progress.note)
+        if mode.contradicted:
+            starts = [start, model.initial(y[1::2])] if hasattr(model, "initial") else [start]
+            matched = _matcher(program, model)
+            mode, best = guide_of_all(program, whole, map(placed, starts), key_mode, relabel, matched, progress.note)
+            return _by_best(program, mode, best, method, index, key_method, key_check, progress)
         return _by_guide(program, mode, method, index, other, key_method, key_check, progress)
     data = as_device_data(program, numbers, y, covariates)
     z = np.asarray(unconstrain(program, data.numbers, start, data.y, data.covariates))
@@ -95,7 +100,7 @@ def infer(
 
 
 def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key, key_check, progress: Progress):
-    """A Gaussian guide, whose draws are weighted where it lacks a little; NUTS where it fails."""
+    """Draws by way of a Gaussian guide."""
     leapt = leaps(program, mode, key, progress.step)
     if judge is mode.data and not leapt.there:
         result = _by_simplex(program, mode, leapt, method, key_check, progress)
@@ -104,6 +109,11 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key
     best = best_guide(program, mode, leapt, method, judge, key, key_check, progress)
     if judge is mode.data:
         best = best.widened()
+    return _by_best(program, mode, best, method, index, key, key_check, progress)
+
+
+def _by_best(program: Program, mode: Mode, best: Best, method: SVI, index, key, key_check, progress: Progress):
+    """Draws of the best guide, weighted where it lacks a little; of NUTS where it fails."""
     fitted, elbo, settled, checked, faults = best
     if not faults and importance.worthwhile(checked, fitted):
         progress.note("weighting the guide's draws")
@@ -113,7 +123,10 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key
             judged = diagnostics.of_guide(mode, elbo, settled, checked, faults)
             worth = min(found.effective, float(method.draws))
             return Result(_named(program, found.draws[None], mode.data), judged.weighted(found.shape, worth), True)
-    worthwhile = mode.alone and checked.finite and len(mode.data.others) <= _MOST_PARTS
+    data = mode.data
+    # Far from where a sample was corrected its parabola may open upwards, as chains would find out.
+    bounded = not (mode.contradicted and data.rest is not None) and len(data.others) <= _MOST_PARTS
+    worthwhile = mode.alone and checked.finite and bounded
     if method.sample_if_needed and faults and worthwhile:
         progress.note("the posterior is not Gaussian: sampling it")
         own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)
@@ -203,16 +216,37 @@ def _relabel(program: Program, model: Any):
             found.append(_mean_latent(program, jnp.asarray(z), data._replace(rest=None)))
             sizes.append(len(data.y))
         order = model.order({model.latent: np.average(found, axis=0, weights=sizes)})
-        values = _values(program, jnp.asarray(z), data._replace(rest=None))
-        values = {
-            name: np.take(np.asarray(value), order, axis=model.dims[name].index(label))
-            if label in model.dims.get(name, ())
-            else value
-            for name, value in values.items()
-        }
-        return np.asarray(unconstrain(program, data.numbers, values, data.y, data.covariates))
+        return _reordered(program, model, z, order, data)
 
     return relabel
+
+
+def _matcher(program: Program, model: Any):
+    """How to put the labels of a place in the order that they have at another one."""
+    label = getattr(model, "label", None)
+    if label is None:
+        return None
+
+    def matched(z: np.ndarray, like: np.ndarray, data: Data) -> np.ndarray:
+        both = [_values(program, jnp.asarray(at), data.alone) for at in (like, z)]
+        values = {name: np.stack([one[name] for one in both])[None] for name in both[0] if label in model.dims[name]}
+        count = next(v.shape[2 + model.dims[n].index(label)] for n, v in values.items())
+        first, second = profiles(values, model.dims, (label,), count)
+        away = (first[:, None] - second) / (np.concatenate([first, second]).std(0) + 1e-9)
+        return _reordered(program, model, z, assigned((away**2).sum(-1), [range(count)]), data)
+
+    return matched
+
+
+def _reordered(program: Program, model: Any, z: np.ndarray, order: np.ndarray, data: Data) -> np.ndarray:
+    """A place with its labels taken in another order."""
+    values = {
+        name: np.take(np.asarray(value), order, axis=model.dims[name].index(model.label))
+        if model.label in model.dims.get(name, ())
+        else value
+        for name, value in _values(program, jnp.asarray(z), data.alone).items()
+    }
+    return np.asarray(unconstrain(program, data.numbers, values, data.y, data.covariates))
 
 
 @partial(jax.jit, static_argnames="program")

@@ -32,7 +32,6 @@ from bayesunmix.inference.whole import Around, AtPoint, Whole
 _CORRECTIONS = 6  # of a sample to all units
 _AGREED = 0.1  # decrement a parameter, in posterior sds, from where one Newton step leads to the mode of all units
 _NOTHING, _DOUBT = 0.05, 0.1  # posterior sds: a shift that is none, and what two pairs of draws may leave open
-_GROWTH = 8  # times as many units in a sample that replaces one at odds with all
 _AT_ODDS = 2.0  # times as much curvature in a sample as in all units, or as little, in any direction
 
 
@@ -43,32 +42,8 @@ def mode_of_all(
     key: jax.Array,
     relabel: Callable[[np.ndarray, Iterable[Data]], np.ndarray] | None = None,
     tell: Callable[[str], None] = lambda _: None,
-    again: Callable[[], np.ndarray] | None = None,
 ) -> tuple[Mode, jax.Array, Data]:
-    """The mode with all units, on samples of them; where these contradict all, the higher one from two starts.
-
-    Classes that overlap so far have many modes, and a posterior about one of them says nothing of the others.
-    """
-    found = _from(program, whole, start, key, relabel, tell)
-    if again is None or not found[0].contradicted:
-        return found
-    tell("whether another start leads to the same mode")
-    rival = _from(program, whole, again(), key, relabel, tell)
-    # Heights and not places, since labels may have changed.
-    heights = [whole.slope(mode.z, key, 1)[0] for mode, *_ in (found, rival)]
-    mode, index, other = found if heights[0] >= heights[1] else rival
-    return mode._replace(alone=abs(heights[0] - heights[1]) < _agreed(mode.z)), index, other
-
-
-def _from(
-    program: Program,
-    whole: Whole,
-    start: np.ndarray,
-    key: jax.Array,
-    relabel: Callable[[np.ndarray, Iterable[Data]], np.ndarray] | None,
-    tell: Callable[[str], None],
-) -> tuple[Mode, jax.Array, Data]:
-    """The mode that a start leads to.
+    """The mode with all units, on samples of them; ``contradicted`` and of no use where these are at odds with all.
 
     From its own mode on, a sample is corrected to value, slope and curvature of all units, climbed, and corrected again
     until all units agree. Returns the mode, whose data are the sample corrected there; which units these are; and
@@ -83,31 +58,23 @@ def _from(
     if near.size:
         tell(f"units near a face: {len(near)} stand for themselves")
         data, index = whole.sample(key_sample, near)
-    parts, can_grow = 1, isinstance(whole.values, np.ndarray) and not has_rules(program, data)
-    while True:
-        if relabel is not None:
-            z = relabel(z, whole.chunks(z, key_points, 1))
-        tell("all units, curvature")
-        every = whole.expansions(z, key_points, more)[0]
-        if not (can_grow and at_odds(program, z, data, every)):
-            mode, found = _corrected(program, whole, data, index, z, every, key_points, more, tell)
-            if mode.found or not can_grow:
-                break
-        parts *= _GROWTH
-        if 2 * parts * whole.size > whole.n_units:
-            tell("a sample contradicts all units: each stands for itself")
-            return _with_all(program, whole, z, key_sample, key_points, tell)
-        tell(f"a sample contradicts all units: one {_GROWTH} times as large")
-        data, index = whole.sample(key_sample, parts=parts)
-        enough = DECREMENT * len(z) * float(data.weight)
-        z = ascend(program, z, data, index, key_points, 1, tell, enough)
+    if relabel is not None:
+        z = relabel(z, whole.chunks(z, key_points, 1))
+    tell("all units, curvature")
+    every = whole.expansions(z, key_points, more)[0]
+    in_memory = isinstance(whole.values, np.ndarray)
+    if in_memory and at_odds(program, z, data, every):
+        return Mode(z, np.eye(len(z)), data, np.zeros(0), False, contradicted=True), index, data
+    mode, found = _corrected(program, whole, data, index, z, every, key_points, more, tell)
+    if in_memory and not (mode.found or mode.data.rules):
+        return mode._replace(contradicted=True), index, data
     settled = mode.found and np.abs(mode.mc_shift).max(initial=0.0) <= MC_SHIFT_LIMIT
     if mode.data.rules and not settled:
         z, more = mode.z, MOST_POINTS
         tell("all units, curvature")
         every = whole.expansions(z, key_points, more)[0]
         mode, found = _corrected(program, whole, data, index, z, every, key_points, more, tell)
-    other, its_index = whole.sample(key_other, near, parts, held=True)
+    other, its_index = whole.sample(key_other, near, held=True)
     ruled = with_rules(program, jnp.asarray(found.z), other, key_points, its_index, more)
     if near.size:  # with the same rules there
         ruled = ruled._replace(others=mode.data.others)
@@ -138,17 +105,6 @@ def _around(program: Program, whole: Whole, mode: Mode, key, key_points, more: i
     around = Around(points, np.array([whole.slope(z, key_points, more)[1] for z in points]))
     first, second = around.lacking(program, mode.data).reshape(2, 2, -1).mean(0)
     return around if moves(0.5 * (first - second)) < _DOUBT else None
-
-
-def _with_all(
-    program: Program, whole: Whole, z: np.ndarray, key_sample: jax.Array, key: jax.Array, tell: Callable[[str], None]
-) -> tuple[Mode, jax.Array, Data]:
-    """The mode with every unit standing for itself, and these units to judge by."""
-    data, index = whole.sample(key_sample, whole.nearly_all())
-    z = ascend(program, z, data, index, key, 1, tell, _agreed(z))
-    data = with_rules(program, jnp.asarray(z), data, key, index)
-    slope, matrix = curvature(program, z, data)
-    return stepped(z, inverse_root(-matrix)[0], data, slope, np.zeros(0), 1), index, data
 
 
 def _agreed(z: np.ndarray) -> float:

@@ -34,7 +34,8 @@ class SVI:
         mode (:mod:`bayesunmix.inference.whole`), and the guide is checked on another such sample. So a file larger
         than memory is read a handful of times. With normal noise pixels near a face of the simplex are added, each
         standing for itself. Of a mixture in memory whose sample is too rough for that, as of classes
-        that overlap, samples grow, and in the end every unit stands for itself.
+        that overlap, all units are climbed, and the sample is corrected wherever the guide then is
+        (:mod:`bayesunmix.inference.overlapping`).
     """
 
     draws: int = 1000

@@ -183,10 +183,10 @@ def test_a_posterior_behind_a_wall_does_not_pass() -> None:
     assert checked.faults()
 
 
-def test_a_guide_a_tenth_off_everywhere_scatters(exact: Any) -> None:
+def test_a_guide_off_everywhere_scatters(exact: Any) -> None:
     """The log weight is half (1 - 1/r^2) w^2 then, whose variance is half (1 - 1/r^2)^2 a parameter."""
     guide = exact[2]
-    for ratio, found in ((1.05, False), (1.3, True)):
+    for ratio, found in ((1.03, False), (1.15, True)):
         checked = check(exact, guide._replace(stretch=ratio * np.ones(SIZE)))
         expected = 0.5 * (1.0 - ratio**2) ** 2 * SIZE
         assert 0.3 * expected < checked.excess < 3.0 * expected

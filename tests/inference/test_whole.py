@@ -11,7 +11,7 @@ import pytest
 from scipy.linalg import eigh
 
 import bayesunmix as bu
-from bayesunmix.inference import diagnostics, sampled
+from bayesunmix.inference import sampled
 from bayesunmix.inference import whole as wholes
 from bayesunmix.inference.curvature import assembled, curvature, curvature_of_units, expansions
 from bayesunmix.inference.guide_check import GuideCheck
@@ -304,44 +304,6 @@ def test_a_larger_sample_is_of_several_chunks(setting: Setting) -> None:
     assert len({*np.asarray(index).tolist(), *np.asarray(its_index).tolist()}) == 2 * whole.size
     np.testing.assert_allclose([data.weight, other.weight], len(whole.values) / (2 * whole.size))
     np.testing.assert_array_equal(other.y, whole.values[np.asarray(its_index)])
-
-
-@pytest.mark.parametrize(
-    ("count", "distance", "known"),
-    [(8000, 2.0, "8 times as large"), (8000, 3.0, "8 times as large"), (3000, 2.0, "each stands for itself")],
-)
-def test_samples_of_classes_that_overlap_grow_until_all_agree(count: int, distance: float, known: str) -> None:
-    """To the mode of all units, as far as a search is held to it."""
-    rng = np.random.default_rng(0)
-    y = distance * rng.integers(2, size=(count, 1)) * np.array([1.0, 0.0]) + rng.normal(size=(count, 2))
-    model = GaussianMixture(2, covariance="spherical").bind(y)
-    said: list[str] = []
-    with jax.enable_x64(True):
-        program, numbers = compile_model(model, jnp.asarray(y[:2]))
-        z = np.asarray(unconstrain(program, numbers, model.initial(y), jnp.asarray(y[:2]), {}))
-        whole = Whole(program, numbers, y, {}, 50)
-        mode, _, judge = mode_of_all(program, whole, z, jax.random.key(0), tell=said.append)
-        white = mode.factor.T @ whole.slope(mode.z, jax.random.key(1), 1)[1]
-    assert any(known in text for text in said)
-    assert (judge is mode.data) == (known == "each stands for itself")
-    assert np.sqrt(np.mean(white**2)) < 0.1
-
-
-@pytest.mark.parametrize("away", [0.0, 0.5])
-def test_two_starts_that_end_at_different_modes_are_told(away: float, setting: Setting, monkeypatch: Any) -> None:
-    """And the higher mode is taken, whichever start it is from."""
-    data = setting.data._replace(others=((setting.data, jnp.arange(3)),))
-    places = [setting.z, setting.z + away]
-    modes = {float(z[0]): Mode(z, np.eye(len(z)), data, np.zeros(0), True) for z in places}
-    monkeypatch.setattr(sampled, "_from", lambda _, __, z, *rest: (modes[float(z[0])], jnp.arange(3), data))
-    key = jax.random.key(0)
-    heights = [setting.whole.slope(z, key, 1)[0] for z in places]
-    for start, again in (places, places[::-1]):
-        mode, *_ = mode_of_all(setting.program, setting.whole, start, key, again=lambda: again)  # noqa: B023
-        assert mode.alone == (away == 0.0)
-        np.testing.assert_array_equal(mode.z, places[int(np.argmax(heights))])
-        failures = diagnostics.of_guide(mode, np.zeros(1), True, NO_FAULTS, []).failures
-        assert [text[:10] for text in failures] == ([] if mode.alone else ["two starts"])
 
 
 def test_log_density_without_corrections_is_that_of_the_sample(setting: Setting) -> None:
