@@ -36,6 +36,7 @@ def measured_softness(program: Program, z: np.ndarray, data: Data, matrix: Any) 
         reach = _REACH / np.sqrt(np.maximum(np.abs(values), _SOFTEST))
         steps = zip(reach, soft.T, strict=True)
         error = np.stack([-_rise(program, z, data, r * d) / r - precision @ d for r, d in steps], axis=1)
+        error[:, ~np.isfinite(error).all(0)] = 0.0  # too far for numbers: what is known of the curvature stands
         inner = 0.5 * (soft.T @ error + error.T @ soft)
         zero, eye = np.zeros_like(inner), np.eye(len(inner))
         precision = _plus(precision, np.concatenate([error, dual], axis=1), np.block([[zero, eye], [eye, -inner]]))
