@@ -26,8 +26,8 @@ class SVI:
     sample_if_needed : bool
         Where the guide fails its own check (a posterior that is not Gaussian, as for nearly noise-free data whose
         simplex has sharp walls), sample with NUTS in the guide's coordinates, as many draws. With False, where a
-        chain takes more than 40 000 gradients, and where more than nine samples' units stand for themselves (see
-        ``batch``), the failed guide is returned as it is, and marked.
+        chain takes more than 40 000 gradients, and where more than nine samples' units stand for themselves or
+        classes overlap in so many (see ``batch``), the failed guide is returned as it is, and marked.
     batch : int
         An image of more than twice as many units is represented by a random sample of this size (up to four times as
         many where a unit is a few numbers), corrected to the value, slope and curvature that all units give at the
