@@ -63,7 +63,7 @@ def weighted(program: Program, guide: Guide, data: Data, draws: int, key: jax.Ar
         white, height = _student(rng, count, size)
         white = mean + white @ root.T
         weight, shape, effective = _weights(program, guide, data, white, height)
-        if count > _PILOT and effective >= _ENOUGH:
+        if count > _PILOT and not FEWEST <= effective < _ENOUGH:  # moments of fewer are no law to go on with
             break
         mean = weight @ white
         away = white - mean

@@ -86,8 +86,7 @@ def _by_points(some: Draws, draws: Draws, y, covariates, prob: float, key, among
 def _ends(draws: jax.Array, prob: float) -> np.ndarray:
     """The ends of the interval of every latent, (2, unit, *latent), from draws."""
     # Sorted at once, a unit's draws beside each other: a fifth of the time of np.quantile.
-    ordered = np.ascontiguousarray(np.moveaxis(np.asarray(draws), 0, -1))
-    ordered.sort(axis=-1)
+    ordered = np.sort(np.ascontiguousarray(np.moveaxis(np.asarray(draws), 0, -1)), axis=-1)
     last = ordered.shape[-1] - 1
 
     def at(share: float) -> np.ndarray:
