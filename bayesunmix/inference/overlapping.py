@@ -15,17 +15,17 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
 from bayesunmix._keys import generator
 from bayesunmix.inference.best_guide import Best
-from bayesunmix.inference.curvature import curvature, expansions
+from bayesunmix.inference.curvature import curvature
 from bayesunmix.inference.guide import Guide, even_draws
 from bayesunmix.inference.guide_check import GuideCheck, check_guide
 from bayesunmix.inference.mode import Mode, ascend, inverse_root
 from bayesunmix.inference.program import Program
+from bayesunmix.inference.sampled import lacking_of
 from bayesunmix.inference.target import Data
 from bayesunmix.inference.whole import AtPoint, Whole
 
@@ -106,8 +106,7 @@ def _small(step: np.ndarray) -> np.ndarray:
 
 def _corrected(program: Program, whole: Whole, few: Data, z: np.ndarray, key: jax.Array) -> Data:
     """A sample with value, slope and curvature of all units at a place."""
-    every, own = whole.expansions(z, key, 1)[0], expansions(program, jnp.asarray(z), few)
-    lacking = {name: every[name] - own[name] for name in own}
+    lacking = lacking_of(program, z, whole.expansions(z, key, 1)[0], few)
     return AtPoint(z, *whole.slope(z, key, 1)).corrected(program, few, lacking)
 
 

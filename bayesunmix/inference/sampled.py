@@ -79,7 +79,7 @@ def mode_of_all(
     if near.size:  # with the same rules there
         ruled = ruled._replace(others=mode.data.others)
     every = expansions_of_all(program, jnp.asarray(found.z), mode.data)
-    judge = found.corrected(program, ruled, _lacking(program, found.z, every, ruled))
+    judge = found.corrected(program, ruled, lacking_of(program, found.z, every, ruled))
     around = _around(program, whole, mode, key_other, key_points, more, tell) if mode.found else None
     if around is None:
         return mode, index, judge
@@ -139,7 +139,7 @@ def at_odds(program: Program, z: np.ndarray, data: Data, every: dict[str, Expans
     return not 1.0 / _AT_ODDS < ratio.min() <= ratio.max() < _AT_ODDS
 
 
-def _lacking(program, z: np.ndarray, every: dict[str, Expansion], ruled: Data) -> dict[str, Expansion]:
+def lacking_of(program: Program, z: np.ndarray, every: dict[str, Expansion], ruled: Data) -> dict[str, Expansion]:
     """What a sample lacks of the likelihood of all units, to second order."""
     own = expansions(program, jnp.asarray(z), ruled)
     lacking = {name: every[name] - own[name] for name in own}
@@ -153,7 +153,7 @@ def _corrected(
 ) -> tuple[Mode, AtPoint]:
     ruled = lambda z: with_rules(program, jnp.asarray(z), data._replace(rest=None), key, index, more)  # noqa: E731
     # What a sample lacks of the curvature hardly depends on the place: one pass of all units tells it.
-    lacking = _lacking(program, z, every, ruled(z))
+    lacking = lacking_of(program, z, every, ruled(z))
     at = AtPoint(z, -np.inf, np.zeros(len(z)))
     before, agreed = np.inf, _agreed(z)
     for taken in range(_CORRECTIONS):

@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment, nnls
 _MISFIT = 0.5  # of the length of the mean spectrum
 _SAME = 1e-6
 _OUTSIZE = 30.0  # times the largest pixel
+_SAME_UNITS = "give both in the same units, or let the brightness of pixels vary with brightness=True"
 
 
 class Knowledge(NamedTuple):
@@ -185,8 +186,7 @@ def compare_with_data(known: np.ndarray, values: np.ndarray, *, any_scale: bool)
     if not any_scale and scaled_misfit < _MISFIT * misfit and factor > 0:
         raise ValueError(
             f"endmembers: their best mixture misses the mean spectrum of the data by {misfit / size:.3g} times its "
-            f"length, and by {scaled_misfit / size:.2g} when all of them are multiplied by {factor:.3g}: give both in "
-            "the same units, or let the brightness of pixels vary with brightness=True"
+            f"length, and by {scaled_misfit / size:.2g} when all of them are multiplied by {factor:.3g}: {_SAME_UNITS}"
         )
     warnings.warn(
         f"the best mixture of the known endmembers misses the mean spectrum of the data by {misfit / size:.0%} of its "
@@ -196,21 +196,21 @@ def compare_with_data(known: np.ndarray, values: np.ndarray, *, any_scale: bool)
     )
 
 
-def compare_sizes(endmembers: tuple, values: np.ndarray) -> None:
-    """Refuse spectra, some of several endmembers, of which no pixel of ``values`` (unit, channel) can hold a share.
+def compare_sizes(known: np.ndarray, values: np.ndarray) -> None:
+    """Refuse known spectra (endmember, channel) of which no pixel of ``values`` (unit, channel) can hold a share.
+
+    Free ones are zero.
 
     Raises
     ------
     ValueError
     """
     longest = np.linalg.norm(values, axis=1).max()
-    for k, entry in enumerate(endmembers):
-        size = 0.0 if entry is None else np.linalg.norm(entry[0] if isinstance(entry, tuple) else entry)
+    for k, size in enumerate(np.linalg.norm(known, axis=1)):
         if size > _OUTSIZE * longest:
             raise ValueError(
                 f"endmembers[{k}] is {size / longest:.3g} times as long as the largest pixel, which so holds at most "
-                f"{longest / size:.2g} of it: give both in the same units, or let the brightness of pixels vary with "
-                "brightness=True"
+                f"{longest / size:.2g} of it: {_SAME_UNITS}"
             )
 
 

@@ -296,7 +296,7 @@ class LinearUnmixing:
             warn_of_twins(self.endmembers)
             compare_with_data(self.endmembers, values, any_scale=self.brightness)
         elif varied and not self.brightness:
-            compare_sizes(self.endmembers or (), values)
+            compare_sizes(knowledge(self.endmembers, self.n_endmembers, n_channels).location, values)
         scales = SCALES[self.likelihood](values, n_units, self.n_endmembers, rank, self.noise)
         return replace(self, **scales)
 
