@@ -19,7 +19,9 @@ from bayesunmix.inference.target import Data, value_and_grad, with_fresh_points,
 
 _STEPS = 60
 DECREMENT = 1e-2  # squared length of the Newton step, in posterior sds, at which the mode is found
-_STALLED = 2  # steps without halving the decrement: what is left is integration error, which the tilt takes up
+# Steps without halving the decrement: near the mode what is left is integration error, which the tilt takes up; far
+# from it some directions show only when others have arrived.
+_STALLED, _LOST = 2, 6
 _MEMORY, _EVALUATIONS = 20, 60  # of the quasi-Newton method, for every curvature
 _CLOSE = 0.25  # decrement a parameter, in posterior sds, at which a stalled search has still found the mode
 _TRUSTED = 2.0  # lengths of Newton's step from where a sample was corrected: far away its parabola may open upwards
@@ -109,14 +111,19 @@ def ascend(
         white = factor.T @ gradient
         decrements.append(float(white @ white))
         tell(f"mode: step {taken + 1}, {decrements[-1]:.2g} to go")
-        stalled = len(decrements) > _STALLED and decrements[-1] > 0.5 * min(decrements[:-_STALLED])
-        if decrements[-1] < enough or stalled:
+        if decrements[-1] < enough or stalled(decrements, len(z)):
             break
         moved = _climb(program, z, factor, white, frozen)
         if not moved.any():
             break
         z = z + factor @ moved
     return z
+
+
+def stalled(decrements: list[float], size: int) -> bool:
+    """Whether Newton steps of ``size`` globals have stopped becoming shorter."""
+    patience = _STALLED if decrements[-1] < _CLOSE**2 * size else _LOST
+    return len(decrements) > patience and decrements[-1] > 0.5 * min(decrements[:-patience])
 
 
 def step_root(program: Program, z: np.ndarray, data: Data, gradient: np.ndarray, matrix: Any) -> Any:

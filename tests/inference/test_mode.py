@@ -110,6 +110,14 @@ def test_a_bent_ridge_takes_few_curvatures(monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_allclose(found, 1.0, atol=0.1 * np.sqrt(1 / 50))
 
 
+def test_a_search_far_from_the_mode_has_more_patience() -> None:
+    """Newton steps of 256 x 256 x 1024 with six endmembers, whose fourth was taken for the end: the fifth arrives."""
+    far = [7.7e7, 2.6e4, 8.0e4, 2.5e6]
+    assert not modes.stalled(far, 6145)
+    assert modes.stalled([*far, 4e4, 9e4, 8e4, 1e5], 6145)  # for good
+    assert modes.stalled([7.7e7, 60.0, 50.0, 55.0], 6145)  # near it: integration error
+
+
 def test_where_there_are_no_numbers_the_search_turns_back() -> None:
     """A log density that is not a number on the far side of its mode, where Newton's step leads."""
 
