@@ -29,7 +29,7 @@ def write(path: Path, title: str, description: dict[str, Any], groups: Mapping[s
     about = {**description, "groups": {name: entry for name, (_, entry) in plain.items()}}
     text = json.dumps(_keyed(about), default=_as_json)
     digest = _digest(text, {name: dataset for name, (dataset, _) in plain.items()})
-    with _appears_whole(path) as file:
+    with appears_whole(path) as file:
         root = xr.Dataset({_TEXT: ((), text)}, attrs={"title": title, _DIGEST: digest})
         root.to_netcdf(file, engine="h5netcdf")
         for name, (dataset, _) in plain.items():
@@ -136,7 +136,7 @@ def _restored(dataset: xr.Dataset, about: dict[str, Any]) -> xr.Dataset:
 
 
 @contextlib.contextmanager
-def _appears_whole(path: Path):
+def appears_whole(path: Path):
     """A temporary name beside ``path`` that becomes ``path`` when nothing went wrong."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)

@@ -235,15 +235,20 @@ class Fit:
         nats = {"entropy": whole, "entropy_noise": within, "mutual_information": np.maximum(whole - within, 0.0)}
         return maps.assign({n: self.units.to_map(v, dims).assign_attrs(units="nats") for n, v in nats.items()})
 
-    def sample_latent(self, draws: int = 100, seed: int | jax.Array = 0, *, max_bytes: int = 2**31) -> xr.Dataset:
+    def sample_latent(
+        self, draws: int = 100, seed: int | jax.Array = 0, *, path: Any = None, max_bytes: int = 2**31
+    ) -> xr.Dataset:
         """Draws of the local latents from the posterior, globals and latents drawn together.
 
         Parameters
         ----------
         draws : int
         seed : int or JAX key
+        path : str or Path, optional
+            Write the draws to this netCDF file, a chunk of pixels at a time, and read them from there when they are
+            used: for more of them than memory holds.
         max_bytes : int
-            Of the result.
+            Of a result in memory.
 
         Returns
         -------
@@ -253,28 +258,36 @@ class Fit:
         Raises
         ------
         MemoryError
-            When the draws would take more than ``max_bytes``.
+            When the draws would take more than ``max_bytes``, without a ``path``.
+        FileNotFoundError, IsADirectoryError
+            When ``path`` lies in no folder, or is one.
         """
+        found = self._latent_draws(draws, as_key(seed))
+        if path is not None:
+            from bayesunmix._latent_file import write_draws
+
+            write_draws(path, self.units, ((part, self._latents_of(values)) for part, values in found))
+            return xr.open_dataset(path, engine="h5netcdf")
         parts, needed = [], 0
-        for found in self._latent_draws(draws, as_key(seed)):
-            needed = needed or found[:, :1].nbytes * self.units.n_units
+        for _, values in found:
+            needed = needed or values[:1].nbytes * self.units.n_units
             if needed > max_bytes:
                 raise MemoryError(
                     f"{draws} draws of the latents need {needed / 2**30:.1f} GiB, more than "
-                    f"max_bytes={max_bytes / 2**30:.1f} GiB: "
-                    "ask for fewer draws or a larger limit"
+                    f"max_bytes={max_bytes / 2**30:.1f} GiB: ask for fewer draws or a larger limit, or have them "
+                    "written with path='draws.nc'"
                 )
-            parts.append(np.moveaxis(found, 0, -1))
+            parts.append(values)
         return self._latent_dataset(np.concatenate(parts), ("draw",), {}).transpose("draw", ...)
 
-    def _latent_draws(self, draws: int, key: jax.Array) -> Iterator[np.ndarray]:
-        """A chunk of the units at a time, (draw, unit, *latent)."""
+    def _latent_draws(self, draws: int, key: jax.Array) -> Iterator[tuple[slice, np.ndarray]]:
+        """A chunk of the units at a time: which they are, and (unit, *latent, draw)."""
         key_points, key_draws = jax.random.split(key)
         with native_precision():
             chosen, values, covariates = self._for_latents(draws)
             for part, chunk in chunks(chosen, values, covariates, key_points):
                 found = latent_pass(*chosen, chunk, jax.random.fold_in(key_draws, part.start), 1)
-                yield np.asarray(found.draws, dtype=np.float32)
+                yield part, np.moveaxis(np.asarray(found.draws, dtype=np.float32), 0, -1)
 
     def to_arviz(self, *, log_likelihood: bool = False, predictive: int = 0) -> Any:
         """InferenceData (ArviZ 0.23) or DataTree (ArviZ 1.x) of the posterior, the data and the diagnostics.
@@ -337,20 +350,22 @@ class Fit:
         dims = self.model.dims[name or self.model.latent]
         return tuple(self.units.channel_dim if d == "channel" else d for d in dims)
 
-    def _latent_dataset(self, values: np.ndarray, extra: tuple[str, ...], coords: dict[str, Any], **attrs: Any):
+    def _latents_of(self, values: np.ndarray) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:
+        """Every latent's own values (unit, *own, extra) and own dims."""
         name, n_own = self.model.latent, len(self._latent_dims())
-        if hasattr(self.model, "latents"):
-            # Several latents share the last of the latent's own axes.
-            split = self.model.latents(np.moveaxis(values, n_own, -1))
-            found = {n: np.moveaxis(v, -1, n_own) if v.ndim == values.ndim else v for n, v in split.items()}
-        else:
-            found = {name: values}
+        if not hasattr(self.model, "latents"):
+            return {name: (values, self._latent_dims())}
+        # Several latents share the last of the latent's own axes.
+        split = self.model.latents(np.moveaxis(values, n_own, -1))
+        found = {n: np.moveaxis(v, -1, n_own) if v.ndim == values.ndim else v for n, v in split.items()}
+        return {n: (v, self._latent_dims(n)) for n, v in found.items()}
+
+    def _latent_dataset(self, values: np.ndarray, extra: tuple[str, ...], coords: dict[str, Any], **attrs: Any):
         arrays = {}
-        for each, array in found.items():
-            own = self._latent_dims(each)
+        for name, (array, own) in self._latents_of(values).items():
             sizes = zip(own, array.shape[1 : 1 + len(own)], strict=True)
             label = {dim: np.arange(size) for dim, size in sizes if dim != self.units.channel_dim}
-            arrays[each] = self.units.to_map(array, (*own, *extra), {**label, **coords})
+            arrays[name] = self.units.to_map(array, (*own, *extra), {**label, **coords})
         return xr.Dataset(arrays, attrs=attrs)
 
     def __repr__(self) -> str:

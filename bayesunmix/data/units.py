@@ -144,11 +144,15 @@ class Units:
             )
         shape = (int(np.prod(self.pixel_shape)), *rows.shape[1:])
         flat = np.full(shape, fill, dtype=np.result_type(rows.dtype, fill))
-        if self.lengths is not None and dims and dims[0] == self.channel_dim:
-            beyond = np.arange(rows.shape[1]) >= self.lengths[:, None]
-            rows = np.where(beyond.reshape(*beyond.shape, *[1] * (rows.ndim - 2)), fill, rows)
-        flat[self.index] = rows
+        flat[self.index] = self.without_padding(rows, dims, fill)
         return self._image(flat, tuple(dims), coords or {})
+
+    def without_padding(self, rows: np.ndarray, dims: Sequence[str], fill: float, part: slice = slice(None)):
+        """Values ``(unit, *dims, ...)`` of some of the units, ``fill`` beyond the end of each sequence."""
+        if self.lengths is None or not dims or dims[0] != self.channel_dim:
+            return rows
+        beyond = np.arange(rows.shape[1]) >= self.lengths[part, None]
+        return np.where(beyond.reshape(*beyond.shape, *[1] * (rows.ndim - 2)), fill, rows)
 
     def _image(self, flat: np.ndarray, dims: tuple[str, ...], coords: Mapping[str, Any]) -> xr.DataArray:
         all_dims = self.pixel_dims + dims
