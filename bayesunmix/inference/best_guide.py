@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from bayesunmix.inference.guide import CURVATURE_PAIRS, Guide, fit_guide, reshaped
-from bayesunmix.inference.guide_check import GuideCheck, check_guide
+from bayesunmix.inference.guide_check import BENT, GuideCheck, check_guide
 from bayesunmix.inference.layered import LayeredRoot
 from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.program import Program
@@ -62,7 +62,7 @@ def best_guide(
         guide, elbo, settled = fit_guide(program, mode, settings, key, progress.step)
     if not (hopeless or (there and judge is mode.data)):
         checked = check_guide(program, guide, judge, key_check)
-    best = Best(guide, elbo, settled, checked, checked.faults())
+    best = Best(guide, elbo, settled, checked, checked.faults() + checked.scattered(BENT))
     for again, pairs in enumerate(CURVATURE_PAIRS, start=1):
         if not best.faults or not best.checked.finite or not dense:
             break
@@ -75,7 +75,8 @@ def best_guide(
         if not after.mean() > before.mean() - 2.0 * np.sqrt((before.var() + after.var()) / _LATEST):
             break
         checked = check_guide(program, tried, judge, key_check)
-        best = Best(tried, np.concatenate([best.elbo, more]), settled, checked, checked.faults() + checked.lopsided())
+        faults = checked.faults() + checked.scattered(BENT) + checked.lopsided()
+        best = Best(tried, np.concatenate([best.elbo, more]), settled, checked, faults)
     return best
 
 

@@ -24,6 +24,7 @@ _DOUBT = 0.15  # of a ratio of precisions
 _GROSS = 4.0  # such a ratio
 _SMALL = 0.2  # second order of a variance; beyond it the next ones, its square and more, are not small beside it
 _SCATTER = 0.01  # variance of the log weight per global: twice the square of .07
+BENT = 8.0  # of all globals: at most 6 where intervals hold, 14 and more on bent ridges (docs/numerics.md)
 # Skewness at which the ends of a 90 % interval lie SHIFT_LIMIT from a Gaussian's (Cornish & Fisher).
 SKEWNESS_LIMIT = 6 * SHIFT_LIMIT / (1.645**2 - 1)
 
@@ -93,16 +94,17 @@ class GuideCheck(NamedTuple):
         steep, flat = (ratio > _GROSS) & (ratio - margin > high), (ratio < 1.0 / _GROSS) & (ratio + margin < low)
         return bool((steep | flat).any())
 
-    def scattered(self) -> list[str]:
-        """Whether the posterior differs from the guide as if every standard deviation were 7 % off, in words.
+    def scattered(self, least: float = 0.0) -> list[str]:
+        """Whether the posterior differs from the guide as if every standard deviation were 7 % off, and by more than
+        ``least`` nats squared, in words.
 
         Of a posterior whose soft directions are bent, which widths and shifts along straight lines do not tell.
         """
-        if not self.excess > _SCATTER * len(self.step):
+        if not self.excess > max(_SCATTER * len(self.step), least):
             return []
         return [
-            f"the log posterior scatters by {self.excess:.1f} nats squared about the Gaussian guide's: classes overlap "
-            "too far for it; take fewer of them, or more vectors"
+            f"the log posterior scatters by {self.excess:.1f} nats squared about the Gaussian guide's: it is bent, as "
+            "of classes or parts that overlap; take fewer of them, or more data"
         ]
 
     def lopsided(self) -> list[str]:

@@ -190,7 +190,8 @@ def test_a_guide_off_everywhere_scatters(exact: Any) -> None:
         checked = check(exact, guide._replace(stretch=ratio * np.ones(SIZE)))
         expected = 0.5 * (1.0 - ratio**2) ** 2 * SIZE
         assert 0.3 * expected < checked.excess < 3.0 * expected
-        assert bool(checked.scattered()) == found
+        assert bool(checked.scattered()) == bool(checked.scattered(least=0.9 * checked.excess)) == found
+        assert not checked.scattered(least=1.1 * checked.excess)
 
 
 def test_a_lopsided_posterior_does_not_pass() -> None:
