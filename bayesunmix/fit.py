@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,10 +14,9 @@ import numpy as np
 import xarray as xr
 
 from bayesunmix._keys import as_key
+from bayesunmix._model_units import name_of, received, sufficient, takes, words
 from bayesunmix._named import named_diagnostics, named_posterior
-from bayesunmix.data.sequences import as_sequences
-from bayesunmix.data.units import Units, as_units
-from bayesunmix.descriptors.vectors import as_vectors
+from bayesunmix.data.units import Units
 from bayesunmix.inference import NUTS, SVI, Gibbs
 from bayesunmix.inference.composite import widened
 from bayesunmix.inference.gibbs import gibbs_settings, infer_by_gibbs
@@ -98,12 +96,12 @@ def fit(
             "model: expected a model such as bu.models.LinearUnmixing(n_endmembers=4), or a NumPyro program, "
             f"got {model!r}"
         )
-    units, covariates = _received(model, data, mask, covariates)
+    units, covariates = received(model, data, mask, covariates)
     bound = model.bind(units.values) if hasattr(model, "bind") and not getattr(model, "bound", False) else model
     hashed = hashed_aside(units)  # beside the inference: priors of large images use every core
-    unknown = [name for name in covariates if not _takes(model, name)]
+    unknown = [name for name in covariates if not takes(model, name)]
     if unknown:
-        raise TypeError(f"{_name(model)} takes no covariate {unknown[0]!r}, and bu.fit has no such argument")
+        raise TypeError(f"{name_of(model)} takes no covariate {unknown[0]!r}, and bu.fit has no such argument")
     if hasattr(bound, "unit_covariates"):
         covariates = {**bound.unit_covariates(units.values), **covariates}
     started, lean = time.perf_counter(), None
@@ -111,9 +109,9 @@ def fit(
         if own is not None:
             result = infer_by_gibbs(bound, units.values, covariates, own, as_key(seed), bar)
         elif isinstance(method, Gibbs):
-            raise TypeError(f"method: {_name(model)} has no sampler of its own; use bu.SVI() or bu.NUTS()")
+            raise TypeError(f"method: {name_of(model)} has no sampler of its own; use bu.SVI() or bu.NUTS()")
         else:
-            lean = _sufficient(bound, units)
+            lean = sufficient(bound, units)
             result = infer(*lean, covariates, method, as_key(seed), bar)
         values = result.values
         if units.shared is not None:
@@ -130,7 +128,7 @@ def fit(
         posterior=posterior,
         diagnostics=named_diagnostics(judged, posterior),
         finished=result.finished,
-        provenance=describe_run(units, settings_as_dict(method), seed, wall, name=_name(model), hashed=hashed()),
+        provenance=describe_run(units, settings_as_dict(method), seed, wall, name=name_of(model), hashed=hashed()),
         covariates=covariates,
     )
     if lean is not None:
@@ -344,7 +342,7 @@ class Fit:
     @cached_property
     def _lean(self) -> tuple[Any, Any]:
         """Model and values for latents, once for all that ask: an image in a file is not read again."""
-        return _sufficient(self.model, self.units)
+        return sufficient(self.model, self.units)
 
     def _latent_dims(self, name: str | None = None) -> tuple[str, ...]:
         dims = self.model.dims[name or self.model.latent]
@@ -370,11 +368,11 @@ class Fit:
 
     def __repr__(self) -> str:
         state = "" if self.finished else " (interrupted)"
-        units, inside = _words(self.model)
+        units, inside = words(self.model)
         sizes = dict(self.posterior.sizes)
         advice = "" if units == "vectors" else self.units.advice
         return (
-            f"<Fit of {_name(self.model)} by {type(self.method).__name__} to {self.units.n_units} {units} x "
+            f"<Fit of {name_of(self.model)} by {type(self.method).__name__} to {self.units.n_units} {units} x "
             f"{self.units.n_channels} {inside}{state}: {self.diagnostics.attrs['verdict']} "
             f"Draws: {sizes.get('chain', 1)} x {sizes.get('draw', 0)}{advice}>"
         )
@@ -413,52 +411,3 @@ def load_fit(path: Any, model: Any = None) -> Fit:
     from bayesunmix.storage import read_fit
 
     return read_fit(path, model)
-
-
-def _takes(model: Any, name: str) -> bool:
-    """Whether a model has a covariate of this name."""
-    call = model if inspect.isfunction(model) else type(model).__call__
-    found = inspect.signature(call).parameters
-    return name in found or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found.values())
-
-
-def of_sequences(model: Any) -> bool:
-    """Whether the units of a model are sequences, whose data come as (sequence, time[, feature])."""
-    return getattr(model, "unit", "pixel") == "sequence"
-
-
-def _words(model: Any) -> tuple[str, str]:
-    """What the units of a model are called, and what each of them is made of."""
-    if of_sequences(model):
-        return "sequences", "frames"
-    return ("vectors", "features") if getattr(model, "unit", "pixel") == "vector" else ("pixels", "channels")
-
-
-def units_of(model: Any, data: Any, mask: Any = None) -> Units:
-    """Data through the door that the model's units ask for."""
-    if of_sequences(model):
-        return as_sequences(data, mask=mask)
-    entries = getattr(model, "missing_entries", False)
-    return as_units(data, mask=mask, likelihood=getattr(model, "likelihood", "normal"), entries=entries)
-
-
-def _sufficient(model: Any, units: Units) -> tuple[Any, Any]:
-    """Model and values for globals and latents: fewer numbers a unit where they say the same."""
-    return model.sufficient(units.values) if hasattr(model, "sufficient") else (model, units.values)
-
-
-def _received(model: Any, data: Any, mask: Any, covariates: dict[str, Any]) -> tuple[Units, dict[str, Any]]:
-    """Units and covariates; neighbour vectors bring their covariance and say which of them share no atom."""
-    if not isinstance(data, xr.Dataset):
-        return units_of(model, data, mask), covariates
-    vectors = as_vectors(data, mask)
-    if vectors.measurement_cov is not None and _takes(model, "measurement_cov"):
-        covariates = {"measurement_cov": vectors.measurement_cov, **covariates}
-    units = units_of(model, vectors.data, vectors.keep)
-    if vectors.members is not None:
-        units = replace(units, members=vectors.members)
-    return units, covariates
-
-
-def _name(model: Any) -> str:
-    return getattr(model, "__name__", type(model).__name__)

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from bayesunmix._keys import as_key
+from bayesunmix._model_units import units_of
 from bayesunmix.data.units import Units
 from bayesunmix.elpd import Elpd, warning_of
-from bayesunmix.fit import Fit, fit, units_of
+from bayesunmix.fit import Fit, fit
 from bayesunmix.inference import NUTS, SVI, Gibbs
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.units import POINT_SETS, chunks, likelihood_pass

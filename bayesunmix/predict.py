@@ -14,11 +14,12 @@ import xarray as xr
 from numpyro import handlers
 
 from bayesunmix._keys import as_key
+from bayesunmix._model_units import of_sequences, units_of
 from bayesunmix._named import derived
 from bayesunmix.data.axes import bare_dims
 from bayesunmix.data.sequences import as_padded
 from bayesunmix.data.units import Units
-from bayesunmix.fit import Fit, of_sequences, units_of
+from bayesunmix.fit import Fit
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.program import Program, compile_model
 from bayesunmix.inference.units import (

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from bayesunmix.fit import Fit, of_sequences
+from bayesunmix._model_units import of_sequences
+from bayesunmix.fit import Fit
 
 _FACTORS = ("endmembers", "components", "means")
 

@@ -1,0 +1,63 @@
+"""What a model takes for its units, and what these are called."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from typing import Any
+
+import xarray as xr
+
+from bayesunmix.data.sequences import as_sequences
+from bayesunmix.data.units import Units, as_units
+from bayesunmix.descriptors.vectors import as_vectors
+
+
+def units_of(model: Any, data: Any, mask: Any = None) -> Units:
+    """Data through the door that the model's units ask for."""
+    if of_sequences(model):
+        return as_sequences(data, mask=mask)
+    entries = getattr(model, "missing_entries", False)
+    return as_units(data, mask=mask, likelihood=getattr(model, "likelihood", "normal"), entries=entries)
+
+
+def received(model: Any, data: Any, mask: Any, covariates: dict[str, Any]) -> tuple[Units, dict[str, Any]]:
+    """Units and covariates; neighbour vectors bring their covariance and say which of them share no atom."""
+    if not isinstance(data, xr.Dataset):
+        return units_of(model, data, mask), covariates
+    vectors = as_vectors(data, mask)
+    if vectors.measurement_cov is not None and takes(model, "measurement_cov"):
+        covariates = {"measurement_cov": vectors.measurement_cov, **covariates}
+    units = units_of(model, vectors.data, vectors.keep)
+    if vectors.members is not None:
+        units = replace(units, members=vectors.members)
+    return units, covariates
+
+
+def sufficient(model: Any, units: Units) -> tuple[Any, Any]:
+    """Model and values for globals and latents: fewer numbers a unit where they say the same."""
+    return model.sufficient(units.values) if hasattr(model, "sufficient") else (model, units.values)
+
+
+def takes(model: Any, name: str) -> bool:
+    """Whether a model has a covariate of this name."""
+    call = model if inspect.isfunction(model) else type(model).__call__
+    found = inspect.signature(call).parameters
+    return name in found or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found.values())
+
+
+def of_sequences(model: Any) -> bool:
+    """Whether the units of a model are sequences, whose data come as (sequence, time[, feature])."""
+    return getattr(model, "unit", "pixel") == "sequence"
+
+
+def words(model: Any) -> tuple[str, str]:
+    """What the units of a model are called, and what each of them is made of."""
+    if of_sequences(model):
+        return "sequences", "frames"
+    return ("vectors", "features") if getattr(model, "unit", "pixel") == "vector" else ("pixels", "channels")
+
+
+def name_of(model: Any) -> str:
+    """Of a class or a function."""
+    return getattr(model, "__name__", type(model).__name__)
