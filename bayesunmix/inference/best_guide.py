@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from bayesunmix.inference.guide import CURVATURE_PAIRS, Guide, fit_guide, reshaped
-from bayesunmix.inference.guide_check import BENT, GuideCheck, check_guide
+from bayesunmix.inference.guide_check import GuideCheck, check_guide
 from bayesunmix.inference.layered import LayeredRoot
 from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.program import Program
@@ -62,7 +62,7 @@ def best_guide(
         guide, elbo, settled = fit_guide(program, mode, settings, key, progress.step)
     if not (hopeless or (there and judge is mode.data)):
         checked = check_guide(program, guide, judge, key_check)
-    best = Best(guide, elbo, settled, checked, checked.faults() + checked.scattered(BENT))
+    best = Best(guide, elbo, settled, checked, checked.faults() + checked.bent())
     for again, pairs in enumerate(CURVATURE_PAIRS, start=1):
         if not best.faults or not best.checked.finite or not dense:
             break
@@ -75,7 +75,7 @@ def best_guide(
         if not after.mean() > before.mean() - 2.0 * np.sqrt((before.var() + after.var()) / _LATEST):
             break
         checked = check_guide(program, tried, judge, key_check)
-        faults = checked.faults() + checked.scattered(BENT) + checked.lopsided()
+        faults = checked.faults() + checked.bent() + checked.lopsided()
         best = Best(tried, np.concatenate([best.elbo, more]), settled, checked, faults)
     return best
 
@@ -101,16 +101,16 @@ def leaps(
     """
     guide = Guide(np.asarray(mode.z), np.ones_like(mode.z), mode.factor)
     elbo: list[float] = []
-    most = _FAR
+    most, moved_error = _FAR, np.zeros(1)
     for taken in range(_LEAPS):
         found = check_guide(program, guide, mode.data, jax.random.fold_in(key, taken))
         elbo.append(found.elbo)
         tell(taken + 1, _LEAPS, f"ELBO {found.elbo:.6g}")
-        if found.close():
+        if found.close(moved_error):
             there = not found.faults()
             return Leapt(guide.moved(0.5 * found.step) if there else guide, np.array(elbo), found, there)
         size = float(np.sqrt(np.mean(found.step**2)))
         if not (found.known() and size < most):
             break
-        guide, most = guide.moved(found.step), 0.5 * size
+        guide, most, moved_error = guide.moved(found.step), 0.5 * size, found.mean_shift_error
     return Leapt(guide, np.array(elbo), found, False)

@@ -24,7 +24,9 @@ _DOUBT = 0.15  # of a ratio of precisions
 _GROSS = 4.0  # such a ratio
 _SMALL = 0.2  # second order of a variance; beyond it the next ones, its square and more, are not small beside it
 _SCATTER = 0.01  # variance of the log weight per global: twice the square of .07
-BENT = 8.0  # of all globals: at most 6 where intervals hold, 14 and more on bent ridges (docs/numerics.md)
+# The same of any model: 3000 globals of few counts have .01 each and are nearly normal one by one; and of all of them,
+# at most 6 where intervals hold, 14 and more on bent ridges (docs/numerics.md).
+_BENT_EACH, _BENT = 0.04, 8.0
 # Skewness at which the ends of a 90 % interval lie SHIFT_LIMIT from a Gaussian's (Cornish & Fisher).
 SKEWNESS_LIMIT = 6 * SHIFT_LIMIT / (1.645**2 - 1)
 
@@ -78,10 +80,10 @@ class GuideCheck(NamedTuple):
         ratio = self.precision_ratio
         return bool(((away < SHIFT_LIMIT) & (ratio - margin > low) & (ratio + margin < high)).all())
 
-    def close(self) -> bool:
-        """Whether no shift can be told from none or matters."""
-        shift = np.abs(self.mean_shift)
-        return self.known() and bool((shift < np.maximum(_NEGLIGIBLE, _SURE * self.mean_shift_error)).all())
+    def close(self, moved_error: np.ndarray | float = 0.0) -> bool:
+        """Whether no shift can be told from none or matters; of a guide moved by an estimate with such an error."""
+        shift, error = np.abs(self.mean_shift), np.hypot(self.mean_shift_error, moved_error)
+        return self.known() and bool((shift < np.maximum(_NEGLIGIBLE, _SURE * error)).all())
 
     def known(self) -> bool:
         """Whether the shifts are known well enough to go by."""
@@ -94,13 +96,19 @@ class GuideCheck(NamedTuple):
         steep, flat = (ratio > _GROSS) & (ratio - margin > high), (ratio < 1.0 / _GROSS) & (ratio + margin < low)
         return bool((steep | flat).any())
 
-    def scattered(self, least: float = 0.0) -> list[str]:
-        """Whether the posterior differs from the guide as if every standard deviation were 7 % off, and by more than
-        ``least`` nats squared, in words.
+    def scattered(self) -> list[str]:
+        """Whether the posterior differs from the guide as if every standard deviation were 7 % off, in words.
 
         Of a posterior whose soft directions are bent, which widths and shifts along straight lines do not tell.
         """
-        if not self.excess > max(_SCATTER * len(self.step), least):
+        return self._beyond(_SCATTER * len(self.step))
+
+    def bent(self) -> list[str]:
+        """The same with the limit of models whose globals may all be somewhat skewed."""
+        return self._beyond(max(_BENT, _BENT_EACH * len(self.step)))
+
+    def _beyond(self, limit: float) -> list[str]:
+        if not self.excess > limit:
             return []
         return [
             f"the log posterior scatters by {self.excess:.1f} nats squared about the Gaussian guide's: it is bent, as "
