@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -244,14 +245,15 @@ class Fit:
         seed : int or JAX key
         path : str or Path, optional
             Write the draws to this netCDF file, a chunk of pixels at a time, and read them from there when they are
-            used: for more of them than memory holds.
+            used: for more of them than memory holds. An older file of that name is replaced.
         max_bytes : int
             Of a result in memory.
 
         Returns
         -------
         xarray.Dataset
-            Dims (draw, pixel dims, the latent's own).
+            Dims (draw, pixel dims, the latent's own). With ``path`` what is computed is read whole: take parts with
+            ``isel`` before, or ``chunk()`` with dask; the file stays open until ``close()``.
 
         Raises
         ------
@@ -259,26 +261,27 @@ class Fit:
             When the draws would take more than ``max_bytes``, without a ``path``.
         FileNotFoundError, IsADirectoryError
             When ``path`` lies in no folder, or is one.
+        ValueError
+            With a ``path``, for a dim whose name netCDF cannot hold.
         """
-        found = self._latent_draws(draws, as_key(seed))
-        if path is not None:
-            from bayesunmix._latent_file import write_draws
-
-            write_draws(path, self.units, ((part, self._latents_of(values)) for part, values in found))
-            return xr.open_dataset(path, engine="h5netcdf")
         parts, needed = [], 0
-        for _, values in found:
-            needed = needed or values[:1].nbytes * self.units.n_units
-            if needed > max_bytes:
-                raise MemoryError(
-                    f"{draws} draws of the latents need {needed / 2**30:.1f} GiB, more than "
-                    f"max_bytes={max_bytes / 2**30:.1f} GiB: ask for fewer draws or a larger limit, or have them "
-                    "written with path='draws.nc'"
-                )
-            parts.append(values)
+        with closing(self._latent_draws(draws, as_key(seed))) as found:
+            if path is not None:
+                from bayesunmix._latent_file import write_draws
+
+                return write_draws(path, self.units, ((part, self._latents_of(values)) for part, values in found))
+            for _, values in found:
+                needed = needed or values[:1].nbytes * self.units.n_units
+                if needed > max_bytes:
+                    raise MemoryError(
+                        f"{draws} draws of the latents need {needed / 2**30:.1f} GiB, more than "
+                        f"max_bytes={max_bytes / 2**30:.1f} GiB: ask for fewer draws or a larger limit, or have them "
+                        "written with path='draws.nc'"
+                    )
+                parts.append(values)
         return self._latent_dataset(np.concatenate(parts), ("draw",), {}).transpose("draw", ...)
 
-    def _latent_draws(self, draws: int, key: jax.Array) -> Iterator[tuple[slice, np.ndarray]]:
+    def _latent_draws(self, draws: int, key: jax.Array) -> Generator[tuple[slice, np.ndarray], None, None]:
         """A chunk of the units at a time: which they are, and (unit, *latent, draw)."""
         key_points, key_draws = jax.random.split(key)
         with native_precision():

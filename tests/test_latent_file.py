@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import xarray as xr
 
 from bayesunmix._latent_file import write_draws
 from bayesunmix.data.sequences import as_sequences
+from bayesunmix.data.units import as_units
 
 
 def test_paths_end_where_their_sequences_end(tmp_path: Path) -> None:
@@ -18,8 +20,49 @@ def test_paths_end_where_their_sequences_end(tmp_path: Path) -> None:
     draws = rng.normal(size=(3, 15, 2, 5)).astype(np.float32)  # sequence, time, state, draw
     own = (units.channel_dim, "state")
     slices = [slice(0, 2), slice(2, 3)]
-    write_draws(tmp_path / "paths.nc", units, iter([(part, {"state": (draws[part], own)}) for part in slices]))
+    write_draws(tmp_path / "paths.nc", units, iter([(part, {"state": (draws[part], own)}) for part in slices])).close()
     expected = units.to_map(draws, (*own, "draw")).transpose("draw", ...)
     with xr.open_dataset(tmp_path / "paths.nc", engine="h5netcdf") as written:
         xr.testing.assert_equal(written["state"].reset_coords(drop=True).load(), expected)
+        assert not set(written.coords) - {"state"}
     assert np.isnan(expected.values).any((0, 2, 3)).tolist() == [True, True, False]
+
+
+LABELS = {
+    "plain": (np.arange(4.0), {"units": "nm", "long_name": "distance"}),
+    "hours": (np.arange(4.0), {"units": "hours since 2020-01-01"}),
+    "scaled": (np.arange(4), {"scale_factor": 2.0, "missing_value": 0}),
+    "times": (np.datetime64("2020-01-01", "ns") + np.arange(4), {}),
+    "mixed": (np.array([1, "two", 3.0, None], dtype=object), {"nested": {"a": 1}}),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_come_back_as_they_are(tmp_path: Path, kind: str) -> None:
+    """Two latents on frames of 3 x 4 pixels, three of them masked; slices that end within a row."""
+    rng = np.random.default_rng(0)
+    coords = {"x": ("x", *LABELS[kind]), "y": ("y", 0.5 * np.arange(3), {"units": "um"})}
+    image = xr.DataArray(rng.normal(size=(2, 3, 4, 5)), coords, ("frame", "y", "x", "energy"))
+    keep = np.ones((2, 3, 4), bool)
+    keep[0, 1, 2:] = keep[1, 0, 0] = False
+    units = as_units(image, mask=keep)
+    draws = {
+        "abundance": (rng.random((units.n_units, 2, 6)).astype(np.float32), ("endmember",)),
+        "brightness": (rng.random((units.n_units, 6)).astype(np.float32), ()),
+    }
+    parts = [slice(0, 5), slice(5, 14), slice(14, units.n_units)]
+    written = write_draws(
+        tmp_path / "draws.nc", units, ((p, {n: (v[p], own) for n, (v, own) in draws.items()}) for p in parts)
+    )
+    label = {"endmember": np.arange(2)}
+    for name, (values, own) in draws.items():
+        expected = units.to_map(values, (*own, "draw"), {dim: label[dim] for dim in own}).transpose("draw", ...)
+        xr.testing.assert_identical(written[name].load(), expected.rename(name))
+        assert written[name].dtype == np.float32
+    written.close()
+
+
+def test_a_name_that_netcdf_cannot_hold_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
+    units = as_units(xr.DataArray(np.random.default_rng(0).normal(size=(2, 3, 4)), dims=("y", "x/nm", "energy")))
+    with pytest.raises(ValueError, match="hold no '/'"):
+        write_draws(tmp_path / "draws.nc", units, iter([]))

@@ -147,8 +147,10 @@ class Units:
         flat[self.index] = self.without_padding(rows, dims, fill)
         return self._image(flat, tuple(dims), coords or {})
 
-    def without_padding(self, rows: np.ndarray, dims: Sequence[str], fill: float, part: slice = slice(None)):
-        """Values ``(unit, *dims, ...)`` of some of the units, ``fill`` beyond the end of each sequence."""
+    def without_padding(
+        self, rows: np.ndarray, dims: Sequence[str], fill: float, part: slice = slice(None)
+    ) -> np.ndarray:
+        """Values ``(unit, *dims, ...)`` of the units in ``part``, with ``fill`` beyond the end of each sequence."""
         if self.lengths is None or not dims or dims[0] != self.channel_dim:
             return rows
         beyond = np.arange(rows.shape[1]) >= self.lengths[part, None]

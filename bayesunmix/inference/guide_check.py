@@ -24,9 +24,9 @@ _DOUBT = 0.15  # of a ratio of precisions
 _GROSS = 4.0  # such a ratio
 _SMALL = 0.2  # second order of a variance; beyond it the next ones, its square and more, are not small beside it
 _SCATTER = 0.01  # variance of the log weight per global: twice the square of .07
-# The same of any model: 3000 globals of few counts have .01 each and are nearly normal one by one; and of all of them,
-# at most 6 where intervals hold, 14 and more on bent ridges (docs/numerics.md).
-_BENT_EACH, _BENT = 0.04, 8.0
+# The same for any model, a share of each global or a number for all, whichever is more: 3000 globals of few counts,
+# each a little skewed, have .01 each; few globals at most 6 in all where intervals hold, bent ridges 19 and more.
+_BENT_EACH, _BENT = 0.03, 8.0
 # Skewness at which the ends of a 90 % interval lie SHIFT_LIMIT from a Gaussian's (Cornish & Fisher).
 SKEWNESS_LIMIT = 6 * SHIFT_LIMIT / (1.645**2 - 1)
 
@@ -81,7 +81,10 @@ class GuideCheck(NamedTuple):
         return bool(((away < SHIFT_LIMIT) & (ratio - margin > low) & (ratio + margin < high)).all())
 
     def close(self, moved_error: np.ndarray | float = 0.0) -> bool:
-        """Whether no shift can be told from none or matters; of a guide moved by an estimate with such an error."""
+        """Whether every shift is negligible or within its error.
+
+        ``moved_error`` (direction,) is that of the estimate by which the guide was moved here: it is in the shift, too.
+        """
         shift, error = np.abs(self.mean_shift), np.hypot(self.mean_shift_error, moved_error)
         return self.known() and bool((shift < np.maximum(_NEGLIGIBLE, _SURE * error)).all())
 
@@ -104,15 +107,16 @@ class GuideCheck(NamedTuple):
         return self._beyond(_SCATTER * len(self.step))
 
     def bent(self) -> list[str]:
-        """The same with the limit of models whose globals may all be somewhat skewed."""
+        """Whether the log weight scatters by more than many slightly skewed globals make it, in words."""
         return self._beyond(max(_BENT, _BENT_EACH * len(self.step)))
 
     def _beyond(self, limit: float) -> list[str]:
+        """The fault, where the variance of the log weight is above a limit."""
         if not self.excess > limit:
             return []
         return [
-            f"the log posterior scatters by {self.excess:.1f} nats squared about the Gaussian guide's: it is bent, as "
-            "of classes or parts that overlap; take fewer of them, or more data"
+            f"the posterior is bent as no Gaussian is (its logarithm scatters by {self.excess:.1f} nats squared about "
+            "the guide's), as where classes, endmembers or components overlap: take fewer of them, or more data"
         ]
 
     def lopsided(self) -> list[str]:

@@ -21,7 +21,7 @@ _STEPS = 60
 DECREMENT = 1e-2  # squared length of the Newton step, in posterior sds, at which the mode is found
 # Steps without halving the decrement: near the mode what is left is integration error, which the tilt takes up; far
 # from it some directions show only when others have arrived.
-_STALLED, _LOST = 2, 6
+_PATIENCE_NEAR, _PATIENCE_FAR = 2, 6
 _MEMORY, _EVALUATIONS = 20, 60  # of the quasi-Newton method, for every curvature
 _CLOSE = 0.25  # decrement a parameter, in posterior sds, at which a stalled search has still found the mode
 _TRUSTED = 2.0  # lengths of Newton's step from where a sample was corrected: far away its parabola may open upwards
@@ -122,7 +122,7 @@ def ascend(
 
 def stalled(decrements: list[float], size: int) -> bool:
     """Whether Newton steps of ``size`` globals have stopped becoming shorter."""
-    patience = _STALLED if decrements[-1] < _CLOSE**2 * size else _LOST
+    patience = _PATIENCE_NEAR if decrements[-1] < _CLOSE**2 * size else _PATIENCE_FAR
     return len(decrements) > patience and decrements[-1] > 0.5 * min(decrements[:-patience])
 
 
