@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 import pytest
 from scipy import special, stats
 
+from bayesunmix.inference import best_guide as best_guides
 from bayesunmix.inference import guide as guides
 from bayesunmix.inference import guide_check
 from bayesunmix.inference.best_guide import leaps
@@ -19,6 +20,7 @@ from bayesunmix.inference.guide import Guide, fit_guide, reshaped
 from bayesunmix.inference.guide_check import GuideCheck, check_guide
 from bayesunmix.inference.mode import find_mode
 from bayesunmix.inference.program import Program, compile_model
+from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.settings import SVI
 from bayesunmix.inference.target import Data, as_device_data
 
@@ -209,6 +211,39 @@ def test_a_shift_within_the_errors_of_two_estimates_is_none() -> None:
     assert np.abs(both).max() > 3.5 * 0.08
     assert seen.close(error) and not seen.close()
     assert not seen._replace(mean_shift=both + 0.4).close(error)
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, checks: list[GuideCheck]) -> None:
+    """What the checks of guides find, one after the other; the last one again and again."""
+    waiting = iter(checks)
+    monkeypatch.setattr(best_guides, "check_guide", lambda *_: next(waiting, checks[-1]))
+
+
+def test_a_bent_posterior_does_not_pass(exact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, data, guide = exact
+    mode = find_mode(program, data, np.zeros(SIZE), jnp.arange(20), jax.random.key(0))
+    found = check(exact, guide)
+    keys = jax.random.key(1), jax.random.key(2)
+    for excess, fails in ((7.0, False), (9.0, True)):
+        scripted(monkeypatch, [found._replace(excess=excess)])
+        leapt = leaps(program, mode, jax.random.key(0))
+        with Progress(False) as bar:
+            faults = best_guides.best_guide(program, mode, leapt, SVI_SETTINGS, data, *keys, bar).faults
+        assert any("bent" in fault for fault in faults) == fails
+
+
+def test_the_error_of_a_leap_is_in_what_is_seen_after_it(exact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two estimates of .06 each: a shift of .24 is none after a leap, and one before it."""
+    program, data, guide = exact
+    mode = find_mode(program, data, np.zeros(SIZE), jnp.arange(20), jax.random.key(0))
+    right = check(exact, guide)
+    ones = np.ones(len(right.mean_shift))
+    far = right._replace(mean_shift=0.6 * ones, mean_shift_error=0.06 * ones, step=0.6 * np.ones(SIZE))
+    near = right._replace(mean_shift=0.24 * ones, mean_shift_error=0.06 * ones, step=0.2 * np.ones(SIZE))
+    scripted(monkeypatch, [far, near, far])
+    assert leaps(program, mode, jax.random.key(0)).there
+    scripted(monkeypatch, [near, far])
+    assert not leaps(program, mode, jax.random.key(0)).there
 
 
 def test_a_lopsided_posterior_does_not_pass() -> None:
