@@ -19,7 +19,8 @@ ROWS = (
     ("data", "distributions", "align", "spatial"),
     ("provenance", "misfit"),
     ("descriptors", "models", "inference"),
-    ("_named", "_netcdf"),
+    ("_named", "_netcdf", "_model_units"),
+    ("_latent_file",),
     ("fit",),
     ("predict", "subspace", "storage", "sweep"),
     ("_groups",),
@@ -38,6 +39,8 @@ RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 ENGINE = {
     "_named",
     "_netcdf",
+    "_latent_file",
+    "_model_units",
     "inference",
     "align",
     "spatial",
