@@ -12,7 +12,7 @@ import h5netcdf
 import numpy as np
 import xarray as xr
 
-from bayesunmix._netcdf import appears_whole
+from bayesunmix._netcdf import appears_whole, check_target, shown
 from bayesunmix.data.units import Units
 
 _CHUNK_BYTES = 2**20  # in the file
@@ -45,10 +45,7 @@ def write_draws(path: Any, units: Units, parts: Iterator[tuple[slice, Arrays]]) 
         For a dim whose name netCDF cannot hold.
     """
     path = Path(os.fspath(path))
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: expected the name of a file, got a folder; for instance {path / 'draws.nc'}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write into; make it first")
+    check_target(path, "draws.nc")
     slashed = [dim for dim in (*units.pixel_dims, *units.inner_dims) if "/" in dim]
     if slashed:
         raise ValueError(f"dim {slashed[0]!r}: names in a netCDF file hold no '/'; rename it, or leave out path")
@@ -72,11 +69,13 @@ def write_draws(path: Any, units: Units, parts: Iterator[tuple[slice, Arrays]]) 
 
 def _labels(units: Units, arrays: Arrays) -> dict[str, Any]:
     """Coordinates of the pixel dims and of the latents' own."""
-    labels: dict[str, Any] = {dim: coord for dim, coord in units.coords.items() if dim in units.pixel_dims}
+    dims = set(units.pixel_dims)
+    labels: dict[str, Any] = {}
     for values, own in arrays.values():
-        labels |= {dim: units.coords.get(dim, np.arange(n)) for dim, n in zip(own, values.shape[1:-1], strict=True)}
-    if units.channel_dim not in units.coords:
-        labels.pop(units.channel_dim, None)
+        dims.update(own)
+        sizes = zip(own, values.shape[1:-1], strict=True)
+        labels |= {dim: np.arange(size) for dim, size in sizes if dim != units.channel_dim}
+    labels |= {dim: coord for dim, coord in units.coords.items() if dim in dims}
     # A latent may be called as the dim of its parts, as states are.
     return {dim: label for dim, label in labels.items() if dim not in arrays}
 
@@ -86,10 +85,9 @@ def _plain(labels: Mapping[str, Any]) -> dict[str, xr.Variable]:
     found = {}
     for dim, label in labels.items():
         values = np.asarray(label)
-        attrs = {k: v for k, v in getattr(label, "attrs", {}).items() if k in ("units", "long_name")}
         if values.dtype.kind in "iufU":
-            shown = {k: v for k, v in attrs.items() if isinstance(v, str) and " since " not in v}
-            found[dim] = xr.Variable(dim, values, shown)
+            attrs = shown(getattr(label, "attrs", {}))
+            found[dim] = xr.Variable(dim, values, {k: v for k, v in attrs.items() if " since " not in v})
         elif values.dtype.kind in "mM":
             found[dim] = xr.Variable(dim, values)
     return found
@@ -117,5 +115,5 @@ def _put(variable: Any, units: Units, part: slice, values: np.ndarray) -> None:
         first, last = columns[start], columns[stop - 1]
         block = np.full((last - first + 1, *values.shape[1:]), np.nan, values.dtype)
         block[columns[start:stop] - first] = values[start:stop]
-        row = tuple(map(int, np.unravel_index(rows[start], units.pixel_shape[:-1]))) if units.pixel_shape[:-1] else ()
+        row = map(int, np.unravel_index(rows[start], units.pixel_shape[:-1]))
         variable[(slice(None), *row, slice(int(first), int(last) + 1))] = np.moveaxis(block, -1, 0)

@@ -91,9 +91,13 @@ def _plain(dataset: xr.Dataset) -> tuple[xr.Dataset, dict[str, Any]]:
         elif values.dtype.kind in "iuf":
             values = values.astype(values.dtype.newbyteorder("="), copy=False)
         # For other readers of the file; this one takes the attributes from the description.
-        shown = {k: v for k, v in variable.attrs.items() if k in ("units", "long_name") and isinstance(v, str)}
-        arrays[str(name)] = xr.Variable(variable.dims, values, shown)
+        arrays[str(name)] = xr.Variable(variable.dims, values, shown(variable.attrs))
     return xr.Dataset(arrays), about
+
+
+def shown(attrs: Mapping[Any, Any]) -> dict[Any, str]:
+    """The attributes that other readers of a file look for."""
+    return {k: v for k, v in attrs.items() if k in ("units", "long_name") and isinstance(v, str)}
 
 
 def _unaltered(dataset: xr.Dataset) -> dict[Any, dict[str, Any]]:
@@ -133,6 +137,19 @@ def _restored(dataset: xr.Dataset, about: dict[str, Any]) -> xr.Dataset:
         for key, v in ((str(key), v) for key, v in dataset.variables.items())
     }
     return xr.Dataset(arrays, attrs=about["attrs"]).set_coords(about["coords"])
+
+
+def check_target(path: Path, example: str) -> None:
+    """Refuse a path that no file can be written to, with an ``example`` of a name.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: expected the name of a file, got a folder; for instance {path / example}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write into; make it first")
 
 
 @contextlib.contextmanager

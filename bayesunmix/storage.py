@@ -42,10 +42,7 @@ def save_fit(fit: Fit, path: Any) -> None:
         When ``path`` lies in no folder, or is one.
     """
     path = _as_path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: expected the name of a file, got a folder; for instance {path / 'fit.nc'}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write into; make it first")
+    _netcdf.check_target(path, "fit.nc")
     units = fit.units
     model, model_arrays = _pack_model(fit.model)
     covariates, covariate_arrays = _pack_fields(fit.covariates, "covariate")

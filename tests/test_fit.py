@@ -5,14 +5,11 @@ All images have one shape and most fits one program, so that compiled functions 
 
 from __future__ import annotations
 
-import importlib
 import io
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,7 +26,6 @@ from bayesunmix.inference import sampler
 from bayesunmix.inference.diagnostics import MC_SHIFT_LIMIT
 from bayesunmix.models import LinearUnmixing
 
-fit_module = importlib.import_module("bayesunmix.fit")  # bayesunmix.fit is the function
 SVI = bu.SVI(draws=200, steps=20)
 ENERGY = np.linspace(0.0, 1.0, 16)
 SPECTRA = 0.2 + np.exp(-0.5 * ((ENERGY - np.array([[0.25], [0.75]])) / 0.15) ** 2)
@@ -139,54 +135,6 @@ def test_draws_of_the_latent_have_its_moments(fit: bu.Fit) -> None:
 def test_too_many_draws_of_the_latent_are_refused(fit: bu.Fit) -> None:
     with pytest.raises(MemoryError, match="max_bytes"):
         fit.sample_latent(200, max_bytes=1000)
-
-
-@pytest.fixture
-def holed(fit: bu.Fit) -> bu.Fit:
-    """The fit without some of its pixels: a corner, one in the middle of a row, and a whole row."""
-    shape = fit.units.pixel_shape
-    keep = np.ones(shape, bool)
-    keep[0, 0] = keep[1, 2] = False
-    keep[3] = False
-    index = np.flatnonzero(keep)
-    return replace(fit, units=replace(fit.units, values=fit.units.values[index], index=index))
-
-
-@pytest.mark.parametrize("units_a_chunk", [7, 10**6])
-def test_draws_of_the_latent_are_written_as_they_would_be_held(
-    holed: bu.Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, units_a_chunk: int
-) -> None:
-    monkeypatch.setattr("bayesunmix.inference.units._units_a_chunk", lambda *_: units_a_chunk)
-    held = holed.sample_latent(6, seed=1)
-    with holed.sample_latent(6, seed=1, path=tmp_path / "draws.nc", max_bytes=0) as written:
-        assert written["abundance"].dims == held["abundance"].dims
-        assert set(written.coords) == set(held.coords)
-        xr.testing.assert_identical(written.load(), held)
-    assert int(np.isnan(held["abundance"]).any(("draw", "endmember")).sum()) == 2 + held.sizes["x"]
-    assert [path.name for path in tmp_path.iterdir()] == ["draws.nc"]
-
-
-def test_a_file_of_draws_appears_whole_or_not_at_all(
-    fit: bu.Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
-        fit.sample_latent(2, path=tmp_path / "nowhere" / "draws.nc")
-    with pytest.raises(IsADirectoryError, match="got a folder"):
-        fit.sample_latent(2, path=tmp_path)
-    monkeypatch.setattr("bayesunmix.inference.units._units_a_chunk", lambda *_: 32)
-    seen = iter([fit_module.latent_pass])
-
-    def interrupted(*inputs: Any) -> Any:
-        for first in seen:
-            return first(*inputs)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(fit_module, "latent_pass", interrupted)
-    older = tmp_path / "draws.nc"
-    older.write_text("older")
-    with pytest.raises(KeyboardInterrupt):
-        fit.sample_latent(2, path=older)
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["older"]
 
 
 @pytest.mark.parametrize("prob", [0.0, 1.0, 90])
