@@ -35,7 +35,7 @@ from bayesunmix.inference.simplex_moves import (
     placed,
     remixed,
 )
-from bayesunmix.inference.target import Data, log_density
+from bayesunmix.inference.target import Data, log_density, slopes_at
 
 _CHAINS = 4  # of M
 _FEWEST = FEWEST / _CHAINS  # independent draws that one must be worth for the others to be drawn
@@ -129,7 +129,7 @@ def _shift(
         half = own.beside(rng.standard_normal((_PAIRS, len(shift))))
         points = shift + np.stack([half, -half], axis=1).reshape(-1, len(shift))
         both = jnp.asarray(mixes[rng.integers(len(mixes), size=_PAIRS)].repeat(2, 0))
-        slopes = jax.device_get(_slopes(program, data, simplex, own, jnp.asarray(points), both))
+        slopes = _slopes(program, data, simplex, own, jnp.asarray(points), both)
         step = own.beside((slopes + points).reshape(_PAIRS, 2, -1).mean(1)) - shift
         step = step[np.isfinite(step).all(1)]
         if len(step) < _PAIRS // 2:
@@ -164,7 +164,7 @@ def _coordinates(program: Program, location, data: Data, simplex: Simplex, facto
 
 
 def _at(program: Program, data: Data, simplex: Simplex, own: _Coordinates, white, mix):
-    """Globals at ``(M, t)``, and the log density there by the volume of these."""
+    """Globals at ``(M, t)``, and the log of their volume by that of these."""
     normal = own.location + own.factor @ white
     moved = remixed(program, normal, data, simplex, mix)
     back = lambda w: placed(program, normal, data, w)  # noqa: E731
@@ -173,16 +173,41 @@ def _at(program: Program, data: Data, simplex: Simplex, own: _Coordinates, white
     turned = jax.vmap(
         lambda e: own.steep.T @ jax.jvp(back, (moved.here,), ((as_mix(e) - jnp.eye(len(mix))) @ moved.alone,))[1]
     )
-    volume = moved.log_volume + jnp.linalg.slogdet(turned(unit))[1]
-    return moved.z, log_density(program, moved.z, data) + volume
+    return moved.z, moved.log_volume + jnp.linalg.slogdet(turned(unit))[1]
 
 
 @partial(jax.jit, static_argnames="program")
 def _points(program: Program, data: Data, simplex: Simplex, own: _Coordinates, whites, mixes):
-    return jax.lax.map(lambda x: _at(program, data, simplex, own, *x), (whites, mixes))
+    """Globals at many ``(M, t)``, and the log density by the volume of these."""
+
+    def one(white, mix):
+        z, volume = _at(program, data, simplex, own, white, mix)
+        return z, log_density(program, z, data) + volume
+
+    return jax.lax.map(lambda x: one(*x), (whites, mixes))
+
+
+def _slopes(program: Program, data: Data, simplex: Simplex, own: _Coordinates, whites, mixes) -> np.ndarray:
+    """Slopes in ``t`` of that log density.
+
+    By the slopes in the globals that are compiled already: of all that is computed here the likelihood takes longest to
+    compile.
+    """
+    light = data._replace(y=data.y[:1], rules={})
+    z = _places(program, light, simplex, own, whites, mixes)
+    slopes = slopes_at(program, z, data)[1]
+    return jax.device_get(_pulled(program, light, simplex, own, whites, mixes, jnp.asarray(slopes)))
 
 
 @partial(jax.jit, static_argnames="program")
-def _slopes(program: Program, data: Data, simplex: Simplex, own: _Coordinates, whites, mixes):
-    slope = jax.grad(lambda white, mix: _at(program, data, simplex, own, white, mix)[1])
-    return jax.lax.map(lambda x: slope(*x), (whites, mixes))
+def _places(program: Program, data: Data, simplex: Simplex, own: _Coordinates, whites, mixes):
+    return jax.lax.map(lambda x: _at(program, data, simplex, own, *x)[0], (whites, mixes))
+
+
+@partial(jax.jit, static_argnames="program")
+def _pulled(program: Program, data: Data, simplex: Simplex, own: _Coordinates, whites, mixes, slopes):
+    def height(white, mix, slope):
+        z, volume = _at(program, data, simplex, own, white, mix)
+        return slope @ z + volume
+
+    return jax.lax.map(lambda x: jax.grad(height)(*x), (whites, mixes, slopes))

@@ -79,11 +79,17 @@ def has_simplex(program: Program, data: Data, z: np.ndarray) -> bool:
     plain = data.rest is None and not (data.others or data.covariates) and data.y.dtype == jnp.float64
     if _SITE not in sizes or not plain:
         return False
-    run = program.evaluate(data.numbers, jnp.asarray(z), data.y[:2], {})
-    fn, endmembers = run.observed["y"][0], run.values[_SITE]
-    if not (hasattr(fn, "without_faces") and fn.endmembers.shape == endmembers.shape and len(endmembers) > 1):
-        return False
-    return endmembers.size == sizes[_SITE] and bool(fn.without_faces(data.y[:2]).applies)
+    found = False
+
+    def look(at, y) -> None:
+        nonlocal found
+        run = program.evaluate(data.numbers, at, y, {})
+        fn, endmembers = run.observed["y"][0], run.values[_SITE]
+        if hasattr(fn, "without_faces") and fn.endmembers.shape == endmembers.shape and len(endmembers) > 1:
+            found = endmembers.size == sizes[_SITE] and fn.without_faces(y).applies
+
+    jax.eval_shape(look, jnp.asarray(z), data.y[:2])  # nothing is computed, nor compiled
+    return found
 
 
 def crowded(program: Program, data: Data, z: np.ndarray) -> bool:
@@ -99,18 +105,18 @@ def simplex_at(program: Program, data: Data, z: np.ndarray) -> Simplex | None:
     """The simplex of the endmembers at ``z``; None where there is none, or ``q`` has no end."""
     if not has_simplex(program, data, z) or _endless(data):
         return None
-    found = _simplex(program, jnp.asarray(z), data)
     # Small matrices by NumPy: see general_inverse_and_log_det.
-    found = found._replace(plane=jnp.asarray(np.linalg.qr(found.plane)[0]))
+    found = jax.device_get(_simplex(program, jnp.asarray(z), data))
+    found = found._replace(plane=np.linalg.qr(found.plane)[0])
+    back = np.linalg.inv(_own_corners(found))
     values, axes = np.linalg.eigh(found.prior_bend)
     bend = (axes * np.minimum(values, 0.0)) @ axes.T  # a prior that opens upwards would leave no density
-    back = np.linalg.inv(found.corners(found.endmembers))
     # Faces that are out of reach of a pixel, wherever the simplex may lie, cost time only.
-    room = np.asarray(found.free.room.min(1))
+    room = (found.free.mean / np.sqrt(np.diag(found.free.covariance))).min(1)
     count = min(len(room), _ROUND * -(-int((room < _REACH).sum()) // _ROUND))
-    near = jnp.asarray(np.argsort(room, kind="stable")[:count])
+    near = np.argsort(room, kind="stable")[:count]
     free = found.free._replace(mean=found.free.mean[near])
-    return found._replace(back=jnp.asarray(back), free=free, prior_bend=jnp.asarray(bend))
+    return jax.tree_util.tree_map(jnp.asarray, found._replace(back=back, free=free, prior_bend=bend))
 
 
 @partial(jax.jit, static_argnames="program")
@@ -129,6 +135,11 @@ def _simplex(program: Program, z, data: Data) -> Simplex:
     slope, bend = jax.grad(prior)(none), jax.hessian(prior)(none)
     one = jnp.eye(len(endmembers), dtype=z.dtype)
     return Simplex(endmembers, plane, one, fn.without_faces(data.y), n_units, slope, bend)
+
+
+@jax.jit
+def _own_corners(simplex: Simplex):
+    return simplex.corners(simplex.endmembers)
 
 
 def endmembers_at(program: Program, z, data: Data) -> tuple[jax.Array, jax.Array]:

@@ -130,14 +130,31 @@ def test_volume_of_mix_and_normal_coordinates_is_their_jacobian(case: Case) -> N
             return drawing._at(case.program, case.mode.data, case.simplex, own, beside @ x[size:], mix)
 
         jacobian = jnp.linalg.slogdet(jax.jacfwd(lambda x: z(x)[0])(x))[1]
-        there, density = z(x)
-        return density - log_density(case.program, there, case.mode.data), jacobian
+        return z(x)[1], jacobian
 
     rng = np.random.default_rng(5)
     points = np.concatenate([0.05 * rng.normal(size=(8, size)), rng.normal(size=(8, beside.shape[1]))], axis=1)
     mine, theirs = np.transpose([compared(jnp.asarray(x)) for x in points])
     assert np.ptp(theirs) > 0.1
     np.testing.assert_allclose(mine - mine[0], theirs - theirs[0], atol=1e-8)
+
+
+def test_slopes_of_points_by_those_of_the_globals(case: Case) -> None:
+    """Pulled back to ``t`` they are those of the density itself."""
+    own, beside = coordinates(case)
+    program, mode, simplex = case
+    rng = np.random.default_rng(7)
+    whites = jnp.asarray(rng.normal(size=(3, beside.shape[1])) @ beside.T)
+    mixes = jnp.stack([as_mix(0.05 * rng.normal(size=K * (K - 1))) for _ in range(3)])
+
+    def density(white, mix):
+        z, volume = drawing._at(program, mode.data, simplex, own, white, mix)
+        return log_density(program, z, mode.data) + volume
+
+    expected = jax.jit(jax.vmap(jax.grad(density)))(whites, mixes)
+    found = drawing._slopes(program, mode.data, simplex, own, whites, mixes)
+    rounding = 1e-6 * np.abs(expected).max()  # of points, which are drawn in float32
+    np.testing.assert_allclose(found, expected, atol=rounding)
 
 
 def test_a_move_and_its_way_back_are_in_balance(case: Case) -> None:
