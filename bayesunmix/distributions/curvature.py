@@ -73,9 +73,8 @@ def curvature(
     mixed = jnp.einsum("api,pij,bqj->apbq", by_value, by_channel[:, :, product], constant, optimize="optimal")
     hessian = mixed + mixed.transpose(2, 3, 0, 1)
     hessian += jnp.einsum("api,ij,bqj->apbq", constant, total[product, product], constant, optimize="optimal")
-    for (k, m), second in _second(value, covariance[:, linear, linear], moments.cut).items():
-        block = jnp.einsum("ap,bq,pq->apbq", by_value[:, :, k], by_value[:, :, m], second)
-        hessian += block if k == m else block + block.transpose(2, 3, 0, 1)
+    second = _second(value, covariance[:, linear, linear], moments.cut)
+    hessian += jnp.einsum("ampq,bqm->apbq", jnp.einsum("apk,kmpq->ampq", by_value, second), by_value)
 
     # Means over the latent: sums over units of a_k a_m, a_k e_p and e_p^2, with e the residual.
     overlap = jnp.einsum("kmj,j->km", among, mean[product].sum(1))
@@ -127,34 +126,32 @@ def curvature(
     return (gradient, blocks) if free else _without("endmembers", gradient, blocks)
 
 
-def _second(value, covariance, cut: Cut | None) -> dict[tuple[int, int], jax.Array]:
-    """Sums over units of ``Cov(a_k, a_m) y y'``, (P, P), for k <= m; ``covariance`` (units, K, K).
+def _second(value, covariance, cut: Cut | None) -> jax.Array:
+    """Sums over units of ``Cov(a_k, a_m) y y'``, (K, K, P, P); ``covariance`` (units, K, K).
 
     Where one face is in reach at most, covariances are one matrix less a number times another one: two sums of ``y y'``
     then stand for all pairs.
     """
     n_parts = covariance.shape[1]
-    rows, columns = (x.tolist() for x in np.triu_indices(n_parts, 1))
+    if n_parts == 1:
+        return jnp.zeros((1, 1, value.shape[1], value.shape[1]), value.dtype)
+    rows, columns = np.triu_indices(n_parts, 1)
     apart = covariance[:, rows, columns].T  # parts sum to one: those with themselves follow
     if cut is None:
-        found = {(k, m): (value * x[:, None]).T @ value for k, m, x in zip(rows, columns, apart, strict=True)}
+        found = _sums(value, apart, jnp.ones(len(value), bool))
     else:
-        hard = _sums(value, apart, cut.hard)
+        at_face = (cut.lost > 0) & ~cut.hard
+        lost = jax.lax.map(lambda k: _sums(value, cut.lost[None], at_face & (cut.first == k))[0], jnp.arange(n_parts))
+        along = jnp.stack([cut.along(k) for k in range(n_parts)])
         easy = (value * ~cut.hard[:, None]).T @ value
-        at_face = [
-            _sums(value, cut.lost[None], (cut.lost > 0) & ~cut.hard & (cut.first == k))[0] for k in range(n_parts)
-        ]
-        along = [cut.along(k) for k in range(n_parts)]
-        found = {
-            (k, m): cut.covariance[k, m] * easy
-            + one
-            - sum(a[k] * a[m] * x for a, x in zip(along, at_face, strict=True))
-            for k, m, one in zip(rows, columns, hard, strict=True)
-        }
-    both = lambda k, m: found[min(k, m), max(k, m)]  # noqa: E731
-    none = jnp.zeros((value.shape[1],) * 2, value.dtype)
-    own = {(k, k): none - sum(both(k, m) for m in range(n_parts) if m != k) for k in range(n_parts)}
-    return {**found, **own}
+        found = cut.covariance[rows, columns][:, None, None] * easy - jnp.einsum(
+            "fj,fpq->jpq", along[:, rows] * along[:, columns], lost
+        )
+        found = found + _sums(value, apart, cut.hard)
+    pair = np.zeros((n_parts, n_parts), int)
+    pair[rows, columns] = pair[columns, rows] = np.arange(len(rows))
+    between = found[pair] * (1.0 - np.eye(n_parts))[:, :, None, None]
+    return between - np.eye(n_parts)[:, :, None, None] * between.sum(1)
 
 
 def _sums(value, weights, chosen) -> jax.Array:
@@ -167,7 +164,7 @@ def _sums(value, weights, chosen) -> jax.Array:
         place = i * size + jnp.arange(size)
         unit = order[jnp.minimum(place, n_units - 1)]
         y, weight = value[unit], weights[:, unit] * (place < count)
-        return total + jnp.stack([(y * one[:, None]).T @ y for one in weight])
+        return total + jnp.einsum("jnp,nq->jpq", weight[:, :, None] * y, y)
 
     zero = jnp.zeros((len(weights), n_channels, n_channels), value.dtype)
     return jax.lax.fori_loop(0, -(-count // size), block, zero)

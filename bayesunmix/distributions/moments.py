@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesunmix.distributions import simplex, truncated
-from bayesunmix.distributions.walk import normal_moments, walk
+from bayesunmix.distributions.walk import normal_moments, walk, walk_apart
 
 _POINTS = 64
 
@@ -55,18 +55,14 @@ def moments(own: simplex.Frame, pull: jax.Array, gram: jax.Array, concentration:
         first, second = simplex.in_stages(closed, with_points, own.near > 1, *arrays)
     # From features v_j and v_i v_j of the sorted, reduced v = a - c to those of a.
     reduce = _reduction(own, pull.dtype)  # (K - 1, K, units), v = reduce' of the first parts; a - c = sum_j v_j e_j
-    pairs = list(zip(*np.triu_indices(n_parts - 1), strict=True))
+    i, j = np.triu_indices(n_parts - 1)
     size = len(first) - n_logs
-    to_linear = jnp.concatenate([reduce, jnp.zeros((len(pairs), n_parts, n_units), pull.dtype)])
-    products = []
-    for k, m in zip(rows, columns, strict=True):
-        by_linear = own.centre[k] * reduce[:, m] + own.centre[m] * reduce[:, k]
-        by_pair = [
-            reduce[i, k] * reduce[i, m] if i == j else reduce[i, k] * reduce[j, m] + reduce[j, k] * reduce[i, m]
-            for i, j in pairs
-        ]
-        products.append(jnp.concatenate([by_linear, jnp.stack(by_pair)]))
-    to_products = jnp.stack(products, axis=1)
+    to_linear = jnp.concatenate([reduce, jnp.zeros((len(i), n_parts, n_units), pull.dtype)])
+    by_linear = own.centre[rows] * reduce[:, columns] + own.centre[columns] * reduce[:, rows]
+    # Whole arrays at a time: as one array a product and pair these were a third of all that was compiled here.
+    turned = jnp.where((i == j)[:, None, None], 0.0, reduce[j][:, rows] * reduce[i][:, columns])
+    by_pair = reduce[i][:, rows] * reduce[j][:, columns] + turned
+    to_products = jnp.concatenate([by_linear, by_pair])
     change = jnp.concatenate([to_linear, to_products], axis=1)  # (natural, features, units)
     offset = jnp.concatenate([own.centre, own.centre[rows] * own.centre[columns]])
     mean = offset + jnp.einsum("efn,en->fn", change, first[:size])
@@ -91,25 +87,24 @@ def _natural_moments(eta, held, base, shift) -> tuple[jax.Array, jax.Array]:
     the many units inside, which tell little about the endmembers, would drown in noise those at a face.
     """
     n_free = len(base)
-    pairs = list(zip(*np.triu_indices(n_free), strict=True))
 
-    def features(e, c, points, moves):
-        found = walk(e, c, points, moves, every=True)
+    def parts(e, c, points, moves):
+        found = walk_apart(e, c, points, moves)
         free = walk(e, c, points, moves, every=True, bounded=False)
-        stack = lambda away, logs: jnp.stack(  # noqa: E731
-            [
-                jnp.broadcast_to(x, found.log_weight.shape)
-                for x in [*away, *(away[i] * away[j] for i, j in pairs), *logs]
-            ]
-        )
+        spread = lambda x: jnp.stack([jnp.broadcast_to(one, found.log_weight.shape) for one in x])  # noqa: E731
         inside = (free.even * jnp.exp(found.log_inside)).sum(0) / free.even.sum()
         even = jnp.broadcast_to(free.even / free.even.sum(), found.log_weight.shape)
-        return stack(found.away, found.logs), stack(free.away, []), found.log_weight, even, inside
+        return spread([*found.away, *found.logs]), spread(free.away), found.log_weight, even, inside
 
-    bounded, free, log_weight, even, inside = simplex.in_chunks(features, eta, held, base, shift, least=2)
+    def features(found):
+        away = found[:n_free].astype(eta.dtype)
+        products = [away[i] * away[i:] for i in range(n_free)]
+        return jnp.concatenate([away, *products, found[n_free:].astype(eta.dtype)])
+
+    bounded, free, log_weight, even, inside = simplex.in_chunks(parts, eta, held, base, shift, least=2)
     weight = jax.nn.softmax(log_weight, axis=0)
-    mean, covariance = _weighted_moments(bounded.astype(eta.dtype), weight.astype(eta.dtype))
-    seen_mean, seen_covariance = _weighted_moments(free.astype(eta.dtype), even.astype(eta.dtype))
+    mean, covariance = _weighted_moments(features(bounded), weight.astype(eta.dtype))
+    seen_mean, seen_covariance = _weighted_moments(features(free), even.astype(eta.dtype))
     true_mean, true_covariance = _normal_moments(eta, held, n_free)
     share = inside.astype(eta.dtype)
     size = len(true_mean)

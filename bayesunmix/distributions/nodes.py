@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from bayesunmix.distributions import simplex
-from bayesunmix.distributions.walk import Walk, normal_moments, scores, walk
+from bayesunmix.distributions.walk import normal_moments, scores, walk, walk_apart
 
 _SMALL = -7.0  # log of a part, a thousandth
 
@@ -39,7 +38,7 @@ def nodes(
         return jnp.stack([jnp.broadcast_to(v, like.shape) for v in parts])
 
     def one(e, h, base, shift, order, data):
-        found = _walk_apart(e, h, base, shift)
+        found = walk_apart(e, h, base, shift)
         away, log_weight = simplex.as_given(found.away, order), found.log_weight
         if beyond is not None:
             log_weight = log_weight + beyond.log(away, beyond.shared, data)
@@ -70,18 +69,6 @@ def nodes(
         # A small part is what rounding leaves of its distance from the centre.
         points = jnp.where(logs < _SMALL, jnp.exp(logs.astype(pull.dtype)), points)
     return Nodes(points, jax.nn.softmax(log_weight.astype(pull.dtype), axis=0), logs)
-
-
-def _walk_apart(eta, held, base, shift) -> Walk:
-    """The walk as a branch that is always taken, which XLA does not know.
-
-    On CPU it would fuse the slices that a loop reads and writes into all that is computed of them, entry by entry: with
-    as many results as here that took four times as long.
-    """
-    whole = partial(walk, every=True)
-    like = jax.eval_shape(whole, eta, held, base, shift)
-    zeros = lambda *_: jax.tree_util.tree_map(lambda x: jnp.zeros(x.shape, x.dtype), like)  # noqa: E731
-    return jax.lax.cond(shift[0, 0] >= 0.0, whole, zeros, eta, held, base, shift)
 
 
 def missed_covariance(own: simplex.Frame, pull, gram, concentration=None, least: int = 32) -> jax.Array:
