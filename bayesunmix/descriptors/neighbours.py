@@ -9,6 +9,8 @@ import xarray as xr
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
+from bayesunmix._counts import as_count
+
 _SPARE = 6  # candidates beyond the neighbours that are asked for
 _SAMPLE = 200  # environments that compete for the template
 _TURNS = 25  # orientations that are tried for every atom
@@ -71,8 +73,7 @@ def neighbour_vectors(
     """
     if order not in ("angle", "distance"):
         raise ValueError(f'order: expected "angle" or "distance", got {order!r}')
-    if not isinstance(n_neighbours, int | np.integer) or n_neighbours < 1:
-        raise ValueError(f"n_neighbours: expected an integer of at least 1, got {n_neighbours!r}")
+    n_neighbours = as_count("n_neighbours", n_neighbours)
     position = np.asarray(atoms["position"].values, dtype=np.float64)
     centres, others = _by_species(atoms, species)
     frame = atoms["frame"].values if "frame" in atoms else np.zeros(len(position), dtype=int)

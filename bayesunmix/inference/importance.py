@@ -59,11 +59,12 @@ def weighted(program: Program, guide: Guide, data: Data, draws: int, key: jax.Ar
     rng, size = generator(key), len(guide.location)
     mean, root = np.zeros(size), np.eye(size)
     least = max(_POINTS, draws)
-    for count in (_PILOT, least, 2 * least):
+    for count in (counts := (_PILOT, least, 2 * least)):
         white, height = _student(rng, count, size)
         white = mean + white @ root.T
         weight, shape, effective = _weights(program, guide, data, white, height)
-        if count > _PILOT and not FEWEST <= effective < _ENOUGH:  # moments of fewer are no law to go on with
+        # Moments of fewer are no law to go on with.
+        if count == counts[-1] or (count > _PILOT and not FEWEST <= effective < _ENOUGH):
             break
         mean = weight @ white
         away = white - mean

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayesunmix._counts import as_count
 from bayesunmix.models._prior_specs import as_spec
 
 if TYPE_CHECKING:
@@ -30,8 +31,7 @@ def checked_sizes(model: HiddenMarkovModel) -> dict[str, Any]:
         For what is out of range.
     """
     states = model.n_states
-    if not isinstance(states, int | np.integer) or states < 1:
-        raise ValueError(f"n_states: expected an integer of at least 1, got {states!r}")
+    as_count("n_states", states)
     single = isinstance(model.emission, str)
     emission = model.emission if single else tuple(map(str, model.emission))
     families = (emission,) if single else emission

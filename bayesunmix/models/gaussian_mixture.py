@@ -10,6 +10,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
+from bayesunmix._counts import as_count
 from bayesunmix.data.clusters import clusters
 from bayesunmix.distributions import cholesky
 from bayesunmix.distributions.mixtures import NormalMixture
@@ -89,8 +90,7 @@ class GaussianMixture:
     unit = "vector"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n_components, int | np.integer) or self.n_components < 1:
-            raise ValueError(f"n_components: expected an integer of at least 1, got {self.n_components!r}")
+        as_count("n_components", self.n_components)
         if self.covariance not in _KINDS:
             raise ValueError(f"covariance: expected one of {', '.join(map(repr, _KINDS))}, got {self.covariance!r}")
         if self.weights not in ("free", "equal"):

@@ -10,6 +10,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
+from bayesunmix._counts import as_count
 from bayesunmix.data.counts import factorised_counts, purest_shapes
 from bayesunmix.data.gaps import filled
 from bayesunmix.data.purest import purest_pixels
@@ -128,9 +129,7 @@ class LinearUnmixing:
                 raise ValueError(
                     f"{name}: expected one of {', '.join(map(repr, allowed))}, got {getattr(self, name)!r}"
                 )
-        size = self.n_endmembers
-        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-            raise ValueError(f"n_endmembers: expected an integer of at least 1, got {self.n_endmembers!r}")
+        as_count("n_endmembers", self.n_endmembers)
         alpha = self.concentration
         number = isinstance(alpha, int | float | np.number) and np.isfinite(alpha) and alpha > 0
         if not number and not (alpha is None or (isinstance(alpha, str) and alpha == "learned")):
@@ -142,7 +141,7 @@ class LinearUnmixing:
             )
         if self.likelihood != "normal" and self.noise == "diagonal":
             raise ValueError(f'noise="diagonal" belongs to likelihood="normal", got likelihood={self.likelihood!r}')
-        object.__setattr__(self, "endmembers", parsed(self.endmembers, size, self.endmember_support))
+        object.__setattr__(self, "endmembers", parsed(self.endmembers, self.n_endmembers, self.endmember_support))
         length = self.smoothness
         number = isinstance(length, int | float | np.number) and np.isfinite(length) and length > 0
         if not number and not (length is None or (isinstance(length, str) and length == "learned")):

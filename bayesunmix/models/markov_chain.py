@@ -11,6 +11,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
+from bayesunmix._counts import as_count
 from bayesunmix.distributions.observed_chain import ObservedChain
 from bayesunmix.models._hyperparameters import hyperparameters
 
@@ -71,10 +72,7 @@ class MarkovChain:
 
     def __post_init__(self) -> None:
         for name, least in (("n_states", 2), ("lag", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
-            object.__setattr__(self, name, int(value))
+            object.__setattr__(self, name, as_count(name, getattr(self, name), least))
         shapes = {
             "concentration": (self.n_states,) * (0 if self.reversible else 2),
             "initial_concentration": (self.n_states,),

@@ -12,6 +12,7 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.distributions.transforms import PowerTransform
 
+from bayesunmix._counts import as_count
 from bayesunmix.data.moments import moments
 from bayesunmix.distributions.factors import NormalFactors
 from bayesunmix.distributions.loadings import Loadings
@@ -116,8 +117,7 @@ class ProbabilisticPCA:
     def __post_init__(self) -> None:
         if self.noise not in _NOISE:
             raise ValueError(f"noise: expected one of {', '.join(map(repr, _NOISE))}, got {self.noise!r}")
-        if not isinstance(self.n_components, int | np.integer) or self.n_components < 0:
-            raise ValueError(f"n_components: expected an integer of at least 0, got {self.n_components!r}")
+        as_count("n_components", self.n_components, least=0)
         floor = self.component_floor
         if not (floor in _FLOORS if isinstance(floor, str) else np.isfinite(floor) and floor > 0):
             raise ValueError(f"component_floor: expected a positive number, 'hidden' or 'visible', got {floor!r}")

@@ -10,6 +10,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
+from bayesunmix._counts import as_count
 from bayesunmix.data.clusters import clusters
 from bayesunmix.distributions.angles import AngleMixture
 from bayesunmix.models._hyperparameters import hyperparameters
@@ -67,8 +68,7 @@ class VonMisesMixture:
     unit = "vector"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n_components, int | np.integer) or self.n_components < 1:
-            raise ValueError(f"n_components: expected an integer of at least 1, got {self.n_components!r}")
+        as_count("n_components", self.n_components)
         for name, allowed in (("weights", ("free", "equal")), ("dispersion", ("free", "tied"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
