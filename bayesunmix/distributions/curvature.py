@@ -138,7 +138,7 @@ def _second(value, covariance, cut: Cut | None) -> jax.Array:
     rows, columns = np.triu_indices(n_parts, 1)
     apart = covariance[:, rows, columns].T  # parts sum to one: those with themselves follow
     if cut is None:
-        found = _sums(value, apart, jnp.ones(len(value), bool))
+        found = jax.lax.map(lambda weight: (value * weight[:, None]).T @ value, apart)
     else:
         at_face = (cut.lost > 0) & ~cut.hard
         lost = jax.lax.map(lambda k: _sums(value, cut.lost[None], at_face & (cut.first == k))[0], jnp.arange(n_parts))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesunmix.distributions import simplex, truncated
-from bayesunmix.distributions.walk import normal_moments, walk, walk_apart
+from bayesunmix.distributions.walk import normal_moments, stacked, walk, walk_apart
 
 _POINTS = 64
 
@@ -91,10 +91,10 @@ def _natural_moments(eta, held, base, shift) -> tuple[jax.Array, jax.Array]:
     def parts(e, c, points, moves):
         found = walk_apart(e, c, points, moves)
         free = walk(e, c, points, moves, every=True, bounded=False)
-        spread = lambda x: jnp.stack([jnp.broadcast_to(one, found.log_weight.shape) for one in x])  # noqa: E731
         inside = (free.even * jnp.exp(found.log_inside)).sum(0) / free.even.sum()
         even = jnp.broadcast_to(free.even / free.even.sum(), found.log_weight.shape)
-        return spread([*found.away, *found.logs]), spread(free.away), found.log_weight, even, inside
+        like = found.log_weight
+        return stacked([*found.away, *found.logs], like), stacked(free.away, like), like, even, inside
 
     def features(found):
         away = found[:n_free].astype(eta.dtype)

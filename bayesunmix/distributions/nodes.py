@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bayesunmix.distributions import simplex
-from bayesunmix.distributions.walk import normal_moments, scores, walk, walk_apart
+from bayesunmix.distributions.walk import normal_moments, scores, stacked, walk, walk_apart
 
 _SMALL = -7.0  # log of a part, a thousandth
 
@@ -34,16 +34,13 @@ def nodes(
         simplex.more_points(own, least),
     )
 
-    def spread(parts, like):
-        return jnp.stack([jnp.broadcast_to(v, like.shape) for v in parts])
-
     def one(e, h, base, shift, order, data):
         found = walk_apart(e, h, base, shift)
         away, log_weight = simplex.as_given(found.away, order), found.log_weight
         if beyond is not None:
             log_weight = log_weight + beyond.log(away, beyond.shared, data)
-        logs = spread(simplex.unsorted(found.logs, order), log_weight) if found.logs else None
-        return spread(away, log_weight), log_weight, logs
+        logs = stacked(simplex.unsorted(found.logs, order), log_weight) if found.logs else None
+        return stacked(away, log_weight), log_weight, logs
 
     def with_points(*arrays):
         data, channels = ((), 1) if beyond is None else (beyond.own, beyond.channels)
@@ -59,7 +56,7 @@ def nodes(
             z = simplex.in_chunks(normals, e, h, base, shift, least=2)
             mean, root = jax.tree_util.tree_map(lambda x: x.astype(z.dtype), normal_moments(e, h, len(base)))
             away = [mean[i] + sum(root[i][m] * z[m] for m in range(i + 1)) for i in range(len(base))]
-            return spread(simplex.as_given(away, order), z[0]), jnp.zeros_like(z[0]), None
+            return stacked(simplex.as_given(away, order), z[0]), jnp.zeros_like(z[0]), None
 
         away, log_weight, logs = simplex.in_stages(normal, with_points, own.near > 0, *arrays)
     else:

@@ -208,6 +208,11 @@ def walk_apart(eta, held, base, shift) -> Walk:
     return jax.lax.cond(shift[0, 0] >= 0.0, whole, zeros, eta, held, base, shift)
 
 
+def stacked(parts: list[jax.Array], like: jax.Array) -> jax.Array:
+    """The parts as one array (parts, points, units), spread over the points and units of ``like``."""
+    return jnp.stack([jnp.broadcast_to(one, like.shape) for one in parts])
+
+
 def _exponent(eta, away):
     """Gaussian part of the log integrand."""
     n_free = len(away)

@@ -59,7 +59,8 @@ def weighted(program: Program, guide: Guide, data: Data, draws: int, key: jax.Ar
     rng, size = generator(key), len(guide.location)
     mean, root = np.zeros(size), np.eye(size)
     least = max(_POINTS, draws)
-    for count in (counts := (_PILOT, least, 2 * least)):
+    counts = _PILOT, least, 2 * least
+    for count in counts:
         white, height = _student(rng, count, size)
         white = mean + white @ root.T
         weight, shape, effective = _weights(program, guide, data, white, height)

@@ -108,11 +108,11 @@ def simplex_at(program: Program, data: Data, z: np.ndarray) -> Simplex | None:
     # Small matrices by NumPy: see general_inverse_and_log_det.
     found = jax.device_get(_simplex(program, jnp.asarray(z), data))
     found = found._replace(plane=np.linalg.qr(found.plane)[0])
-    back = np.linalg.inv(_own_corners(found))
+    corners, room = jax.device_get(_corners_and_room(found))
+    back = np.linalg.inv(corners)
     values, axes = np.linalg.eigh(found.prior_bend)
     bend = (axes * np.minimum(values, 0.0)) @ axes.T  # a prior that opens upwards would leave no density
     # Faces that are out of reach of a pixel, wherever the simplex may lie, cost time only.
-    room = (found.free.mean / np.sqrt(np.diag(found.free.covariance))).min(1)
     count = min(len(room), _ROUND * -(-int((room < _REACH).sum()) // _ROUND))
     near = np.argsort(room, kind="stable")[:count]
     free = found.free._replace(mean=found.free.mean[near])
@@ -138,8 +138,9 @@ def _simplex(program: Program, z, data: Data) -> Simplex:
 
 
 @jax.jit
-def _own_corners(simplex: Simplex):
-    return simplex.corners(simplex.endmembers)
+def _corners_and_room(simplex: Simplex):
+    """Where its endmembers are in its plane; and standard deviations from the nearest face, (units,)."""
+    return simplex.corners(simplex.endmembers), simplex.free.room.min(1)
 
 
 def endmembers_at(program: Program, z, data: Data) -> tuple[jax.Array, jax.Array]:
