@@ -19,8 +19,8 @@ class Evaluation(NamedTuple):
     """One run of a model's program at given unconstrained values."""
 
     values: dict[str, jax.Array]  # sites that were sampled, and deterministic ones
-    log_prior: jax.Array  # in the unconstrained coordinates, Jacobian included
-    observed: dict[str, tuple[Any, jax.Array]]  # name -> (distribution, data)
+    log_prior: jax.Array  # in the unconstrained coordinates, Jacobian included; with what is observed beside the units
+    observed: dict[str, tuple[Any, jax.Array]]  # of the units, name -> (distribution, data)
     log_volumes: dict[str, jax.Array]  # of sampled sites: log of the Jacobian's determinant
 
 
@@ -91,8 +91,11 @@ class Program:
             self.model(numbers)(y, n_units=y.shape[0], **covariates)
         observed: dict[str, tuple[Any, jax.Array]] = {}
         for name, site in trace.items():
-            if site["type"] == "sample" and site["is_observed"]:
+            if name == "y":
                 observed[name] = (site["fn"], site["value"])
+            elif site["type"] == "sample" and site["is_observed"]:
+                # Counts once, whatever share of the units is looked at.
+                log_prior = log_prior + site["fn"].log_prob(site["value"]).sum()
             elif site["type"] == "deterministic":
                 values[name] = site["value"]
         return Evaluation(values, log_prior, observed, log_volumes)

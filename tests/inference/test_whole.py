@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from scipy.linalg import eigh
 
@@ -315,3 +317,23 @@ def test_log_density_without_corrections_is_that_of_the_sample(setting: Setting)
     ours = log_density(setting.program, at, with_rules(setting.program, at, sample, key, index))
     theirs = log_density(setting.program, at, with_rules(setting.program, at, setting.data, key, index))
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+def test_what_is_observed_beside_the_units_counts_once() -> None:
+    """A sum that was measured by itself, against the closed form; a guide of a normal posterior is exact."""
+    y = np.random.default_rng(0).normal(size=(600, 3))
+
+    def model(y=None, *, n_units):
+        mean = numpyro.sample("mean", dist.Normal(0.0, 10.0).expand([3]).to_event(1))
+        numpyro.sample("sum", dist.Normal(mean.sum(), 0.01), obs=jnp.asarray(1.0))
+        with numpyro.plate("unit", n_units):
+            numpyro.sample("y", dist.Normal(mean, 1.0).to_event(1), obs=y)
+
+    fit = bu.fit(model, y, bu.SVI(batch=64), progress=False)
+    found = fit.posterior["mean"].values.sum(-1).ravel()
+    of_units = (600 + 0.01) / 3  # precision of the sum
+    precision = of_units + 1e4
+    expected = (of_units * 600 / 600.01 * y.mean(0).sum() + 1e4) / precision
+    error = 4.0 / np.sqrt(found.size)
+    assert abs(found.mean() - expected) < error * precision**-0.5
+    assert abs(np.log(found.std() * precision**0.5)) < error / np.sqrt(2)
