@@ -39,6 +39,11 @@ def sufficient(model: Any, units: Units) -> tuple[Any, Any]:
     return model.sufficient(units.values) if hasattr(model, "sufficient") else (model, units.values)
 
 
+def for_globals(model: Any, values: Any) -> tuple[Any, Any]:
+    """Model and values for the globals alone: fewer units where those say the same."""
+    return model.for_globals(values) if hasattr(model, "for_globals") else (model, values)
+
+
 def takes(model: Any, name: str) -> bool:
     """Whether a model has a covariate of this name."""
     call = model if inspect.isfunction(model) else type(model).__call__

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from bayesunmix._keys import as_key
-from bayesunmix._model_units import name_of, received, sufficient, takes, words
+from bayesunmix._model_units import for_globals, name_of, received, sufficient, takes, words
 from bayesunmix._named import named_diagnostics, named_posterior
 from bayesunmix.data.units import Units
 from bayesunmix.inference import NUTS, SVI, Gibbs
@@ -113,7 +113,7 @@ def fit(
             raise TypeError(f"method: {name_of(model)} has no sampler of its own; use bu.SVI() or bu.NUTS()")
         else:
             lean = sufficient(bound, units)
-            result = infer(*lean, covariates, method, as_key(seed), bar)
+            result = infer(*for_globals(*lean), covariates, method, as_key(seed), bar)
         values = result.values
         if units.shared is not None:
             values = widened(bound, values, units.values, covariates, units.shared)

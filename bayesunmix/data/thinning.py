@@ -8,14 +8,12 @@ import numpy as np
 
 from bayesunmix.data.rows import Rows
 
-_VALUES = 2**23
 
-
-def thinned(data: Any) -> np.ndarray:
-    """Units (unit, channel) in double precision: all, or as many evenly spaced ones as hold some eight million values.
+def thinned(data: Any, most: int = 2**23) -> np.ndarray:
+    """Units (unit, channel) in double precision: all, or as many evenly spaced ones as hold so many values at most.
 
     ``data`` is (..., channel).
     """
     values = data if isinstance(data, Rows) else np.reshape(data, (-1, np.shape(data)[-1]))
-    every = max(1, -(-values.shape[0] * values.shape[1] // _VALUES))
+    every = max(1, -(-values.shape[0] * values.shape[1] // most))
     return np.asarray(values[::every], dtype=np.float64)

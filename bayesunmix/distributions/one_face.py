@@ -16,6 +16,9 @@ from bayesunmix.distributions.inverses import general_inverse_and_log_det
 from bayesunmix.distributions.simplex import AWAY
 
 
+_SHOWS = 4.0  # standard deviations from a face, where it cuts off 3e-5
+
+
 class FreeNormal(NamedTuple):
     """The abundances given the data as if they could be negative."""
 
@@ -51,7 +54,7 @@ class CutOff(NamedTuple):
     mean: jax.Array  # (units, K)
     variance: jax.Array  # (units, K)
     exact: jax.Array  # (units,) whether no other face is in reach
-    free: jax.Array  # (units,) whether none is
+    free: jax.Array  # (units,) whether none is that would show in an interval
 
 
 def cut_off(normal: FreeNormal) -> CutOff:
@@ -63,14 +66,14 @@ def cut_off(normal: FreeNormal) -> CutOff:
     others = jnp.arange(len(sd)) != first[:, None]
     far = (mean > AWAY * sd) | ~others
     exact = far.all(1) & normal.applies
-    return CutOff(mean, sd**2 * left, exact, exact & (low[:, 0] < -AWAY))
+    return CutOff(mean, sd**2 * left, exact, exact & (low[:, 0] < -_SHOWS))
 
 
 def drawn(normal: FreeNormal, share, score) -> jax.Array:
     """Draws (n, units, K) of the abundances cut off at the nearest face, each part by itself.
 
-    ``share`` and ``score`` (n, units), uniform on the unit interval and standard normal, pick the part at the face and
-    how far the others are from what it makes of them; these are right one by one, not together.
+    ``share`` and ``score`` (n, units or 1), uniform on the unit interval and standard normal, pick the part at the
+    face and how far the others are from what it makes of them; these are right one by one, not together.
     """
     sd, (first, low, slope) = normal.sd, normal.at_nearest()
     follows = jnp.sqrt(jnp.maximum(1.0 - slope**2, 0.0))

@@ -24,6 +24,7 @@ _NORMAL = 0.2  # share of globals below which the interval is a normal's, whatev
 _LEAST = 128  # units that are worked on by points
 _TOGETHER = 2**24  # values of plain units worked on at a time
 _CUT_TOGETHER = 4096  # units with one end in reach
+_TINY = 1e-7
 _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 
 
@@ -33,22 +34,23 @@ def latent_statistics(
     """``STATISTICS`` of every unit's latent, (unit, *latent, statistic), and the entropy that noise leaves, if any.
 
     Units whose latent has a closed form given the globals need no points: it is normal, or cut off at one end of its
-    domain. Where globals make no difference to those, few draws of them are taken for the others, if they make none to
-    those either.
+    domain. Where globals make no difference to those, few draws of them are taken; for the others too, if they make
+    none to those either.
     """
-    plain = _plain(draws, y, covariates)
-    if plain is None:
+    some = draws.thinned(_FEW)
+    plain = _plain(some, y, covariates)
+    if plain is None or not plain.exact.any():
         return _by_points(draws, draws, y, covariates, prob, key, None)
+    if plain.share[plain.exact].max() > _NO_DIFFERENCE:
+        some, plain = draws, _plain(draws, y, covariates)
     found = _in_closed_form(plain, prob)
     cut = np.flatnonzero(plain.exact & ~plain.normal)
     if len(cut):
         among = _rounded(cut, len(y))
-        ends = _by_cut_off(draws, y, covariates, prob, key, among)
+        ends = _by_cut_off(some, y, covariates, prob, key, among)
         found[cut, :, 2:4] = ends[np.searchsorted(among, cut)]
     hard = np.flatnonzero(~plain.exact)
     if len(hard):
-        share = plain.share[plain.exact]
-        some = draws.thinned(_FEW) if share.size and share.max() < _NO_DIFFERENCE else draws
         among = _rounded(hard, len(y))
         by_points, _ = _by_points(some, draws, y, covariates, prob, key, among)
         found[hard] = by_points[np.searchsorted(among, hard)]
@@ -179,26 +181,24 @@ def _in_closed_form(plain: Plain, prob: float) -> np.ndarray:
 def _by_cut_off(draws: Draws, y: Any, covariates: dict[str, Any], prob: float, key, among: np.ndarray) -> np.ndarray:
     """Intervals (unit, latent, 2) of units with one end of their domain in reach, from draws that are spread evenly."""
     per_draw = -(-_LATENT_DRAWS // draws.size)
-    rng, parts = generator(key), []
+    # A lattice of two dimensions, the same for all units, moved at random.
+    places, shift = np.arange(draws.size * per_draw), generator(key).random(2)
+    share = (places / places.size + shift[0]) % 1.0
+    score = ndtri(np.clip((places * _GOLDEN + shift[1]) % 1.0, _TINY, 1.0 - _TINY))
+    dtype = jnp.result_type(float)
+    lattice = tuple(jnp.asarray(x.reshape(draws.size, per_draw, 1), dtype) for x in (share, score))
+    parts = []
     for values, own in _slices(y, covariates, among, _CUT_TOGETHER):
-        shift = jnp.asarray(rng.random((2, len(values))), values.dtype)
-        found = _cut_off_pass(draws.program, draws.numbers, draws.values, values, own, shift, per_draw)
+        found = _cut_off_pass(draws.program, draws.numbers, draws.values, values, own, lattice)
         parts.append(np.moveaxis(_ends(found, prob), 0, -1))
     return np.concatenate(parts)[: len(among)]
 
 
-@partial(jax.jit, static_argnames=("program", "per_draw"))
-def _cut_off_pass(program: Program, numbers, values, y, covariates, shift, per_draw: int) -> jax.Array:
-    n_draws = len(next(iter(values.values())))
-    tiny = jnp.finfo(shift.dtype).eps
-
+@partial(jax.jit, static_argnames="program")
+def _cut_off_pass(program: Program, numbers, values, y, covariates, lattice) -> jax.Array:
     def one(inputs):
         value, place = inputs
-        # A lattice of two dimensions, moved by the unit's own numbers.
-        share = (place[:, None] / (n_draws * per_draw) + shift[0]) % 1.0
-        score = jax.scipy.special.ndtri(jnp.clip((place[:, None] * _GOLDEN + shift[1]) % 1.0, tiny, 1.0 - tiny))
-        return drawn(program.likelihood(numbers, value, y, covariates).without_faces(y), share, score)
+        return drawn(program.likelihood(numbers, value, y, covariates).without_faces(y), *place)
 
-    places = jnp.arange(n_draws * per_draw, dtype=shift.dtype).reshape(n_draws, per_draw)
-    found = jax.lax.map(one, (values, places))
+    found = jax.lax.map(one, (values, lattice))
     return found.reshape(-1, *found.shape[2:])

@@ -169,7 +169,7 @@ def latent_pass(program: Program, numbers, values, chunk: Chunk, key, per_draw: 
     """
     values = inputs_of(program, values, chunk)
     n_draws = len(next(iter(values.values())))
-    n_sets = 0 if chunk.rule is None else int(np.clip(n_draws, *_SETS_OF_MEAN))
+    n_sets = 0 if chunk.rule is None else int(np.clip(n_draws // 2, *_SETS_OF_MEAN))
     at_mean = {n: jnp.broadcast_to(v.mean(0), (n_sets, *v.shape[1:])) for n, v in values.items()}
     visits = {n: jnp.concatenate([v, at_mean[n]]) for n, v in values.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpyro
 
 from bayesunmix.distributions.unmixing import NormalUnmixing
 from bayesunmix.models._hyperparameters import hyperparameters
+from bayesunmix.models._pooled import Pooled, pool
 
 _CHUNK_BYTES = 2**24  # of values worked on at a time
 
@@ -26,20 +27,32 @@ class KnownMixture:
     model: Any
     endmembers: Any  # (K, K + 1)
     n_channels: int = field(metadata={"static": True})  # of the data as they were measured
+    pooled: Pooled | None = None  # pixels beside those of the data
 
     label = None
 
     def __call__(self, y=None, *, n_units: int) -> None:
         """As the model's own program."""
         _, alpha, _, noise = self.model.globals()
-        pooled = self.n_channels - len(self.endmembers)
-        likelihood = NormalUnmixing(self.endmembers, alpha, noise["noise_scale"], n_pooled=pooled)
+        channels = self.n_channels - len(self.endmembers)
+        likelihood = NormalUnmixing(self.endmembers, alpha, noise["noise_scale"], n_pooled=channels)
+        if self.pooled is not None:
+            numpyro.sample("pooled", self.pooled.law(noise["noise_scale"]), obs=self.pooled.square)
         with numpyro.plate("unit", n_units):
             numpyro.sample("y", likelihood, obs=y)
 
     def initial(self, data) -> dict[str, np.ndarray]:
-        """As of the model."""
-        return self.model.initial(data)
+        """As of the model, or as pixels that were taken together have it."""
+        if self.pooled is None:
+            return self.model.initial(data)
+        return {"noise_scale": np.asarray(self.pooled.noise_scale)}
+
+    def for_globals(self, values: np.ndarray) -> tuple[KnownMixture, np.ndarray]:
+        """The same globals with most pixels of a large image taken together, and the values of the others."""
+        if self.model.concentration not in (None, 1):
+            return self, values
+        together, kept = pool(self.endmembers, values, self.n_channels)
+        return replace(self, pooled=together), values[kept]
 
 
 def summarised(endmembers: np.ndarray, values: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -54,8 +67,8 @@ def summarised(endmembers: np.ndarray, values: Any) -> tuple[np.ndarray, np.ndar
     step = max(1, _CHUNK_BYTES // (8 * n_channels))
     for start in range(0, n_units, step):
         part = slice(start, start + step)
-        spectra = np.asarray(values[part], np.float64)
+        spectra = np.array(values[part], np.float64)
         inside = spectra @ basis
-        spectra = spectra - inside @ basis.T
+        spectra -= inside @ basis.T
         found[part, :-1], found[part, -1] = inside, np.sqrt(np.einsum("np,np->n", spectra, spectra))
     return np.pad(endmembers @ basis, ((0, 0), (0, 1))), found

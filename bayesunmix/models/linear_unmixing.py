@@ -268,7 +268,7 @@ class LinearUnmixing:
             For known endmembers that cannot be told apart, or do not resemble the data.
         """
         n_units, n_channels = int(np.prod(np.shape(data)[:-1])), np.shape(data)[-1]
-        values = thinned(data)
+        values = thinned(data, _FOR_NOISE) if self._all_known and not self.missing else thinned(data)
         given = channels_of(self.endmembers)
         if given not in (None, n_channels):
             raise ValueError(f"endmembers have {given} channels, the data {n_channels}: give both the same axis")
@@ -395,6 +395,7 @@ class LinearUnmixing:
 
 
 _TYPICAL_LENGTH = 5.0  # channels
+_FOR_NOISE = 2**20  # values behind the prior of a noise level alone
 _CHOICES = {
     "likelihood": ("normal", "poisson", "scaled-poisson"),
     "endmember_support": ("nonnegative", "real"),

@@ -19,6 +19,7 @@ from bayesunmix.inference import latents
 from bayesunmix.inference.latents import latent_statistics
 from bayesunmix.inference.program import compile_model
 from bayesunmix.inference.units import Draws
+from bayesunmix.models._pooled import pool
 from bayesunmix.models._sufficient import KnownMixture, summarised
 
 SIDE, CHANNELS, PARTS, NOISE = 20, 24, 3, 0.01
@@ -108,3 +109,76 @@ def test_the_shorter_ways_lead_to_the_same_statistics(scene: Any, spread: float,
     for end in ("lower", "upper"):
         assert np.sqrt(np.mean(((short[end] - long[end]) / sd) ** 2)) < 1.3 * 0.106 * np.sqrt(2)
     np.testing.assert_allclose(short["sd"] ** 2, short["sd_noise"] ** 2 + short["sd_model"] ** 2, rtol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def large() -> tuple[np.ndarray, np.ndarray]:
+    """Endmembers, and spectra of as many pixels as are worth taking together."""
+    rng = default_rng(3)
+    endmembers = rng.gamma(2.0, 0.3, (PARTS, 8))
+    abundance = rng.dirichlet(np.ones(PARTS), 96**2)
+    return endmembers, abundance @ endmembers + rng.normal(0, 0.02, (96**2, 8))
+
+
+def test_pixels_taken_together_have_the_density_that_they_had(large: Any) -> None:
+    """At noise levels far beyond what a posterior of so many pixels reaches."""
+    endmembers, y = large
+    few, numbers = summarised(endmembers, y)
+    together, kept = pool(few, numbers, 8)
+    assert together is not None and len(kept) < 0.3 * len(y)
+    assert together.freedom == (len(y) - len(kept)) * (8 - PARTS + 1)
+
+    @jax.jit
+    def density(level, values, index):
+        fn = NormalUnmixing(few, None, level, n_pooled=8 - PARTS)
+        return fn.log_prob_on(fn.rule(values, jax.random.key(0), index)).sum()
+
+    with jax.enable_x64(True):
+        for level in np.array([0.7, 0.98, 1.0, 1.02, 1.4]) * together.noise_scale:
+            whole = density(level, numbers, np.arange(len(y)))
+            parts = density(level, numbers[kept], kept) + together.law(level).log_prob(together.square)
+            # Of one by one, closed forms are right to some 1e-7; six standard deviations from a face cut off 1e-9.
+            assert abs(float(whole - parts)) < 1e-6 * len(y)
+
+
+def test_a_noise_level_of_pixels_taken_together(large: Any) -> None:
+    """Against its posterior on a grid, with all pixels one by one."""
+    endmembers, y = large
+    model = bu.models.LinearUnmixing(PARTS, endmembers=endmembers)
+    fit = bu.fit(model, y.reshape(96, 96, 8), progress=False)
+    assert fit.converged
+    few, numbers = summarised(endmembers, y)
+
+    @jax.jit
+    def density(level):
+        fn = NormalUnmixing(few, None, level, n_pooled=8 - PARTS)
+        return fn.log_prob_on(fn.rule(numbers, jax.random.key(0), np.arange(len(y)))).sum()
+
+    draws = np.log(fit.posterior["noise_scale"].values.ravel())
+    with jax.enable_x64(True):
+        width = 1.0 / np.sqrt(2 * len(y) * (8 - PARTS + 1))
+        grid = draws.mean() + width * np.linspace(-6, 6, 25)
+        logs = np.array([float(density(np.exp(at))) for at in grid])
+    logs -= 0.5 * ((grid - np.log(fit.model.noise_level)) / 0.5) ** 2
+    weight = np.exp(logs - logs.max())
+    mean = np.average(grid, weights=weight)
+    sd = np.sqrt(np.average((grid - mean) ** 2, weights=weight))
+    # Four standard errors of so many draws, and as much again for the points of pixels near an edge.
+    assert abs(draws.mean() - mean) < (4 / np.sqrt(draws.size) + 0.05) * sd
+    assert abs(np.log(draws.std() / sd)) < 4 / np.sqrt(2 * draws.size)
+
+
+def test_what_is_not_taken_together(large: Any) -> None:
+    """Few pixels, one endmember, twins, no noise, and faces that are in reach of most."""
+    endmembers, y = large
+
+    def pooled(spectra: np.ndarray, values: np.ndarray) -> Any:
+        return pool(*summarised(spectra, values), values.shape[1])[0]
+
+    assert pooled(endmembers, y) is not None
+    assert pooled(endmembers, y[:5000]) is None
+    assert pooled(endmembers[:1], y) is None
+    assert pooled(endmembers[[0, 0, 1]], y) is None
+    assert pooled(endmembers, y + default_rng(0).normal(0, 1.0, y.shape)) is None
+    lean = bu.models.LinearUnmixing(PARTS, endmembers=endmembers, concentration=2.0).bind(y).sufficient(y)
+    assert lean[0].for_globals(lean[1]) == lean

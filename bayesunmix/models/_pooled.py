@@ -1,0 +1,94 @@
+"""Pixels of a mixture of known endmembers that say of the noise level what they say together.
+
+About the plane of the mixtures the data of a pixel scatter in P - K + 1 directions, whatever its abundances, and in the
+plane it counts which share of a normal distribution about the data lies between the faces: all of it, or for a pixel
+that comes near one face what is on this side of it. So the squares of such pixels are enough, summed, and their
+distances from that face (:class:`~bayesunmix.distributions.pooled_noise.PooledNoise`). Pixels near an edge are left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import lgamma, log, pi
+from typing import Any
+
+import numpy as np
+
+from bayesunmix.distributions.pooled_noise import PooledNoise
+from bayesunmix.distributions.simplex import AWAY
+from bayesunmix.models._hyperparameters import hyperparameters
+
+_FEWEST = 2**13  # pixels that are worth it
+_FEWEST_LEFT, _FEWEST_NEAR = 2**9, 2**10  # so that other images of a size have as many
+_MARGIN = 1.5  # times the likeliest noise level: of a posterior a hundred times as narrow, far out
+_CERTAIN = 1e2  # standard deviations from a face
+
+
+@hyperparameters
+@dataclass(frozen=True, eq=False)
+class Pooled:
+    """What is left of such pixels."""
+
+    square: Any  # sum of squared distances from the plane
+    freedom: Any  # directions about it, summed
+    distances: Any  # (near,) from the one face that is in reach
+    constant: Any  # of the log density
+
+    @property
+    def noise_scale(self) -> float:
+        """The likeliest level, but for faces."""
+        return float(np.sqrt(self.square / self.freedom))
+
+    def law(self, noise_scale: Any) -> PooledNoise:
+        """Distribution of the sum of squares."""
+        return PooledNoise(noise_scale, self.freedom, self.distances, self.constant)
+
+
+def pool(endmembers: np.ndarray, values: np.ndarray, n_channels: int) -> tuple[Pooled | None, np.ndarray]:
+    """Pixels of ``values`` (unit, number) taken together, and the numbers of those that are left; None and all where
+    that is not worth it.
+
+    ``endmembers`` (K, number) and values are those of :func:`~bayesunmix.models._sufficient.summarised`.
+    """
+    every, (n_parts, _) = np.arange(len(values)), endmembers.shape
+    edges, away = endmembers[1:] - endmembers[0], values - endmembers[0]
+    lengths = np.linalg.svd(edges, compute_uv=False)
+    if len(values) < _FEWEST or n_parts == 1 or lengths[-1] < 1e-6 * lengths[0]:
+        return None, every
+    turn = np.linalg.pinv(edges)
+    parts = away @ turn
+    squares = ((away - parts @ edges) ** 2).sum(1)
+    freedom = n_channels - n_parts + 1
+    noise = np.sqrt(squares.mean() / freedom)
+    if noise == 0.0:
+        return None, every
+    parts = np.column_stack([1.0 - parts.sum(1), parts])
+    turn = np.column_stack([-turn.sum(1), turn])
+    covariance = turn.T @ turn
+    sd = np.sqrt(np.diag(covariance))
+    room = parts / (noise * sd)
+    first = room.argmin(1)
+    nearest = room[every, first]
+    slope = covariance[first] / (sd * sd[first, None])
+    # How far the part at the face is pushed on by it, at most: Mills' ratio, of the widest noise.
+    pushed = np.maximum(0.5 * (np.sqrt(nearest**2 + 4.0 * _MARGIN**2) - nearest), 0.0)
+    left = room + np.where(slope < 0.0, slope * pushed[:, None], slope * np.maximum(-nearest, 0.0)[:, None])
+    left[every, first] = np.inf
+    hard = left.min(1) < AWAY * _MARGIN
+    count = _rounded(np.count_nonzero(hard), _FEWEST_LEFT)
+    if count > len(values) // 2:
+        return None, every
+    hard[np.flatnonzero(~hard)[: count - np.count_nonzero(hard)]] = True
+    kept, together = np.flatnonzero(hard), ~hard
+    near = together & (nearest < AWAY * _MARGIN)
+    distances = np.full(_rounded(np.count_nonzero(near), _FEWEST_NEAR), _CERTAIN * noise)
+    distances[: np.count_nonzero(near)] = noise * nearest[near]
+    # Of a unit: uniform abundances, the plane's own volume, and the normal density.
+    constant = lgamma(n_parts) - np.log(lengths).sum() - 0.5 * freedom * log(2.0 * pi)
+    number = len(values) - len(kept)
+    return Pooled(float(squares[together].sum()), float(number * freedom), distances, float(number * constant)), kept
+
+
+def _rounded(count: int, least: int) -> int:
+    """The next power of two: nothing is compiled anew for some pixels more."""
+    return max(least, 2 ** int(np.ceil(np.log2(max(count, 1)))))
