@@ -70,6 +70,7 @@ class Rows:
     def _block(self, number: int) -> np.ndarray:
         kept = self._kept
         if kept is None or kept[0] != number:
+            self._kept = kept = None  # before there is another one
             part = self._image[number * self._step : (number + 1) * self._step]
             kept = (number, np.asarray(part.values).reshape(-1, self.shape[1]))
             self._kept = kept

@@ -15,7 +15,6 @@ from bayesunmix.distributions import truncated
 from bayesunmix.distributions.inverses import general_inverse_and_log_det
 from bayesunmix.distributions.simplex import AWAY
 
-
 _SHOWS = 4.0  # standard deviations from a face, where it cuts off 3e-5
 
 

@@ -39,10 +39,10 @@ def latent_statistics(
     """
     some = draws.thinned(_FEW)
     plain = _plain(some, y, covariates)
+    if plain is not None and plain.exact.any() and plain.share[plain.exact].max() > _NO_DIFFERENCE:
+        some, plain = draws, _plain(draws, y, covariates)
     if plain is None or not plain.exact.any():
         return _by_points(draws, draws, y, covariates, prob, key, None)
-    if plain.share[plain.exact].max() > _NO_DIFFERENCE:
-        some, plain = draws, _plain(draws, y, covariates)
     found = _in_closed_form(plain, prob)
     cut = np.flatnonzero(plain.exact & ~plain.normal)
     if len(cut):

@@ -75,20 +75,20 @@ def pool(endmembers: np.ndarray, values: np.ndarray, n_channels: int) -> tuple[P
     left = room + np.where(slope < 0.0, slope * pushed[:, None], slope * np.maximum(-nearest, 0.0)[:, None])
     left[every, first] = np.inf
     hard = left.min(1) < AWAY * _MARGIN
-    count = _rounded(np.count_nonzero(hard), _FEWEST_LEFT)
+    count = _rounded(hard, _FEWEST_LEFT)
     if count > len(values) // 2:
         return None, every
-    hard[np.flatnonzero(~hard)[: count - np.count_nonzero(hard)]] = True
+    hard[np.flatnonzero(~hard)[: count - hard.sum()]] = True
     kept, together = np.flatnonzero(hard), ~hard
     near = together & (nearest < AWAY * _MARGIN)
-    distances = np.full(_rounded(np.count_nonzero(near), _FEWEST_NEAR), _CERTAIN * noise)
-    distances[: np.count_nonzero(near)] = noise * nearest[near]
+    distances = np.full(_rounded(near, _FEWEST_NEAR), _CERTAIN * noise)
+    distances[: near.sum()] = noise * nearest[near]
     # Of a unit: uniform abundances, the plane's own volume, and the normal density.
     constant = lgamma(n_parts) - np.log(lengths).sum() - 0.5 * freedom * log(2.0 * pi)
     number = len(values) - len(kept)
     return Pooled(float(squares[together].sum()), float(number * freedom), distances, float(number * constant)), kept
 
 
-def _rounded(count: int, least: int) -> int:
-    """The next power of two: nothing is compiled anew for some pixels more."""
-    return max(least, 2 ** int(np.ceil(np.log2(max(count, 1)))))
+def _rounded(chosen: np.ndarray, least: int) -> int:
+    """From the number of pixels the next power of two up: nothing is compiled anew for some more."""
+    return int(2 ** np.ceil(np.log2(max(least, chosen.sum()))))
