@@ -122,6 +122,8 @@ def fit(
         values = bound.identified(values)
     posterior = named_posterior(bound, values, units)
     judged = result.diagnostics if result.finished else result.diagnostics.stopped()
+    for remark in bound.remarks(values) if hasattr(bound, "remarks") else ():
+        judged = judged.remarked(remark)
     found = Fit(
         model=bound,
         method=method,

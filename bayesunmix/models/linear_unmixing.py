@@ -19,6 +19,7 @@ from bayesunmix.distributions.channel_laws import LAWS
 from bayesunmix.distributions.detected import DetectedUnmixing
 from bayesunmix.distributions.spectra import Spectra
 from bayesunmix.distributions.unmixing import NormalUnmixing
+from bayesunmix.models._dark_entries import dark_remarks
 from bayesunmix.models._data_scales import SCALES
 from bayesunmix.models._endmember_knowledge import (
     channels_of,
@@ -343,6 +344,13 @@ class LinearUnmixing:
     def order(self, draws) -> np.ndarray:
         """Canonical order of the labels for mean latents ``draws["abundance"]`` (endmember,): most abundant first."""
         return np.argsort(-np.asarray(draws["abundance"])[: self.n_endmembers], kind="stable")
+
+    def remarks(self, values: dict[str, Any]) -> list[str]:
+        """What to know of a posterior with draws ``values`` (chain, draw, ...) that passed its checks."""
+        if self._all_known or self.endmember_support == "real":
+            return []
+        free = np.asarray(knowledge(self.endmembers, self.n_endmembers, values["endmembers"].shape[-1]).free)
+        return dark_remarks(values["endmembers"][:, :, free]) if free.any() else []
 
     def describe(self) -> str:
         """The priors in plain words, a line each."""
