@@ -20,6 +20,7 @@ import bayesunmix as bu
 _CLEAR = 8.0  # posterior standard deviations
 _COUNTS = 200.0  # a pixel
 _NOISE = 0.02  # beside peaks of .3 to 1
+_DARK = 1e-4
 
 
 class Setting(NamedTuple):
@@ -30,19 +31,21 @@ class Setting(NamedTuple):
     likelihood: str
     background: float = 0.0
     sampled: bool = False
+    told: bool = False  # which channels of each spectrum are dark
 
     @property
     def name(self) -> str:
         """In the table."""
         noise = f"Poisson, {_COUNTS:g} counts" if self.likelihood == "poisson" else "normal noise"
         under = f"background {self.background:g}" if self.background else "nothing"
-        by = ", by NUTS" if self.sampled else ""
+        by = ", by NUTS" if self.sampled else ", told where" if self.told else ""
         return f"{self.n_endmembers}, {self.side} x {self.side} x 64, {noise}, on {under}{by}"
 
 
 SETTINGS = (
     Setting(3, 32, "normal"),
     Setting(3, 32, "normal", sampled=True),
+    Setting(3, 32, "normal", told=True),
     Setting(3, 32, "normal", background=0.2),
     Setting(4, 48, "normal"),
     Setting(4, 48, "normal", background=0.2),
@@ -75,7 +78,8 @@ def image_of(setting: Setting, seed: int) -> tuple[np.ndarray, np.ndarray, np.nd
 def scored(setting: Setting, seed: int) -> np.ndarray:
     """The numbers of a row from one image."""
     image, spectra, shares = image_of(setting, seed)
-    model = bu.models.LinearUnmixing(setting.n_endmembers, likelihood=setting.likelihood)
+    known = [(np.zeros(64), np.where(one < _DARK, _DARK, 1.0)) for one in spectra] if setting.told else None
+    model = bu.models.LinearUnmixing(setting.n_endmembers, likelihood=setting.likelihood, endmembers=known)
     method = bu.NUTS(draws=300, warmup=300, chains=2) if setting.sampled else None
     fit = bu.fit(model, image, method, seed=seed, progress=False)
     draws = fit.posterior["endmembers"].stack(sample=("chain", "draw")).transpose("sample", ...).values

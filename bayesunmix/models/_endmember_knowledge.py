@@ -102,11 +102,16 @@ def knowledge(endmembers: Any, n_endmembers: int, n_channels: int, xp: Any = np)
 
 
 def placed(found: np.ndarray, known: Knowledge) -> np.ndarray:
-    """Spectra found in the data with the known and expected ones put in, each in the place of its likest."""
+    """Spectra found in the data with the known ones put in, each in the place of its likest; expected ones are moved
+    towards that by a standard deviation at most."""
     given = np.flatnonzero(~np.asarray(known.free))
     spectra = known.location.copy()
-    distance = ((found[:, None] - spectra[given]) ** 2).sum(-1)
-    taken = linear_sum_assignment(distance)[0]
+    precision = known.spread[given] ** -2.0
+    precision /= precision.mean(1, keepdims=True)
+    distance = (precision * (found[:, None] - spectra[given]) ** 2).sum(-1)
+    taken, places = linear_sum_assignment(distance)
+    reach = np.where(np.asarray(known.fixed)[:, None], 0.0, known.spread)[given][places]
+    spectra[given[places]] += np.clip(found[taken] - spectra[given[places]], -reach, reach)
     spectra[np.flatnonzero(known.free)] = np.delete(found, taken, axis=0)
     return spectra
 

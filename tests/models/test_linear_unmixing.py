@@ -230,9 +230,20 @@ def test_the_start_puts_spectra_where_they_are_known() -> None:
     values = rng.dirichlet(np.full(3, 0.5), 200) @ spectra + 0.01 * rng.normal(size=(200, 6))
     model = LinearUnmixing(3, endmembers=[None, spectra[2], (spectra[0], 0.1)]).bind(values)
     start = model.initial(values)["endmembers"]
-    np.testing.assert_array_equal(start[1:], spectra[[2, 0]])
+    np.testing.assert_array_equal(start[1], spectra[2])
+    assert np.abs(start[2] - spectra[0]).max() < 0.1 + 1e-12
     # The free one is what is left: nearer to the second spectrum than to the others.
     assert np.argmin(np.linalg.norm(start[0] - spectra, axis=1)) == 1
+
+
+def test_the_start_goes_to_the_data_where_no_more_is_known_than_dark_channels() -> None:
+    rng = np.random.default_rng(2)
+    spectra = np.kron(np.eye(3), [1.0, 2.0])
+    values = rng.dirichlet(np.full(3, 0.3), 200) @ spectra + 0.01 * rng.normal(size=(200, 6))
+    known = [(np.zeros(6), np.where(one == 0, 1e-3, 3.0)) for one in spectra]
+    start = LinearUnmixing(3, endmembers=known).bind(values).initial(values)["endmembers"]
+    np.testing.assert_allclose(start, spectra, atol=0.2)
+    assert start[spectra == 0].max() <= 1e-3
 
 
 def test_description_says_what_is_known() -> None:
