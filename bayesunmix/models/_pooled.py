@@ -64,17 +64,8 @@ def pool(endmembers: np.ndarray, values: np.ndarray, n_channels: int) -> tuple[P
         return None, every
     parts = np.column_stack([1.0 - parts.sum(1), parts])
     turn = np.column_stack([-turn.sum(1), turn])
-    covariance = turn.T @ turn
-    sd = np.sqrt(np.diag(covariance))
-    room = parts / (noise * sd)
-    first = room.argmin(1)
-    nearest = room[every, first]
-    slope = covariance[first] / (sd * sd[first, None])
-    # How far the part at the face is pushed on by it, at most: Mills' ratio, of the widest noise.
-    pushed = np.maximum(0.5 * (np.sqrt(nearest**2 + 4.0 * _MARGIN**2) - nearest), 0.0)
-    left = room + np.where(slope < 0.0, slope * pushed[:, None], slope * np.maximum(-nearest, 0.0)[:, None])
-    left[every, first] = np.inf
-    hard = left.min(1) < AWAY * _MARGIN
+    covariance = turn.T @ turn  # of the abundances, at a noise level of one
+    nearest, hard = _faces(parts, noise**2 * covariance)
     count = _rounded(hard, _FEWEST_LEFT)
     if count > len(values) // 2:
         return None, every
@@ -87,6 +78,24 @@ def pool(endmembers: np.ndarray, values: np.ndarray, n_channels: int) -> tuple[P
     constant = lgamma(n_parts) - np.log(lengths).sum() - 0.5 * freedom * log(2.0 * pi)
     number = len(values) - len(kept)
     return Pooled(float(squares[together].sum()), float(number * freedom), distances, float(number * constant)), kept
+
+
+def _faces(mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standard deviations (unit,) of normal abundances from the nearest face, and whether another one is in reach.
+
+    ``mean`` (unit, K).
+    """
+    every, sd = np.arange(len(mean)), np.sqrt(np.diag(covariance))
+    room = mean / sd
+    first = room.argmin(1)
+    nearest = room[every, first]
+    slope = covariance[first] / (sd * sd[first, None])
+    # The nearest face pushes its part away, at least to where it is, at most by Mills' ratio; the others go with it.
+    at_least = np.maximum(-nearest, 0.0)[:, None]
+    at_most = 0.5 * (np.sqrt(nearest**2 + 4.0 * _MARGIN**2) - nearest)[:, None]
+    room += slope * np.where(slope < 0.0, at_most, at_least)
+    room[every, first] = np.inf
+    return nearest, room.min(1) < AWAY * _MARGIN
 
 
 def _rounded(chosen: np.ndarray, least: int) -> int:
