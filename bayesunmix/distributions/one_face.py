@@ -15,7 +15,7 @@ from bayesunmix.distributions import truncated
 from bayesunmix.distributions.inverses import general_inverse_and_log_det
 from bayesunmix.distributions.simplex import AWAY
 
-_SHOWS = 4.0  # standard deviations from a face, where it cuts off 3e-5
+NEAR = 4.0  # standard deviations from a face, where it cuts off 3e-5
 
 
 class FreeNormal(NamedTuple):
@@ -65,7 +65,7 @@ def cut_off(normal: FreeNormal) -> CutOff:
     others = jnp.arange(len(sd)) != first[:, None]
     far = (mean > AWAY * sd) | ~others
     exact = far.all(1) & normal.applies
-    return CutOff(mean, sd**2 * left, exact, exact & (low[:, 0] < -_SHOWS))
+    return CutOff(mean, sd**2 * left, exact, exact & (low[:, 0] < -NEAR))
 
 
 def drawn(normal: FreeNormal, share, score) -> jax.Array:

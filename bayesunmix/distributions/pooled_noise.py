@@ -22,8 +22,7 @@ class PooledNoise(dist.Distribution):
     freedom : scalar
         Directions about the plane, summed over the units.
     distances : (unit,)
-        From the face, those within positive, as a multiple of what the noise level is to be multiplied with for the
-        standard deviation across it.
+        From the face that is in reach, positive within, in standard deviations across it at a noise level of one.
     constant : scalar
         The rest of the log density.
     """

@@ -24,7 +24,7 @@ _NORMAL = 0.2  # share of globals below which the interval is a normal's, whatev
 _LEAST = 128  # units that are worked on by points
 _TOGETHER = 2**24  # values of plain units worked on at a time
 _CUT_TOGETHER = 4096  # units with one end in reach
-_TINY = 1e-7
+_TINY = 1e-7  # probability of the least and the largest score
 _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 
 
@@ -39,7 +39,7 @@ def latent_statistics(
     """
     some = draws.thinned(_FEW)
     plain = _plain(some, y, covariates)
-    if plain is not None and plain.exact.any() and plain.share[plain.exact].max() > _NO_DIFFERENCE:
+    if plain is not None and plain.share[plain.exact].max(initial=0.0) > _NO_DIFFERENCE:
         some, plain = draws, _plain(draws, y, covariates)
     if plain is None or not plain.exact.any():
         return _by_points(draws, draws, y, covariates, prob, key, None)

@@ -25,6 +25,7 @@ import numpy as np
 import scipy.linalg
 
 from bayesunmix._keys import generator
+from bayesunmix.distributions.one_face import NEAR
 from bayesunmix.inference.curvature import assembled, expanded, units_curvature
 from bayesunmix.inference.expansion import Expansion
 from bayesunmix.inference.program import Program
@@ -44,7 +45,6 @@ _NUMBERS = 2**17  # in a chunk of units without integration points: what is made
 _BATCHES = 4  # in a chunk of those, at most
 _FEWEST_CHUNKS, _LOOKS = 8, 4  # behind a Hessian, and between looks at what is known of it
 _ENOUGH = 0.1  # relative error of the Hessian in its worst direction, half as much of a posterior sd
-_NEAR = 4.0  # standard deviations from a face, where it cuts off 3e-5
 _MOST_NEAR = 8  # batches of units near a face
 _NONE = np.zeros(0, np.int64)
 _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
@@ -144,7 +144,7 @@ class Whole:
         # Waited for one by one: chunks that are worked on are held.
         room = np.concatenate([np.asarray(_room(self.program, jnp.asarray(z), chunk)) for _, chunk in self._read()])
         most = min(_MOST_NEAR, self.n_units // self.size - 1)
-        parts = min(most, -(-int((~(room >= _NEAR)).sum()) // self.size))
+        parts = min(most, -(-int((~(room >= NEAR)).sum()) // self.size))
         return np.argsort(room, kind="stable")[: parts * self.size]
 
     def nearly_all(self) -> np.ndarray:

@@ -31,7 +31,7 @@ class Pooled:
 
     square: Any  # sum of squared distances from the plane
     freedom: Any  # directions about it, summed
-    distances: Any  # (near,) from the one face that is in reach
+    distances: Any  # (near,) from the one face that is in reach, in standard deviations at a noise level of one
     constant: Any  # of the log density
 
     @property

@@ -120,6 +120,17 @@ def large() -> tuple[np.ndarray, np.ndarray]:
     return endmembers, abundance @ endmembers + rng.normal(0, 0.02, (96**2, 8))
 
 
+def density_of(few: np.ndarray) -> Any:
+    """Log density of pixels one by one, at a noise level, with the points of pixels of these numbers."""
+
+    @jax.jit
+    def density(level, values, index):
+        fn = NormalUnmixing(few, None, level, n_pooled=8 - PARTS)
+        return fn.log_prob_on(fn.rule(values, jax.random.key(0), index)).sum()
+
+    return density
+
+
 def test_pixels_taken_together_have_the_density_that_they_had(large: Any) -> None:
     """At noise levels far beyond what a posterior of so many pixels reaches."""
     endmembers, y = large
@@ -127,12 +138,7 @@ def test_pixels_taken_together_have_the_density_that_they_had(large: Any) -> Non
     together, kept = pool(few, numbers, 8)
     assert together is not None and len(kept) < 0.3 * len(y)
     assert together.freedom == (len(y) - len(kept)) * (8 - PARTS + 1)
-
-    @jax.jit
-    def density(level, values, index):
-        fn = NormalUnmixing(few, None, level, n_pooled=8 - PARTS)
-        return fn.log_prob_on(fn.rule(values, jax.random.key(0), index)).sum()
-
+    density = density_of(few)
     with jax.enable_x64(True):
         for level in np.array([0.7, 0.98, 1.0, 1.02, 1.4]) * together.noise_scale:
             whole = density(level, numbers, np.arange(len(y)))
@@ -148,17 +154,12 @@ def test_a_noise_level_of_pixels_taken_together(large: Any) -> None:
     fit = bu.fit(model, y.reshape(96, 96, 8), progress=False)
     assert fit.converged
     few, numbers = summarised(endmembers, y)
-
-    @jax.jit
-    def density(level):
-        fn = NormalUnmixing(few, None, level, n_pooled=8 - PARTS)
-        return fn.log_prob_on(fn.rule(numbers, jax.random.key(0), np.arange(len(y)))).sum()
-
+    density = density_of(few)
     draws = np.log(fit.posterior["noise_scale"].values.ravel())
     with jax.enable_x64(True):
         width = 1.0 / np.sqrt(2 * len(y) * (8 - PARTS + 1))
         grid = draws.mean() + width * np.linspace(-6, 6, 25)
-        logs = np.array([float(density(np.exp(at))) for at in grid])
+        logs = np.array([float(density(np.exp(at), numbers, np.arange(len(y)))) for at in grid])
     logs -= 0.5 * ((grid - np.log(fit.model.noise_level)) / 0.5) ** 2
     weight = np.exp(logs - logs.max())
     mean = np.average(grid, weights=weight)
@@ -169,7 +170,7 @@ def test_a_noise_level_of_pixels_taken_together(large: Any) -> None:
 
 
 def test_what_is_not_taken_together(large: Any) -> None:
-    """Few pixels, one endmember, twins, no noise, and faces that are in reach of most."""
+    """Few pixels, one endmember, twins, faces that are in reach of most, and a concentration."""
     endmembers, y = large
 
     def pooled(spectra: np.ndarray, values: np.ndarray) -> Any:
