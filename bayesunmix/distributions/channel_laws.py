@@ -35,6 +35,11 @@ class Law:
     only_filled: bool = False  # whether nothing is beyond the expansion where the value is 0
     positive: bool = True  # whether the mean must be
 
+    def least_mean(self, dtype) -> float:
+        """What a mean is raised to: the slope of the curvature of counts divides by its fourth power on the way."""
+        tiny = float(jnp.finfo(dtype).tiny)
+        return 2.0 * tiny**0.25 if self.only_filled else tiny
+
     def second(self, mean, value, noise):
         """Second derivative of the log density in the mean."""
         return jax.jvp(lambda m: self.slope(m, value, noise), (mean,), (jnp.ones_like(mean),))[1]

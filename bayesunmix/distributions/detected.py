@@ -180,7 +180,7 @@ class DetectedUnmixing(MixedSpectra):
         law, noise = self._law, self._noise()
         mean = h.T @ self.endmembers
         if law.positive:
-            mean = jnp.maximum(mean, jnp.finfo(mean.dtype).tiny)
+            mean = jnp.maximum(mean, law.least_mean(mean.dtype))
         n_parts = len(h)
         total = law.log_density(mean, value, noise).sum(1)
         slope = self.endmembers @ law.slope(mean, value, noise).T
@@ -249,7 +249,7 @@ class DetectedUnmixing(MixedSpectra):
         """The law's share, with ``rows`` (K, units or 1, channel) the endmembers in the channels that are seen."""
         mean = simplex.total([c[:, None] * row for c, row in zip(centre.T, rows, strict=True)])
         moved = simplex.total([v[..., None] * row for v, row in zip(away, rows, strict=True)])
-        mean = jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)
+        mean = jnp.maximum(mean, self._law.least_mean(jnp.float32))
         lower = self._law.bend(mean, value, noise) - self._law.bend(mean + spread, value, noise)
         return (self._law.beyond(moved, mean, value, noise) - 0.5 * lower * moved**2).sum(-1)
 

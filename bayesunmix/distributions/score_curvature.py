@@ -122,7 +122,7 @@ def _sums(scores: Scores, own):
     n_parts = len(endmembers)
     mean = jnp.einsum("nks,kp->nsp", points, endmembers)
     if law.positive:
-        mean = jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)
+        mean = jnp.maximum(mean, law.least_mean(jnp.float32))
     slope = jnp.broadcast_to(law.slope(mean, value, noise), mean.shape)
     second = jnp.broadcast_to(law.second(mean, value, noise), mean.shape)
     by_noise = [law.by_noise(mean, value, noise, i) for i in range(len(noise))]

@@ -22,6 +22,7 @@ from bayesunmix.distributions import truncated
 _LOG_ROOT_2PI = 0.9189385332046727
 _TURNS = 2.0, 6.0  # softplus at which the cube turns into a line, at least and at most: 4 counts and 108
 _WIDEST = 100.0  # log scale of a row, either way
+_NEWTON_STEPS = 40
 _FAR = 40.0  # standard deviations that no draw exceeds
 
 
@@ -29,13 +30,14 @@ class _Spectra(constraints.Constraint):
     """Rows of spectra: fixed ones equal to ``location``; the others real, or positive and resolved to ``width``.
 
     ``level`` (endmember, 1) is a typical mean of a row in units of ``width``, where rows have scales of their own;
-    ``turn`` (channel,) where the cube root of small values of counts turns into a line.
+    ``turn`` (channel,) where the cube root of small values of counts turns into a line; ``power`` (endmember, 1) that
+    of sparse spectra.
     """
 
     event_dim = 2
 
-    def __init__(self, location, width, level, turn, fixed: tuple[bool, ...], signed: bool):
-        self.location, self.width, self.level, self.turn = location, width, level, turn
+    def __init__(self, location, width, level, turn, power, fixed: tuple[bool, ...], signed: bool):
+        self.location, self.width, self.level, self.turn, self.power = location, width, level, turn, power
         self.fixed, self.signed = fixed, signed
 
     def __call__(self, x):
@@ -48,7 +50,7 @@ class _Spectra(constraints.Constraint):
         return jnp.where(jnp.asarray(self.fixed)[:, None], self.location, rest)
 
     def tree_flatten(self):
-        names = ("location", "width", "level", "turn")
+        names = ("location", "width", "level", "turn", "power")
         return tuple(getattr(self, name) for name in names), (names, {"fixed": self.fixed, "signed": self.signed})
 
 
@@ -85,6 +87,39 @@ class _CubeThenLine(_MadeAnew):
     def log_abs_det_jacobian(self, x, y, intermediates=None):
         q = (x / self._turn) ** 2
         return 2.0 * jnp.log(x) + jnp.log(3.0 + q) - 2.0 * jnp.log1p(q)
+
+
+class _PowerThenLine(_MadeAnew):
+    """A power of small values, a line through large ones: ``t (t / (1 + t))^(power - 1)``.
+
+    Where an entry far below one is the power of a variable of even density, that variable is nearly ``t / (1 + t)``,
+    of a logistic law in ``log t``.
+    """
+
+    domain = constraints.positive
+    codomain = constraints.positive
+
+    def __init__(self, power):
+        self._power = power
+
+    def __call__(self, x):
+        return x * (x / (1.0 + x)) ** (self._power - 1.0)
+
+    def _inverse(self, y):
+        # Newton's method in logarithms, where the map is concave: from below the root, on which the first step leads,
+        # it climbs steadily.
+        power = jnp.broadcast_to(self._power, y.shape)
+        wanted = jnp.log(jnp.maximum(y, jnp.finfo(y.dtype).tiny))
+
+        def step(_, log_x):
+            above = jax.nn.softplus(log_x)
+            missing = wanted - power * log_x + (power - 1.0) * above
+            return log_x + missing / (power - (power - 1.0) * jax.nn.sigmoid(log_x))
+
+        return jnp.exp(jax.lax.fori_loop(0, _NEWTON_STEPS, step, jnp.minimum(wanted / power, wanted)))
+
+    def log_abs_det_jacobian(self, x, y, intermediates=None):
+        return (self._power - 1.0) * (jnp.log(x) - jnp.log1p(x)) + jnp.log(self._power + x) - jnp.log1p(x)
 
 
 class _OwnScale(_MadeAnew):
@@ -142,15 +177,17 @@ class _Coordinates(_MadeAnew):
         self._all = constraint.location
         self._rows = np.flatnonzero(~np.asarray(constraint.fixed))
         width = jnp.broadcast_to(constraint.width, self._all.shape)[self._rows]
-        scaled = AffineTransform(0.0, width, domain=constraints.positive)
         if constraint.signed:
             self._inner = IdentityTransform()
-        elif constraint.turn is not None:
-            self._inner = ComposeTransform([SoftplusTransform(), _CubeThenLine(constraint.turn), scaled])
         else:
             # Linear well above `width`, logarithmic well below: a posterior of that width is near-Gaussian in it, at
             # the boundary too.
-            self._inner = ComposeTransform([SoftplusTransform(), scaled])
+            parts: list[Transform] = [SoftplusTransform()]
+            if constraint.turn is not None:
+                parts.append(_CubeThenLine(constraint.turn))
+            if constraint.power is not None:
+                parts.append(_PowerThenLine(constraint.power[self._rows]))
+            self._inner = ComposeTransform([*parts, AffineTransform(0.0, width, domain=constraints.positive)])
         if constraint.level is not None:
             self._inner = _OwnScale(self._inner, constraint.level[self._rows])
 
@@ -196,6 +233,9 @@ class Spectra(dist.Distribution):
         autoregressive process of second order with correlation ``(1 + d (1 - r^2) / (1 + r^2)) r^d`` at distance d,
         ``r = exp(-sqrt(3) / length)``, the discrete kin of a Matern-3/2 process. Every entry keeps its own
         distribution (a Gaussian copula).
+    power : (endmember,), optional
+        An entry is ``spread`` times this power of a half-normal variable, where ``location`` is 0: above 1 most entries
+        are close to zero, more of them the higher it is. 1 when not given. Not for signed spectra.
     fixed : tuple of bool
         Which rows equal ``location``.
     own_scale : bool
@@ -204,7 +244,7 @@ class Spectra(dist.Distribution):
     """
 
     support_event_dim = 2
-    pytree_data_fields = ("location", "spread", "width", "length")
+    pytree_data_fields = ("location", "spread", "width", "length", "power")
     pytree_aux_fields = ("fixed", "signed", "counted", "own_scale")
 
     def __init__(
@@ -214,6 +254,7 @@ class Spectra(dist.Distribution):
         width=1.0,
         length=None,
         *,
+        power=None,
         fixed: tuple[bool, ...] | None = None,
         signed: bool = False,
         counted: bool = False,
@@ -222,6 +263,7 @@ class Spectra(dist.Distribution):
     ):
         self.location, self.spread = jnp.broadcast_arrays(jnp.asarray(location), jnp.asarray(spread))
         self.width, self.length = jnp.asarray(width), length
+        self.power = None if power is None else jnp.asarray(power)
         self.fixed = fixed or (False,) * len(self.location)
         self.signed, self.counted, self.own_scale = signed, counted, own_scale
         super().__init__((), self.location.shape, validate_args=validate_args)
@@ -231,7 +273,8 @@ class Spectra(dist.Distribution):
         typical = jnp.maximum(self.location, 0.8 * self.spread) / self.width  # the mean of a half-normal
         level = typical.mean(-1, keepdims=True) if self.own_scale and not self.signed else None
         turn = _turn(typical) if self.counted and not self.signed else None
-        return _Spectra(self.location, self.width, level, turn, self.fixed, self.signed)
+        power = None if self.power is None else self.power[:, None]
+        return _Spectra(self.location, self.width, level, turn, power, self.fixed, self.signed)
 
     def sample(self, key, sample_shape=()):
         score = jax.random.normal(key, (*sample_shape, *self.location.shape), jnp.result_type(float))
@@ -241,18 +284,24 @@ class Spectra(dist.Distribution):
             drawn = self.location + self.spread * score
         else:
             low = jnp.broadcast_to(-self.location / self.spread, score.shape)
-            drawn = self.spread * truncated.quantile(ndtr(score), low, _FAR - low)
+            drawn = truncated.quantile(ndtr(score), low, _FAR - low)
+            drawn = self.spread * (drawn if self.power is None else drawn ** self.power[:, None])
         return jnp.where(jnp.asarray(self.fixed)[:, None], self.location, drawn)
 
     def log_prob(self, value):
         rows = np.flatnonzero(~np.asarray(self.fixed))
         x, location, spread = value[..., rows, :], self.location[rows], self.spread[rows]
-        z = (x - location) / spread
-        log_density = -0.5 * z**2 - jnp.log(spread) - _LOG_ROOT_2PI
+        relative, centre, log_slope = x / spread, location / spread, jnp.log(spread)
+        if self.power is not None:
+            power = self.power[rows, None]
+            log_relative = jnp.log(jnp.maximum(relative, jnp.finfo(x.dtype).tiny)) / power
+            relative = jnp.exp(log_relative)
+            log_slope = log_slope + jnp.log(power) + (power - 1.0) * log_relative
+        log_density = -0.5 * (relative - centre) ** 2 - log_slope - _LOG_ROOT_2PI
         if not self.signed:
-            log_density = log_density - log_ndtr(location / spread)
+            log_density = log_density - log_ndtr(centre)
         if self.length is not None:
-            score = z if self.signed else _score(x / spread, location / spread)
+            score = relative - centre if self.signed else _score(relative, centre)
             log_density = log_density + _log_correlated(score, self.length)
         return log_density.sum((-1, -2))
 

@@ -22,5 +22,6 @@ def dark_remarks(draws: np.ndarray) -> list[str]:
         return []
     return [
         f"{share:.0%} of the endmember values are zero within noise in channels where others are not, and if they are "
-        "exactly zero, intervals of those others hold less than they say (docs/linear-unmixing.md)"
+        'exactly zero, intervals of those others hold less than they say: LinearUnmixing(..., sparsity="learned") '
+        "expects such spectra (docs/linear-unmixing.md)"
     ]

@@ -25,7 +25,6 @@ from bayesunmix.models._endmember_knowledge import (
     channels_of,
     compare_sizes,
     compare_with_data,
-    in_words,
     knowledge,
     parsed,
     placed,
@@ -33,6 +32,7 @@ from bayesunmix.models._endmember_knowledge import (
 )
 from bayesunmix.models._hyperparameters import hyperparameters
 from bayesunmix.models._sufficient import KnownMixture, summarised
+from bayesunmix.models._unmixing_words import described
 
 
 @hyperparameters
@@ -43,9 +43,11 @@ class LinearUnmixing:
     The story, for pixel n, channel p and endmember k::
 
         W_kp      ~ HalfNormal(scale_p)          endmember_support="nonnegative"
+                    scale_p HalfNormal(1)^q      sparsity=q: most entries near zero, where q is above 1
                     Normal(0, scale_p)           endmember_support="real"
                     Normal(library_kp, sd_kp)    endmembers=[(library, sd), ...], never negative if "nonnegative"
         l         ~ LogNormal(log 5, 1)          smoothness="learned": length over which W_k. hangs together
+        q         ~ LogNormal(log 2, 1)          sparsity="learned"
         a_n       ~ Dirichlet(alpha_1, ..., alpha_K)   abundances: non-negative, sum to one
         log alpha_k ~ Normal(0, 0.7)             concentration="learned"; otherwise a given number, 1 if not given
         s_n       ~ Gamma(c, c), of mean 1       brightness=True; otherwise 1
@@ -87,6 +89,10 @@ class LinearUnmixing:
         Number of channels over which the entries of an endmember hang together; independent channels when not given.
         Of an endmember known up to a standard deviation it is the deviations that are smooth. Every channel keeps its
         own prior (:class:`~bayesunmix.distributions.spectra.Spectra`).
+    sparsity : float, "learned" or None
+        For spectra that are zero in many channels, such as peaks on nothing: entries of endmembers of which nothing is
+        known are a half-normal variable to this power. A half-normal one itself, 1, when not given: it takes a value
+        below the noise for small and positive, and dozens of those shift a spectrum.
     endmember_support : "nonnegative" or "real"
         "real" for signed data, such as I-V curves or background-subtracted spectra.
     noise : "isotropic" or "diagonal"
@@ -117,6 +123,7 @@ class LinearUnmixing:
     brightness: bool = field(default=False, metadata={"static": True})
     concentration: float | Literal["learned"] | None = field(default=None, metadata={"static": True})
     smoothness: float | Literal["learned"] | None = field(default=None, metadata={"static": True})
+    sparsity: float | Literal["learned"] | None = field(default=None, metadata={"static": True})
     endmember_support: Literal["nonnegative", "real"] = field(default="nonnegative", metadata={"static": True})
     noise: Literal["isotropic", "diagonal"] = field(default="isotropic", metadata={"static": True})
     missing: bool = field(default=False, metadata={"static": True})
@@ -131,10 +138,11 @@ class LinearUnmixing:
                     f"{name}: expected one of {', '.join(map(repr, allowed))}, got {getattr(self, name)!r}"
                 )
         as_count("n_endmembers", self.n_endmembers)
-        alpha = self.concentration
-        number = isinstance(alpha, int | float | np.number) and np.isfinite(alpha) and alpha > 0
-        if not number and not (alpha is None or (isinstance(alpha, str) and alpha == "learned")):
-            raise ValueError(f'concentration: expected a positive number or "learned", got {alpha!r}')
+        for name, unit in _LEARNED.items():
+            value = getattr(self, name)
+            number = isinstance(value, int | float | np.number) and np.isfinite(value) and value > 0
+            if not number and not (value is None or (isinstance(value, str) and value == "learned")):
+                raise ValueError(f'{name}: expected a positive number{unit} or "learned", got {value!r}')
         if self.likelihood != "normal" and self.endmember_support == "real":
             raise ValueError(
                 f'endmember_support="real" allows negative signals, which likelihood={self.likelihood!r} cannot '
@@ -143,12 +151,14 @@ class LinearUnmixing:
         if self.likelihood != "normal" and self.noise == "diagonal":
             raise ValueError(f'noise="diagonal" belongs to likelihood="normal", got likelihood={self.likelihood!r}')
         object.__setattr__(self, "endmembers", parsed(self.endmembers, self.n_endmembers, self.endmember_support))
-        length = self.smoothness
-        number = isinstance(length, int | float | np.number) and np.isfinite(length) and length > 0
-        if not number and not (length is None or (isinstance(length, str) and length == "learned")):
-            raise ValueError(f'smoothness: expected a positive number of channels or "learned", got {length!r}')
-        if length is not None and self._all_known:
+        if self.smoothness is not None and self._all_known:
             raise ValueError("smoothness: all endmembers are known exactly, so there is nothing to smooth")
+        if self.sparsity is not None and self.endmember_support == "real":
+            raise ValueError(
+                'sparsity belongs to endmember_support="nonnegative", got endmember_support="real": drop one of them'
+            )
+        if self.sparsity is not None and self.endmembers is not None and not any(e is None for e in self.endmembers):
+            raise ValueError("sparsity: something is known of every endmember, so there is none that it could describe")
 
     # ------------------------------------------------------------------ the program
 
@@ -196,14 +206,17 @@ class LinearUnmixing:
     def _unknown_endmembers(self):
         scale = jnp.asarray(self.endmember_scale)
         known = knowledge(self.endmembers, self.n_endmembers, scale.shape[0], jnp)
-        length = self.smoothness
+        length, power = self.smoothness, self.sparsity
         if length == "learned":
             length = numpyro.sample("smoothness", dist.LogNormal(np.log(_TYPICAL_LENGTH), 1.0))
+        if power == "learned":
+            power = numpyro.sample("sparsity", dist.LogNormal(np.log(_TYPICAL_POWER), 1.0))
         prior = Spectra(
             known.location,
             jnp.where(jnp.asarray(known.free)[:, None], scale, known.spread),
             self.endmember_resolution,
             length,
+            power=None if power is None else jnp.where(jnp.asarray(known.free), power, 1.0),
             fixed=known.fixed,
             signed=self.endmember_support == "real",
             counted=self.likelihood == "poisson",
@@ -228,7 +241,7 @@ class LinearUnmixing:
         noise = ("channel",) if self.noise == "diagonal" else ()
         scalars = dict.fromkeys(("brightness", "brightness_shape", "gain", "read_noise"), ())
         own = {"endmembers": ("endmember", "channel"), "noise_scale": noise, "concentration": ("endmember",)}
-        scalars["smoothness"] = ()
+        scalars["smoothness"] = scalars["sparsity"] = ()
         return {**own, "abundance": ("endmember",), **scalars}
 
     @property
@@ -326,6 +339,8 @@ class LinearUnmixing:
         if self.endmembers is not None:
             found = placed(found, knowledge(self.endmembers, self.n_endmembers, values.shape[1]))
         start["endmembers"] = np.maximum(found, least) if nonnegative else found
+        if self.sparsity == "learned":
+            start["sparsity"] = np.asarray(_TYPICAL_POWER)
         if self.smoothness == "learned":
             start["smoothness"] = np.asarray(_TYPICAL_LENGTH)
         return start
@@ -347,63 +362,20 @@ class LinearUnmixing:
 
     def remarks(self, values: dict[str, Any]) -> list[str]:
         """What to know of a posterior with draws ``values`` (chain, draw, ...) that passed its checks."""
-        if self._all_known or self.endmember_support == "real":
+        if self._all_known or self.endmember_support == "real" or self.sparsity is not None:
             return []
         free = np.asarray(knowledge(self.endmembers, self.n_endmembers, values["endmembers"].shape[-1]).free)
         return dark_remarks(values["endmembers"][:, :, free]) if free.any() else []
 
     def describe(self) -> str:
         """The priors in plain words, a line each."""
-        count = f"{self.n_endmembers} endmember" + ("s" if self.n_endmembers > 1 else "")
-        lines = [f"Every pixel is a mixture of {count}; its abundances are non-negative and sum to one."]
-        if self.concentration == "learned":
-            lines.append(
-                "Abundances: Dirichlet with a concentration learned for each endmember, between .25 and 4 (95 %) "
-                "before the data are seen."
-            )
-        else:
-            alpha = 1.0 if self.concentration is None else self.concentration
-            even = "uniform over all mixtures" if alpha == 1 else f"Dirichlet({alpha:g})"
-            lines.append(f"Abundances: {even} before the data are seen.")
-        if self.brightness:
-            lines.append(
-                "Brightness: a factor of mean 1 for every pixel, independent of its composition. The relative scale of "
-                "the endmembers is known only through that independence; their shapes are not affected."
-            )
-        if self._all_known:
-            lines.append("Endmembers: known, taken as exact.")
-        elif not self.bound:
-            lines.append(f"Endmembers: {self.endmember_support}, scale taken from the data when the model is fitted.")
-        else:
-            low, high = np.min(self.endmember_scale), np.max(self.endmember_scale)
-            kind = "half-normal (never negative)" if self.endmember_support == "nonnegative" else "normal around zero"
-            lines.append(
-                f"Endmembers: every channel on its own, {kind}, with the spread of the data in that channel "
-                f"({low:.3g} to {high:.3g})."
-            )
-        if isinstance(self.endmembers, tuple):
-            lines.append(f"Of the endmembers {in_words(self.endmembers)}.")
-        if self.smoothness is not None:
-            how = f"{self.smoothness:g} channels" if self.smoothness != "learned" else "a learned number of channels"
-            lines.append(f"Endmembers are smooth: entries of a spectrum hang together over {how}.")
-        if self.likelihood == "poisson":
-            lines.append("Noise: Poisson counts, no level of its own.")
-        elif self.bound and self.likelihood == "scaled-poisson":
-            gain, read = np.asarray(self.noise_level)
-            lines.append(
-                f"Noise: normal, its variance gain x signal + read noise squared, expected near {gain:.3g} and "
-                f"{read:.3g}, each within a factor of 2.7 (95 %)."
-            )
-        elif self.bound:
-            level = float(np.sqrt(np.mean(np.square(self.noise_level))))
-            kind = "one standard deviation for all channels"
-            kind = kind if self.noise == "isotropic" else "a standard deviation per channel"
-            lines.append(f"Noise: normal, {kind}, expected near {level:.3g}, within a factor of 2.7 (95 %).")
-        return "\n".join(lines)
+        return described(self)
 
 
 _TYPICAL_LENGTH = 5.0  # channels
+_TYPICAL_POWER = 2.0
 _FOR_NOISE = 2**20  # values behind the prior of a noise level alone
+_LEARNED = {"concentration": "", "smoothness": " of channels", "sparsity": ""}  # settings, and their unit
 _CHOICES = {
     "likelihood": ("normal", "poisson", "scaled-poisson"),
     "endmember_support": ("nonnegative", "real"),

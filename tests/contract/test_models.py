@@ -55,6 +55,11 @@ MODELS: dict[str, tuple[Any, bool]] = {
         models.LinearUnmixing(3, endmembers=[SPECTRA[0], (SPECTRA[1], 0.1), None], smoothness="learned"),
         False,
     ),
+    "LinearUnmixing, sparse": (models.LinearUnmixing(2, sparsity="learned", smoothness=3.0), False),
+    "LinearUnmixing, sparse bright counts": (
+        models.LinearUnmixing(2, likelihood="poisson", brightness=True, sparsity=3.0),
+        False,
+    ),
     "LinearUnmixing, known": (models.LinearUnmixing(2, endmembers=SPECTRA), False),
 }
 # Steps for differences where points are in double precision, and many counts bend the density more.

@@ -44,6 +44,13 @@ def data(n_units: int = 50, n_channels: int = 6) -> np.ndarray:
         ({"n_endmembers": 2, "smoothness": 0.0}, "smoothness: expected a positive number of channels"),
         ({"n_endmembers": 2, "smoothness": "yes"}, "smoothness: expected a positive number of channels"),
         ({"n_endmembers": 2, "smoothness": 3, "endmembers": np.ones((2, 4))}, "smoothness: all endmembers are known"),
+        ({"n_endmembers": 2, "sparsity": -1.0}, "sparsity: expected a positive number or .learned., got -1.0"),
+        ({"n_endmembers": 2, "sparsity": 3, "endmember_support": "real"}, "sparsity belongs to endmember_support"),
+        ({"n_endmembers": 2, "sparsity": 3, "endmembers": np.ones((2, 4))}, "sparsity: something is known of every"),
+        (
+            {"n_endmembers": 1, "sparsity": 3, "endmembers": [([1.0, 1.0], 0.1)]},
+            "sparsity: something is known of every",
+        ),
     ],
 )
 def test_a_wrong_option_is_refused(options: dict[str, Any], message: str) -> None:
@@ -250,3 +257,17 @@ def test_description_says_what_is_known() -> None:
     said = mixed().describe()
     assert "Of the endmembers 0 known exactly; 1 known up to a standard deviation; 2 free." in said
     assert "over a learned number of channels" in LinearUnmixing(2, smoothness="learned").bind(data()).describe()
+    assert "variable to the power 3;" in LinearUnmixing(2, sparsity=3).describe()
+    assert "to a learned power (.28 to 14, 95 %);" in LinearUnmixing(2, sparsity="learned").describe()
+
+
+def test_sparse_are_the_spectra_of_which_nothing_is_known() -> None:
+    """The power acts on the free spectrum alone: entries of the others differ by their standard deviation still."""
+    one, two = known_spectra()
+    model = LinearUnmixing(3, endmembers=[one, (two, 0.05), None], sparsity=20.0).bind(data())
+    with handlers.seed(rng_seed=0):
+        drawn = np.asarray(handlers.trace(model).get_trace(n_units=5)["endmembers"]["value"])
+    np.testing.assert_array_equal(drawn[0], one.astype(drawn.dtype))
+    assert 0 < np.abs(drawn[1] - two).max() < 0.05 * 5
+    size = drawn[2] / np.asarray(model.endmember_scale)
+    assert size.max() > 1e6 * size.min()
