@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax.scipy.special import log_ndtr, ndtr, ndtri
+from jax.scipy.special import gammaln, log_ndtr, ndtr, ndtri
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import (
     AffineTransform,
@@ -92,8 +92,8 @@ class _CubeThenLine(_MadeAnew):
 class _PowerThenLine(_MadeAnew):
     """A power of small values, a line through large ones: ``t (t / (1 + t))^(power - 1)``.
 
-    Where an entry far below one is the power of a variable of even density, that variable is nearly ``t / (1 + t)``,
-    of a logistic law in ``log t``.
+    A variable with a density of ``y^(1 / power - 1)`` near zero is this power of one with an even density there, nearly
+    ``t / (1 + t)``: of a logistic law in ``log t``.
     """
 
     domain = constraints.positive
@@ -233,9 +233,10 @@ class Spectra(dist.Distribution):
         autoregressive process of second order with correlation ``(1 + d (1 - r^2) / (1 + r^2)) r^d`` at distance d,
         ``r = exp(-sqrt(3) / length)``, the discrete kin of a Matern-3/2 process. Every entry keeps its own
         distribution (a Gaussian copula).
-    power : (endmember,), optional
-        An entry is ``spread`` times this power of a half-normal variable, where ``location`` is 0: above 1 most entries
-        are close to zero, more of them the higher it is. 1 when not given. Not for signed spectra.
+    sparsity : (endmember,), optional
+        Entries are ``spread`` times a chi variable with 1 / sparsity degrees of freedom, where ``location`` is 0 (1 is
+        half-normal, and is to be given elsewhere): the logarithm of a small one is uniform over a range in proportion
+        to the sparsity. Not for signed spectra, nor with a ``length``.
     fixed : tuple of bool
         Which rows equal ``location``.
     own_scale : bool
@@ -244,7 +245,7 @@ class Spectra(dist.Distribution):
     """
 
     support_event_dim = 2
-    pytree_data_fields = ("location", "spread", "width", "length", "power")
+    pytree_data_fields = ("location", "spread", "width", "length", "sparsity")
     pytree_aux_fields = ("fixed", "signed", "counted", "own_scale")
 
     def __init__(
@@ -254,7 +255,7 @@ class Spectra(dist.Distribution):
         width=1.0,
         length=None,
         *,
-        power=None,
+        sparsity=None,
         fixed: tuple[bool, ...] | None = None,
         signed: bool = False,
         counted: bool = False,
@@ -263,7 +264,7 @@ class Spectra(dist.Distribution):
     ):
         self.location, self.spread = jnp.broadcast_arrays(jnp.asarray(location), jnp.asarray(spread))
         self.width, self.length = jnp.asarray(width), length
-        self.power = None if power is None else jnp.asarray(power)
+        self.sparsity = None if sparsity is None else jnp.asarray(sparsity)
         self.fixed = fixed or (False,) * len(self.location)
         self.signed, self.counted, self.own_scale = signed, counted, own_scale
         super().__init__((), self.location.shape, validate_args=validate_args)
@@ -273,7 +274,7 @@ class Spectra(dist.Distribution):
         typical = jnp.maximum(self.location, 0.8 * self.spread) / self.width  # the mean of a half-normal
         level = typical.mean(-1, keepdims=True) if self.own_scale and not self.signed else None
         turn = _turn(typical) if self.counted and not self.signed else None
-        power = None if self.power is None else self.power[:, None]
+        power = None if self.sparsity is None else self.sparsity[:, None]
         return _Spectra(self.location, self.width, level, turn, power, self.fixed, self.signed)
 
     def sample(self, key, sample_shape=()):
@@ -284,26 +285,33 @@ class Spectra(dist.Distribution):
             drawn = self.location + self.spread * score
         else:
             low = jnp.broadcast_to(-self.location / self.spread, score.shape)
-            drawn = truncated.quantile(ndtr(score), low, _FAR - low)
-            drawn = self.spread * (drawn if self.power is None else drawn ** self.power[:, None])
+            drawn = self.spread * truncated.quantile(ndtr(score), low, _FAR - low)
+        if self.sparsity is not None:
+            half = jnp.broadcast_to(0.5 / self.sparsity[:, None], score.shape)
+            log_square = np.log(2.0) + jax.random.loggamma(jax.random.fold_in(key, 1), half, dtype=score.dtype)
+            drawn = jnp.where(self.location == 0, self.spread * jnp.exp(0.5 * log_square), drawn)
         return jnp.where(jnp.asarray(self.fixed)[:, None], self.location, drawn)
 
     def log_prob(self, value):
         rows = np.flatnonzero(~np.asarray(self.fixed))
         x, location, spread = value[..., rows, :], self.location[rows], self.spread[rows]
-        relative, centre, log_slope = x / spread, location / spread, jnp.log(spread)
-        if self.power is not None:
-            power = self.power[rows, None]
-            log_relative = jnp.log(jnp.maximum(relative, jnp.finfo(x.dtype).tiny)) / power
-            relative = jnp.exp(log_relative)
-            log_slope = log_slope + jnp.log(power) + (power - 1.0) * log_relative
-        log_density = -0.5 * (relative - centre) ** 2 - log_slope - _LOG_ROOT_2PI
+        z = (x - location) / spread
+        log_density = -0.5 * z**2 - jnp.log(spread) - _LOG_ROOT_2PI
         if not self.signed:
-            log_density = log_density - log_ndtr(centre)
+            log_density = log_density - log_ndtr(location / spread)
         if self.length is not None:
-            score = relative - centre if self.signed else _score(relative, centre)
+            score = z if self.signed else _score(x / spread, location / spread)
             log_density = log_density + _log_correlated(score, self.length)
+        if self.sparsity is not None:
+            log_density = log_density + _log_chi_over_half_normal(x / spread, 1.0 / self.sparsity[rows, None])
         return log_density.sum((-1, -2))
+
+
+def _log_chi_over_half_normal(x, freedom):
+    """Log density of a chi variable with ``freedom`` degrees of freedom, over that with one."""
+    log_x = jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
+    constant = gammaln(0.5) - gammaln(0.5 * freedom) - 0.5 * (freedom - 1.0) * np.log(2.0)
+    return (freedom - 1.0) * log_x + constant
 
 
 def _turn(counts):

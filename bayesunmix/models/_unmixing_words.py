@@ -47,8 +47,8 @@ def described(model: LinearUnmixing) -> str:
         how = f"{model.smoothness:g} channels" if model.smoothness != "learned" else "a learned number of channels"
         lines.append(f"Endmembers are smooth: entries of a spectrum hang together over {how}.")
     if model.sparsity is not None:
-        power = "a learned power (.28 to 14, 95 %)" if model.sparsity == "learned" else f"the power {model.sparsity:g}"
-        lines.append(f"Endmembers are sparse: that spread times a half-normal variable to {power}; 1 is half-normal.")
+        how = "learned, .28 to 14 (95 %)" if model.sparsity == "learned" else f"{model.sparsity:g}"
+        lines.append(f"Endmembers are sparse: chi variables with 1 / sparsity degrees of freedom; sparsity {how}.")
     if model.likelihood == "poisson":
         lines.append("Noise: Poisson counts, no level of its own.")
     elif model.bound and model.likelihood == "scaled-poisson":

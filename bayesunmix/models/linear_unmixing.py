@@ -43,7 +43,7 @@ class LinearUnmixing:
     The story, for pixel n, channel p and endmember k::
 
         W_kp      ~ HalfNormal(scale_p)          endmember_support="nonnegative"
-                    scale_p HalfNormal(1)^q      sparsity=q: most entries near zero, where q is above 1
+                    scale_p chi(1/q)             sparsity=q: most entries near zero, where q is above 1
                     Normal(0, scale_p)           endmember_support="real"
                     Normal(library_kp, sd_kp)    endmembers=[(library, sd), ...], never negative if "nonnegative"
         l         ~ LogNormal(log 5, 1)          smoothness="learned": length over which W_k. hangs together
@@ -91,8 +91,9 @@ class LinearUnmixing:
         own prior (:class:`~bayesunmix.distributions.spectra.Spectra`).
     sparsity : float, "learned" or None
         For spectra that are zero in many channels, such as peaks on nothing: entries of endmembers of which nothing is
-        known are a half-normal variable to this power. A half-normal one itself, 1, when not given: it takes a value
-        below the noise for small and positive, and dozens of those shift a spectrum.
+        known are chi variables with 1 / sparsity degrees of freedom, of which a share (x / scale)^(1 / sparsity) lies
+        below a small x. Half-normal ones, 1, when not given: they take a value below the noise for small and positive,
+        and dozens of those shift a spectrum.
     endmember_support : "nonnegative" or "real"
         "real" for signed data, such as I-V curves or background-subtracted spectra.
     noise : "isotropic" or "diagonal"
@@ -157,6 +158,8 @@ class LinearUnmixing:
             raise ValueError(
                 'sparsity belongs to endmember_support="nonnegative", got endmember_support="real": drop one of them'
             )
+        if self.sparsity is not None and self.smoothness is not None:
+            raise ValueError("sparsity and smoothness do not go together: give one of them")
         if self.sparsity is not None and self.endmembers is not None and not any(e is None for e in self.endmembers):
             raise ValueError("sparsity: something is known of every endmember, so there is none that it could describe")
 
@@ -206,17 +209,17 @@ class LinearUnmixing:
     def _unknown_endmembers(self):
         scale = jnp.asarray(self.endmember_scale)
         known = knowledge(self.endmembers, self.n_endmembers, scale.shape[0], jnp)
-        length, power = self.smoothness, self.sparsity
+        length, sparsity = self.smoothness, self.sparsity
         if length == "learned":
             length = numpyro.sample("smoothness", dist.LogNormal(np.log(_TYPICAL_LENGTH), 1.0))
-        if power == "learned":
-            power = numpyro.sample("sparsity", dist.LogNormal(np.log(_TYPICAL_POWER), 1.0))
+        if sparsity == "learned":
+            sparsity = numpyro.sample("sparsity", dist.LogNormal(np.log(_TYPICAL_SPARSITY), 1.0))
         prior = Spectra(
             known.location,
             jnp.where(jnp.asarray(known.free)[:, None], scale, known.spread),
             self.endmember_resolution,
             length,
-            power=None if power is None else jnp.where(jnp.asarray(known.free), power, 1.0),
+            sparsity=None if sparsity is None else jnp.where(jnp.asarray(known.free), sparsity, 1.0),
             fixed=known.fixed,
             signed=self.endmember_support == "real",
             counted=self.likelihood == "poisson",
@@ -340,7 +343,7 @@ class LinearUnmixing:
             found = placed(found, knowledge(self.endmembers, self.n_endmembers, values.shape[1]))
         start["endmembers"] = np.maximum(found, least) if nonnegative else found
         if self.sparsity == "learned":
-            start["sparsity"] = np.asarray(_TYPICAL_POWER)
+            start["sparsity"] = np.asarray(_TYPICAL_SPARSITY)
         if self.smoothness == "learned":
             start["smoothness"] = np.asarray(_TYPICAL_LENGTH)
         return start
@@ -373,7 +376,7 @@ class LinearUnmixing:
 
 
 _TYPICAL_LENGTH = 5.0  # channels
-_TYPICAL_POWER = 2.0
+_TYPICAL_SPARSITY = 2.0
 _FOR_NOISE = 2**20  # values behind the prior of a noise level alone
 _LEARNED = {"concentration": "", "smoothness": " of channels", "sparsity": ""}  # settings, and their unit
 _CHOICES = {

@@ -55,7 +55,10 @@ MODELS: dict[str, tuple[Any, bool]] = {
         models.LinearUnmixing(3, endmembers=[SPECTRA[0], (SPECTRA[1], 0.1), None], smoothness="learned"),
         False,
     ),
-    "LinearUnmixing, sparse": (models.LinearUnmixing(2, sparsity="learned", smoothness=3.0), False),
+    "LinearUnmixing, sparse": (
+        models.LinearUnmixing(3, sparsity="learned", endmembers=[SPECTRA[0], (SPECTRA[1], 0.1), None]),
+        False,
+    ),
     "LinearUnmixing, sparse bright counts": (
         models.LinearUnmixing(2, likelihood="poisson", brightness=True, sparsity=3.0),
         False,

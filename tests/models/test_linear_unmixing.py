@@ -46,6 +46,7 @@ def data(n_units: int = 50, n_channels: int = 6) -> np.ndarray:
         ({"n_endmembers": 2, "smoothness": 3, "endmembers": np.ones((2, 4))}, "smoothness: all endmembers are known"),
         ({"n_endmembers": 2, "sparsity": -1.0}, "sparsity: expected a positive number or .learned., got -1.0"),
         ({"n_endmembers": 2, "sparsity": 3, "endmember_support": "real"}, "sparsity belongs to endmember_support"),
+        ({"n_endmembers": 2, "sparsity": 3, "smoothness": 3}, "sparsity and smoothness do not go together"),
         ({"n_endmembers": 2, "sparsity": 3, "endmembers": np.ones((2, 4))}, "sparsity: something is known of every"),
         (
             {"n_endmembers": 1, "sparsity": 3, "endmembers": [([1.0, 1.0], 0.1)]},
@@ -257,12 +258,12 @@ def test_description_says_what_is_known() -> None:
     said = mixed().describe()
     assert "Of the endmembers 0 known exactly; 1 known up to a standard deviation; 2 free." in said
     assert "over a learned number of channels" in LinearUnmixing(2, smoothness="learned").bind(data()).describe()
-    assert "variable to the power 3;" in LinearUnmixing(2, sparsity=3).describe()
-    assert "to a learned power (.28 to 14, 95 %);" in LinearUnmixing(2, sparsity="learned").describe()
+    assert "sparsity 3." in LinearUnmixing(2, sparsity=3).describe()
+    assert "sparsity learned, .28 to 14 (95 %)." in LinearUnmixing(2, sparsity="learned").describe()
 
 
 def test_sparse_are_the_spectra_of_which_nothing_is_known() -> None:
-    """The power acts on the free spectrum alone: entries of the others differ by their standard deviation still."""
+    """It acts on the free spectrum alone: entries of the others differ by their standard deviation still."""
     one, two = known_spectra()
     model = LinearUnmixing(3, endmembers=[one, (two, 0.05), None], sparsity=20.0).bind(data())
     with handlers.seed(rng_seed=0):
