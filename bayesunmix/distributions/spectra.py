@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,17 +14,17 @@ from numpyro.distributions.transforms import (
     AffineTransform,
     ComposeTransform,
     IdentityTransform,
-    SoftplusTransform,
     Transform,
     biject_to,
 )
 
 from bayesunmix.distributions import truncated
+from bayesunmix.distributions.entry_coordinates import MadeAnew, of_entries
+from bayesunmix.distributions.normal_scores import Expected, NormalScores, expecting
 
 _LOG_ROOT_2PI = 0.9189385332046727
 _TURNS = 2.0, 6.0  # softplus at which the cube turns into a line, at least and at most: 4 counts and 108
 _WIDEST = 100.0  # log scale of a row, either way
-_NEWTON_STEPS = 40
 _FAR = 40.0  # standard deviations that no draw exceeds
 
 
@@ -31,13 +33,14 @@ class _Spectra(constraints.Constraint):
 
     ``level`` (endmember, 1) is a typical mean of a row in units of ``width``, where rows have scales of their own;
     ``turn`` (channel,) where the cube root of small values of counts turns into a line; ``power`` (endmember, 1) that
-    of sparse spectra.
+    of sparse spectra, and ``expected`` what is expected of their entries, in units of ``width``.
     """
 
     event_dim = 2
 
-    def __init__(self, location, width, level, turn, power, fixed: tuple[bool, ...], signed: bool):
-        self.location, self.width, self.level, self.turn, self.power = location, width, level, turn, power
+    def __init__(self, location, width, level, turn, power, expected, fixed: tuple[bool, ...], signed: bool):
+        self.location, self.width, self.level, self.turn = location, width, level, turn
+        self.power, self.expected = power, expected
         self.fixed, self.signed = fixed, signed
 
     def __call__(self, x):
@@ -50,79 +53,11 @@ class _Spectra(constraints.Constraint):
         return jnp.where(jnp.asarray(self.fixed)[:, None], self.location, rest)
 
     def tree_flatten(self):
-        names = ("location", "width", "level", "turn", "power")
+        names = ("location", "width", "level", "turn", "power", "expected")
         return tuple(getattr(self, name) for name in names), (names, {"fixed": self.fixed, "signed": self.signed})
 
 
-class _MadeAnew(Transform):
-    """A transform that is never handed to compiled functions."""
-
-    def tree_flatten(self):
-        raise NotImplementedError("made anew from its constraint wherever it is needed")
-
-
-class _CubeThenLine(_MadeAnew):
-    """The cube of small values, a line through large ones: ``s^3 / (1 + (s / turn)^2)``.
-
-    The cube root of a gamma variable is nearly normal (Wilson and Hilferty), down to the exponential that a dark
-    channel leaves. Many counts are nearly normal as they are, and what ties channels of two spectra together is linear.
-    """
-
-    domain = constraints.positive
-    codomain = constraints.positive
-
-    def __init__(self, turn):
-        self._turn = turn
-
-    def __call__(self, x):
-        return x**3 / (1.0 + (x / self._turn) ** 2)
-
-    def _inverse(self, y):
-        # The one positive root of s^3 - a s^2 - y by Cardano's formula, whose cube roots multiply to (a / 3)^2.
-        third = y / (3.0 * self._turn**2)
-        half = third**3 + 0.5 * y
-        first = jnp.cbrt(half + jnp.sqrt(0.25 * y**2 + third**3 * y))
-        return third + first + third**2 / jnp.maximum(first, jnp.finfo(first.dtype).tiny)
-
-    def log_abs_det_jacobian(self, x, y, intermediates=None):
-        q = (x / self._turn) ** 2
-        return 2.0 * jnp.log(x) + jnp.log(3.0 + q) - 2.0 * jnp.log1p(q)
-
-
-class _PowerThenLine(_MadeAnew):
-    """A power of small values, a line through large ones: ``t (t / (1 + t))^(power - 1)``.
-
-    A variable with a density of ``y^(1 / power - 1)`` near zero is this power of one with an even density there, nearly
-    ``t / (1 + t)``: of a logistic law in ``log t``.
-    """
-
-    domain = constraints.positive
-    codomain = constraints.positive
-
-    def __init__(self, power):
-        self._power = power
-
-    def __call__(self, x):
-        return x * (x / (1.0 + x)) ** (self._power - 1.0)
-
-    def _inverse(self, y):
-        # Newton's method in logarithms, where the map is concave: from below the root, on which the first step leads,
-        # it climbs steadily.
-        power = jnp.broadcast_to(self._power, y.shape)
-        wanted = jnp.log(jnp.maximum(y, jnp.finfo(y.dtype).tiny))
-
-        def step(_, log_x):
-            above = jax.nn.softplus(log_x)
-            missing = wanted - power * log_x + (power - 1.0) * above
-            return log_x + missing / (power - (power - 1.0) * jax.nn.sigmoid(log_x))
-
-        return jnp.exp(jax.lax.fori_loop(0, _NEWTON_STEPS, step, jnp.minimum(wanted / power, wanted)))
-
-    def log_abs_det_jacobian(self, x, y, intermediates=None):
-        return (self._power - 1.0) * (jnp.log(x) - jnp.log1p(x)) + jnp.log(self._power + x) - jnp.log1p(x)
-
-
-class _OwnScale(_MadeAnew):
+class _OwnScale(MadeAnew):
     """Positive rows as scale times shape: ``y = inner(x - a + level) exp(a / level - 1)`` with a the mean of x.
 
     Moving all of x by the same amount multiplies a row and leaves its shape; everything else changes the shape, by an
@@ -167,7 +102,7 @@ class _OwnScale(_MadeAnew):
         return steep.sum(-1) + shape.shape[-1] * log_scale[..., 0] + lever
 
 
-class _Coordinates(_MadeAnew):
+class _Coordinates(MadeAnew):
     """From the unconstrained rows (unknown, channel) to all rows (endmember, channel), the fixed ones put in."""
 
     domain = constraints.independent(constraints.real, 2)
@@ -180,14 +115,13 @@ class _Coordinates(_MadeAnew):
         if constraint.signed:
             self._inner = IdentityTransform()
         else:
-            # Linear well above `width`, logarithmic well below: a posterior of that width is near-Gaussian in it, at
-            # the boundary too.
-            parts: list[Transform] = [SoftplusTransform()]
-            if constraint.turn is not None:
-                parts.append(_CubeThenLine(constraint.turn))
-            if constraint.power is not None:
-                parts.append(_PowerThenLine(constraint.power[self._rows]))
-            self._inner = ComposeTransform([*parts, AffineTransform(0.0, width, domain=constraints.positive)])
+            power: Any = None if constraint.power is None else constraint.power[self._rows]
+            scaled = AffineTransform(0.0, width, domain=constraints.positive)
+            parts = [of_entries(constraint.turn, power), scaled]
+            if constraint.expected is not None:
+                expected = jax.tree_util.tree_map(lambda x: x[self._rows], constraint.expected)
+                parts.insert(0, NormalScores(constraint.turn, expected))
+            self._inner = ComposeTransform(parts)
         if constraint.level is not None:
             self._inner = _OwnScale(self._inner, constraint.level[self._rows])
 
@@ -237,6 +171,9 @@ class Spectra(dist.Distribution):
         Entries are ``spread`` times a chi variable with 1 / sparsity degrees of freedom, where ``location`` is 0 (1 is
         half-normal, and is to be given elsewhere): the logarithm of a small one is uniform over a range in proportion
         to the sparsity. Not for signed spectra, nor with a ``length``.
+    expected : Expected, optional
+        What is expected of the entries once the data are seen, as :meth:`expecting` makes it: it shapes the coordinate
+        and not the distribution. For sparse spectra without scales of their own.
     fixed : tuple of bool
         Which rows equal ``location``.
     own_scale : bool
@@ -245,7 +182,7 @@ class Spectra(dist.Distribution):
     """
 
     support_event_dim = 2
-    pytree_data_fields = ("location", "spread", "width", "length", "sparsity")
+    pytree_data_fields = ("location", "spread", "width", "length", "sparsity", "expected")
     pytree_aux_fields = ("fixed", "signed", "counted", "own_scale")
 
     def __init__(
@@ -256,6 +193,7 @@ class Spectra(dist.Distribution):
         length=None,
         *,
         sparsity=None,
+        expected: Expected | None = None,
         fixed: tuple[bool, ...] | None = None,
         signed: bool = False,
         counted: bool = False,
@@ -264,6 +202,7 @@ class Spectra(dist.Distribution):
     ):
         self.location, self.spread = jnp.broadcast_arrays(jnp.asarray(location), jnp.asarray(spread))
         self.width, self.length = jnp.asarray(width), length
+        self.expected = expected
         self.sparsity = None if sparsity is None else jnp.asarray(sparsity)
         self.fixed = fixed or (False,) * len(self.location)
         self.signed, self.counted, self.own_scale = signed, counted, own_scale
@@ -275,7 +214,16 @@ class Spectra(dist.Distribution):
         level = typical.mean(-1, keepdims=True) if self.own_scale and not self.signed else None
         turn = _turn(typical) if self.counted and not self.signed else None
         power = None if self.sparsity is None else self.sparsity[:, None]
-        return _Spectra(self.location, self.width, level, turn, power, self.fixed, self.signed)
+        return _Spectra(self.location, self.width, level, turn, power, self.expected, self.fixed, self.signed)
+
+    def expecting(self, centre, error) -> Expected:
+        """What to expect of entries (endmember, channel) of which the data say ``N(centre, error)``; nothing where the
+        error is infinite."""
+        with jax.enable_x64(True):
+            turn = None if self.support.turn is None else jnp.asarray(np.asarray(self.support.turn, np.float64))
+            width = np.asarray(self.width, np.float64)
+            power = np.broadcast_to(np.asarray(self.sparsity, np.float64)[:, None], self.location.shape)
+            return expecting(turn, centre / width, error / width, power)
 
     def sample(self, key, sample_shape=()):
         score = jax.random.normal(key, (*sample_shape, *self.location.shape), jnp.result_type(float))

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesunmix.inference.layered import Layers
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,14 @@ class Expansion:
         """Where the entries of every parameter are among those of all."""
         ends = np.cumsum([np.size(x) for x in self.at.values()])
         return {p: slice(end - np.size(x), end) for (p, x), end in zip(self.at.items(), ends, strict=True)}
+
+    def by_column(self, name: str) -> np.ndarray:
+        """Second derivatives among the entries of a parameter (row, column) that share a column: (column, row, row)."""
+        start = self.parts[name].start
+        at = start + np.arange(self.at[name].size).reshape(self.at[name].shape).T
+        if isinstance(self.bend, Layers):
+            return self.bend.whole_blocks
+        return np.asarray(self.bend)[at[:, :, None], at[:, None, :]]
 
     def value(self, parameters: dict[str, Any]) -> Any:
         """How much higher the parabola is at other parameters than where it was expanded."""

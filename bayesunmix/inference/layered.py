@@ -84,6 +84,12 @@ class Layers:
         found[self.rest] = self.number
         return found
 
+    @property
+    def whole_blocks(self) -> np.ndarray:
+        """(groups, K, K) of the whole matrix, with what the columns add."""
+        own = self.columns[self.group]
+        return self.block + np.einsum("gir,rs,gjs->gij", own, self.core, own)
+
     def inverse_root(self) -> tuple[LayeredRoot, bool]:
         """A root of the inverse, and whether the matrix was positive definite as it came.
 

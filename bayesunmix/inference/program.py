@@ -121,9 +121,7 @@ def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> t
         discrete latents.
     """
     leaves, treedef = jax.tree_util.tree_flatten(model)
-    is_number = [isinstance(leaf, float | np.ndarray | np.floating | jax.Array) for leaf in leaves]
-    constants = tuple(_NUMBER if n else _Identity(leaf) for n, leaf in zip(is_number, leaves, strict=True))
-    numbers = tuple(jnp.asarray(leaf) for n, leaf in zip(is_number, leaves, strict=True) if n)
+    constants = tuple(_NUMBER if _is_number(leaf) else _Identity(leaf) for leaf in leaves)
     shapes: list[tuple[str, tuple[int, ...]]] = []
     observed: dict[str, tuple[list[str], bool]] = {}  # plates, and whether scaled
 
@@ -156,7 +154,17 @@ def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> t
         _check_observed(name, plates, scaled)
     if not shapes:
         raise ValueError("the model has nothing to infer: expected at least one latent sample site")
-    return Program(treedef, constants, tuple(shapes)), numbers
+    return Program(treedef, constants, tuple(shapes)), numbers_of(model)
+
+
+def numbers_of(model: Any) -> tuple[jax.Array, ...]:
+    """Numbers of a model whose program is compiled already."""
+    leaves = jax.tree_util.tree_leaves(model)
+    return tuple(jnp.asarray(leaf) for leaf in leaves if _is_number(leaf))
+
+
+def _is_number(leaf: Any) -> bool:
+    return isinstance(leaf, float | np.ndarray | np.floating | jax.Array)
 
 
 def _check_observed(name: str, plates: list[str], scaled: bool) -> None:

@@ -28,6 +28,7 @@ from bayesunmix.inference.simplex_draws import simplex_draws
 from bayesunmix.inference.simplex_moves import MIXES, Moves, Simplex, crowded, draw_mixes, simplex_at
 from bayesunmix.inference.target import Data, as_device_data, constrain
 from bayesunmix.inference.units import local_sites, of_units
+from bayesunmix.inference.view import in_view
 from bayesunmix.inference.whole import Whole
 
 _MOST_ROUNDS = 4  # of NUTS in place of a guide
@@ -65,6 +66,8 @@ def infer(
         When the model has more globals than a dense covariance can hold.
     """
     n_units = len(y)
+    adapts = getattr(model, "adapts_to", None) is not None
+    model = model.adapted() if adapts else model
     few = {name: of_units(value, slice(2), n_units) for name, value in covariates.items()}
     whole = None
     if isinstance(method, SVI) and n_units > 2 * method.batch:
@@ -84,6 +87,11 @@ def infer(
             return np.asarray(unconstrain(program, numbers, values, jnp.asarray(y[:2], jnp.result_type(float)), few))
 
         mode, index, other = mode_of_all(program, whole, placed(start), key_mode, relabel, progress.note)
+        view = in_view(program, model, mode) if adapts else None
+        if view is not None:
+            whole = dataclasses.replace(whole, numbers=view.numbers)
+            start = view.placed(program, mode.data)
+            mode, index, other = mode_of_all(program, whole, start, key_mode, None, progress.note)
         if mode.contradicted:
             starts = [start, model.initial(y[1::2])] if hasattr(model, "initial") else [start]
             matched = _matcher(program, model)
@@ -94,6 +102,10 @@ def infer(
     z = np.asarray(unconstrain(program, data.numbers, start, data.y, data.covariates))
     index = jnp.arange(n_units)
     mode = find_mode(program, data, z, index, key_mode, relabel, progress.note)
+    view = in_view(program, model, mode) if adapts else None
+    if view is not None:
+        data = data._replace(numbers=view.numbers)
+        mode = find_mode(program, data, view.placed(program, data), index, key_mode, None, progress.note)
     if isinstance(method, SVI):
         return _by_guide(program, mode, method, index, mode.data, key_method, key_check, progress)
     return _by_sampler(program, mode, method, key_method, progress)

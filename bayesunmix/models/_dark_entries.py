@@ -9,6 +9,30 @@ _CLEAR = 5.0  # standard deviations
 _ZERO = 2.0  # standard deviations: a normal law about zero cut off there has its mean at 1.3, an exponential one at 1
 
 
+def said_of_each(
+    value: np.ndarray, slope: np.ndarray, precision: np.ndarray, free: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the data say of every entry (endmember, channel) by itself: centre and standard deviation of a normal law.
+
+    ``slope`` is that of the log likelihood at ``value``, ``precision`` (channel, endmember, endmember) minus its second
+    derivatives. Of the same channel, entries that are clear follow, and dark ones stay where they are. The deviation is
+    infinite where the data say nothing, and for endmembers that are not ``free``.
+    """
+    own = np.diagonal(precision, axis1=1, axis2=2).T
+    clear = value**2 * np.maximum(own, 0.0) > _CLEAR**2
+    centre, error = np.array(value, np.float64), np.full(value.shape, np.inf)
+    for channel in range(value.shape[1]):
+        for k in np.flatnonzero(free):
+            others = np.flatnonzero(clear[:, channel] & (np.arange(len(value)) != k))
+            coupling = precision[channel, k, others]
+            lever = np.linalg.lstsq(precision[channel][np.ix_(others, others)], coupling, rcond=None)[0]
+            left = precision[channel, k, k] - lever @ coupling
+            if left > 0:
+                centre[k, channel] += (slope[k, channel] - lever @ slope[others, channel]) / left
+                error[k, channel] = left**-0.5
+    return centre, error
+
+
 def dark_remarks(draws: np.ndarray) -> list[str]:
     """A remark where many values of spectra ``draws`` (chain, draw, endmember, channel) may be zero.
 

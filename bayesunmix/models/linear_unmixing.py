@@ -17,9 +17,10 @@ from bayesunmix.data.purest import purest_pixels
 from bayesunmix.data.thinning import thinned
 from bayesunmix.distributions.channel_laws import LAWS
 from bayesunmix.distributions.detected import DetectedUnmixing
+from bayesunmix.distributions.normal_scores import nothing_expected
 from bayesunmix.distributions.spectra import Spectra
 from bayesunmix.distributions.unmixing import NormalUnmixing
-from bayesunmix.models._dark_entries import dark_remarks
+from bayesunmix.models._dark_entries import dark_remarks, said_of_each
 from bayesunmix.models._data_scales import SCALES
 from bayesunmix.models._endmember_knowledge import (
     channels_of,
@@ -104,6 +105,8 @@ class LinearUnmixing:
         The numbers :meth:`bind` fills in: prior scale of the endmembers and prior median of the noise, in the units
         of the data (a number, or one per channel; gain and read noise for a camera), and the width at which an
         endmember is told from zero, which shapes the coordinate of inference and not the prior.
+    endmember_expectation
+        For :meth:`adapted`, which fills it in, to shape that coordinate.
 
     Raises
     ------
@@ -131,6 +134,7 @@ class LinearUnmixing:
     endmember_scale: Any = None
     noise_level: Any = None
     endmember_resolution: Any = None
+    endmember_expectation: Any = None
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -214,7 +218,12 @@ class LinearUnmixing:
             length = numpyro.sample("smoothness", dist.LogNormal(np.log(_TYPICAL_LENGTH), 1.0))
         if sparsity == "learned":
             sparsity = numpyro.sample("sparsity", dist.LogNormal(np.log(_TYPICAL_SPARSITY), 1.0))
-        prior = Spectra(
+        prior = self._spectra(known, length, sparsity)
+        return numpyro.sample("endmembers", prior)
+
+    def _spectra(self, known, length, sparsity) -> Spectra:
+        scale = jnp.asarray(self.endmember_scale)
+        return Spectra(
             known.location,
             jnp.where(jnp.asarray(known.free)[:, None], scale, known.spread),
             self.endmember_resolution,
@@ -224,8 +233,8 @@ class LinearUnmixing:
             signed=self.endmember_support == "real",
             counted=self.likelihood == "poisson",
             own_scale=self.brightness,
+            expected=self.endmember_expectation,
         )
-        return numpyro.sample("endmembers", prior)
 
     @property
     def _all_known(self) -> bool:
@@ -359,6 +368,29 @@ class LinearUnmixing:
         endmembers, numbers = summarised(self.endmembers, values)
         return KnownMixture(self, endmembers, values.shape[1]), numbers
 
+    @property
+    def adapts_to(self) -> str | None:
+        """The parameter of the likelihood in view of which :meth:`adapted` makes coordinates, if any."""
+        return "endmembers" if self.sparsity is not None and not self.brightness else None
+
+    def adapted(self, values=None, slope=None, curvature=None) -> LinearUnmixing:
+        """The same bound model, entries of its sparse spectra in coordinates made for what the data say of them.
+
+        ``values`` of the sites, and ``slope`` (endmember, channel) and ``curvature`` (channel, endmember, endmember) of
+        the log likelihood in the endmembers at their values; without them there is room for such coordinates only, so
+        that programs are alike.
+        """
+        known = knowledge(self.endmembers, self.n_endmembers, len(self.endmember_scale))
+        if values is None:
+            return replace(self, endmember_expectation=nothing_expected(known.location.shape))
+        sparsity = np.where(known.free, values.get("sparsity", self.sparsity), 1.0)
+        centre, error = said_of_each(values["endmembers"], slope, -curvature, np.asarray(known.free))
+        if self.likelihood == "poisson":  # where an entry is told from its own few counts, no normal law stands
+            few = values["endmembers"].sum(0) < _MANY_COUNTS * self.endmember_resolution
+            error = np.where(few, np.inf, error)
+        prior = self._spectra(known, None, sparsity)
+        return replace(self, endmember_expectation=prior.expecting(centre, error))
+
     def order(self, draws) -> np.ndarray:
         """Canonical order of the labels for mean latents ``draws["abundance"]`` (endmember,): most abundant first."""
         return np.argsort(-np.asarray(draws["abundance"])[: self.n_endmembers], kind="stable")
@@ -377,6 +409,7 @@ class LinearUnmixing:
 
 _TYPICAL_LENGTH = 5.0  # channels
 _TYPICAL_SPARSITY = 2.0
+_MANY_COUNTS = 50  # of a channel in the whole image
 _FOR_NOISE = 2**20  # values behind the prior of a noise level alone
 _LEARNED = {"concentration": "", "smoothness": " of channels", "sparsity": ""}  # settings, and their unit
 _CHOICES = {

@@ -1,0 +1,40 @@
+"""Coordinates made in view of the posterior that a first search has found."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from bayesunmix.inference.curvature import expansions_of_all
+from bayesunmix.inference.mode import Mode
+from bayesunmix.inference.program import Program, numbers_of, unconstrain
+from bayesunmix.inference.target import Data, constrain
+
+
+class View(NamedTuple):
+    """A place, and the numbers of the same program in other coordinates."""
+
+    numbers: tuple[Any, ...]
+    values: dict[str, Any]  # of the sites
+
+    def placed(self, program: Program, data: Data) -> np.ndarray:
+        """The place in these coordinates."""
+        return np.asarray(unconstrain(program, self.numbers, self.values, data.y, data.covariates))
+
+
+def in_view(program: Program, model: Any, mode: Mode) -> View | None:
+    """Coordinates of the same globals that suit what the data say of them; None where no mode was found.
+
+    The model makes them: ``model.adapted(values, slope, curvature)`` gets the values of the sites at the mode, and
+    slope (row, column) and second derivatives (column, row, row) of the log likelihood in its parameter
+    ``model.adapts_to``.
+    """
+    if not mode.found:
+        return None
+    place, name = jnp.asarray(mode.z), model.adapts_to
+    values = {site: np.asarray(x[0]) for site, x in constrain(program, place[None], mode.data.alone).items()}
+    seen = expansions_of_all(program, place, mode.data)["y"]
+    better = model.adapted(values, np.asarray(seen.slope[name]), seen.by_column(name))
+    return View(tuple(jnp.asarray(x, place.dtype) for x in numbers_of(better)), values)
