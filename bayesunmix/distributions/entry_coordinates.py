@@ -76,6 +76,10 @@ class PowerThenLine(MadeAnew):
     def __call__(self, x):
         return x * (x / (1.0 + x)) ** (self._power - 1.0)
 
+    def log(self, x):
+        """Of what it makes of x, which may be smaller than any number."""
+        return jnp.log(x) + (self._power - 1.0) * (jnp.log(x) - jnp.log1p(x))
+
     def _inverse(self, y):
         # Newton's method in logarithms, where the map is concave: from below the root, on which the first step leads,
         # it climbs steadily.

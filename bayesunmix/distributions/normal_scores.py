@@ -16,7 +16,7 @@ import numpy as np
 from numpyro.distributions import constraints
 from scipy.special import ndtri
 
-from bayesunmix.distributions.entry_coordinates import MadeAnew, of_entries
+from bayesunmix.distributions.entry_coordinates import MadeAnew, PowerThenLine, of_entries
 
 _LOG_ROOT_2PI = 0.9189385332046727
 _NODES = 64
@@ -78,11 +78,12 @@ def expecting(turn, centre, error, power) -> Expected:
 
 def _log_density(place, expected: Expected, turn):
     """Of the coordinate of entries, as it is expected."""
-    entry = of_entries(turn, expected.power)
-    x = entry(place)
-    log_x = jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
-    density = -0.5 * ((x - expected.centre) / expected.error) ** 2 + (1.0 / expected.power - 1.0) * log_x
-    return density + entry.log_abs_det_jacobian(place, x) - expected.log_mass
+    inner, outer = of_entries(turn, None), PowerThenLine(expected.power)
+    t = inner(place)
+    log_x = outer.log(t)
+    volume = inner.log_abs_det_jacobian(place, t) + outer.log_abs_det_jacobian(t, None)
+    away = (jnp.exp(log_x) - expected.centre) / expected.error
+    return (1.0 / expected.power - 1.0) * log_x - 0.5 * away**2 + volume - expected.log_mass
 
 
 def _log_slope(score, place, expected: Expected, turn):

@@ -257,7 +257,7 @@ class Spectra(dist.Distribution):
 
 def _log_chi_over_half_normal(x, freedom):
     """Log density of a chi variable with ``freedom`` degrees of freedom, over that with one."""
-    log_x = jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
+    log_x = jnp.log(jnp.maximum(x, 2.0 * float(jnp.finfo(x.dtype).tiny) ** 0.5))  # the second derivative has its square
     constant = gammaln(0.5) - gammaln(0.5 * freedom) - 0.5 * (freedom - 1.0) * np.log(2.0)
     return (freedom - 1.0) * log_x + constant
 

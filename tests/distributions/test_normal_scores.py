@@ -110,3 +110,18 @@ def test_where_nothing_is_expected_the_coordinate_is_the_entrys_own(kind: str) -
 
             assert bool(jnp.isfinite(jax.grad(volume)(score)).all())
             np.testing.assert_allclose(volume(score), plain.log_abs_det_jacobian(score, x), rtol=1e-12)
+
+
+def test_slopes_are_finite_far_below() -> None:
+    """Of entries that single numbers hardly hold: second derivatives too."""
+    with jax.enable_x64(True):
+        law = expected(30.0, "plain")[2]
+        transform = biject_to(law.support)
+
+        def value(u: Any) -> Any:
+            return law.log_prob(transform(u)) + transform.log_abs_det_jacobian(u, transform(u))
+
+        for score in (-4.9, -13.0, -40.0):
+            at = jnp.full(CENTRES.shape, score)
+            assert bool(jnp.isfinite(jax.grad(value)(at)).all())
+            assert bool(jnp.isfinite(jax.hessian(value)(at)).all())
