@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import jax
+import numpy as np
 import numpyro
 import pytest
 
