@@ -49,7 +49,7 @@ def expecting(turn, centre, error, power) -> Expected:
     ``turn`` is that of :func:`~bayesunmix.distributions.entry_coordinates.of_entries`. Call in double precision.
     """
     known = np.isfinite(error) & (centre < _CLEAR * error)
-    centre, error, power = (np.where(known, x, 1.0) for x in (centre, error, power))
+    centre, error = np.where(known, centre, 1.0), np.where(known, error, 1.0)
     entry, top = of_entries(turn, jnp.asarray(power)), jnp.maximum(centre, 0.0) + _BEYOND * error
     highest = np.asarray(entry.inv(top))
     share = np.linspace(0.0, 1.0, (_NODES - 1) * _FINER + 1).reshape(-1, *(1,) * centre.ndim)

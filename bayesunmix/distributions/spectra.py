@@ -117,10 +117,12 @@ class _Coordinates(MadeAnew):
         else:
             power: Any = None if constraint.power is None else constraint.power[self._rows]
             scaled = AffineTransform(0.0, width, domain=constraints.positive)
-            parts = [of_entries(constraint.turn, power), scaled]
-            if constraint.expected is not None:
+            if constraint.expected is None:
+                parts = [of_entries(constraint.turn, power), scaled]
+            else:
                 expected = jax.tree_util.tree_map(lambda x: x[self._rows], constraint.expected)
-                parts.insert(0, NormalScores(constraint.turn, expected))
+                own = of_entries(constraint.turn, expected.power, power / expected.power)
+                parts = [NormalScores(constraint.turn, expected), own, scaled]
             self._inner = ComposeTransform(parts)
         if constraint.level is not None:
             self._inner = _OwnScale(self._inner, constraint.level[self._rows])

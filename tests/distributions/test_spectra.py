@@ -85,6 +85,12 @@ def test_coordinate_goes_there_and_back(width: float, kind: str) -> None:
     np.testing.assert_allclose(transform.inv(x), u, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["softplus", "sparse", "counted and sparse"])
+def test_a_negative_value_has_no_coordinate(kind: str) -> None:
+    """Moves of whole spectra that would make one are told by that."""
+    assert bool(jnp.isnan(coordinate(0.1, kind).inv(one(jnp.array([-0.5])))).all())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_jacobian_is_the_slope_of_the_coordinate(width: float, kind: str) -> None:
