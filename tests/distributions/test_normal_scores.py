@@ -128,8 +128,8 @@ def test_slopes_are_finite_far_below() -> None:
 
 
 def test_entries_that_are_seen_hardly_move_with_the_sparsity() -> None:
-    """At given scores a fifth more of it moves an entry above its error by less than a tenth of that, and the share of
-    all dark entries below one, which the prior leaves even, not at all."""
+    """At given scores a fifth more of it moves an entry above its error by less than a fifth of the resolution, and the
+    share of all dark entries below one, which the prior leaves even, not at all."""
     with jax.enable_x64(True):
         _, error, law = expected(8.0, "plain")
         higher = prior(9.6, "plain", law.expected)
@@ -137,7 +137,7 @@ def test_entries_that_are_seen_hardly_move_with_the_sparsity() -> None:
             at = jnp.full(CENTRES.shape, score)
             here, there = (np.asarray(biject_to(one.support)(at)) for one in (law, higher))
             seen = here > error
-            np.testing.assert_allclose(there[seen], here[seen], atol=0.1 * error.max())
+            np.testing.assert_allclose(there[seen], here[seen], atol=0.2)
         deep = jnp.full(CENTRES.shape, -3.0)
         here, there = (np.asarray(biject_to(one.support)(deep)) for one in (law, higher))
         np.testing.assert_allclose(there ** (1 / 9.6), here ** (1 / 8.0), rtol=1e-3)
