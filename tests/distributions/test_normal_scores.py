@@ -139,5 +139,5 @@ def test_entries_that_are_seen_hardly_move_with_the_sparsity() -> None:
             seen = here > error
             np.testing.assert_allclose(there[seen], here[seen], atol=0.2)
         deep = jnp.full(CENTRES.shape, -3.0)
-        here, there = (np.asarray(biject_to(one.support)(deep)) for one in (law, higher))
+        here, there = (np.asarray(biject_to(one.support)(deep))[:, :-1] for one in (law, higher))  # the last is seen
         np.testing.assert_allclose(there ** (1 / 9.6), here ** (1 / 8.0), rtol=1e-3)
