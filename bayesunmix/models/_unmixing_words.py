@@ -36,7 +36,8 @@ def described(model: LinearUnmixing) -> str:
         lines.append(f"Endmembers: {model.endmember_support}, scale taken from the data when the model is fitted.")
     else:
         low, high = np.min(model.endmember_scale), np.max(model.endmember_scale)
-        kind = "half-normal (never negative)" if model.endmember_support == "nonnegative" else "normal around zero"
+        kind = "half-normal (never negative)" if model.sparsity is None else "sparse (never negative)"
+        kind = kind if model.endmember_support == "nonnegative" else "normal around zero"
         lines.append(
             f"Endmembers: every channel on its own, {kind}, with the spread of the data in that channel "
             f"({low:.3g} to {high:.3g})."
