@@ -221,8 +221,9 @@ class Spectra(dist.Distribution):
     def expecting(self, centre, error) -> Expected:
         """What to expect of entries (endmember, channel) of which the data say ``N(centre, error)``; nothing where the
         error is infinite."""
+        turn = self.support.turn
         with jax.enable_x64(True):
-            turn = None if self.support.turn is None else jnp.asarray(np.asarray(self.support.turn, np.float64))
+            turn = None if turn is None else jnp.asarray(np.asarray(turn, np.float64))
             width = np.asarray(self.width, np.float64)
             power = np.broadcast_to(np.asarray(self.sparsity, np.float64)[:, None], self.location.shape)
             return expecting(turn, centre / width, error / width, power)

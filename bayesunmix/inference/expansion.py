@@ -47,10 +47,9 @@ class Expansion:
 
     def by_column(self, name: str) -> np.ndarray:
         """Second derivatives among the entries of a parameter (row, column) that share a column: (column, row, row)."""
-        start = self.parts[name].start
-        at = start + np.arange(self.at[name].size).reshape(self.at[name].shape).T
-        if isinstance(self.bend, Layers):
+        if isinstance(self.bend, Layers):  # whose blocks are these
             return self.bend.whole_blocks
+        at = self.parts[name].start + np.arange(self.at[name].size).reshape(self.at[name].shape).T
         return np.asarray(self.bend)[at[:, :, None], at[:, None, :]]
 
     def value(self, parameters: dict[str, Any]) -> Any:

@@ -26,7 +26,7 @@ from bayesunmix.inference.sampled import mode_of_all
 from bayesunmix.inference.settings import NUTS, SVI
 from bayesunmix.inference.simplex_draws import simplex_draws
 from bayesunmix.inference.simplex_moves import MIXES, Moves, Simplex, crowded, draw_mixes, simplex_at
-from bayesunmix.inference.target import Data, as_device_data, constrain
+from bayesunmix.inference.target import Data, as_device_data, constrain, values_at
 from bayesunmix.inference.units import local_sites, of_units
 from bayesunmix.inference.view import in_view
 from bayesunmix.inference.whole import Whole
@@ -90,8 +90,8 @@ def infer(
         view = in_view(program, model, mode) if adapts else None
         if view is not None:
             whole = dataclasses.replace(whole, numbers=view.numbers)
-            start = view.placed(program, mode.data)
-            mode, index, other = mode_of_all(program, whole, start, key_mode, None, progress.note)
+            there = view.placed(program, mode.data)
+            mode, index, other = mode_of_all(program, whole, there, key_mode, None, progress.note)
         if mode.contradicted:
             starts = [start, model.initial(y[1::2])] if hasattr(model, "initial") else [start]
             matched = _matcher(program, model)
@@ -240,7 +240,7 @@ def _matcher(program: Program, model: Any):
         return None
 
     def matched(z: np.ndarray, like: np.ndarray, data: Data) -> np.ndarray:
-        both = [_values(program, jnp.asarray(at), data.alone) for at in (like, z)]
+        both = [values_at(program, jnp.asarray(at), data.alone) for at in (like, z)]
         values = {name: np.stack([one[name] for one in both])[None] for name in both[0] if label in model.dims[name]}
         count = next(v.shape[2 + model.dims[n].index(label)] for n, v in values.items())
         first, second = profiles(values, model.dims, (label,), count)
@@ -256,14 +256,9 @@ def _reordered(program: Program, model: Any, z: np.ndarray, order: np.ndarray, d
         name: np.take(np.asarray(value), order, axis=model.dims[name].index(model.label))
         if model.label in model.dims.get(name, ())
         else value
-        for name, value in _values(program, jnp.asarray(z), data.alone).items()
+        for name, value in values_at(program, jnp.asarray(z), data.alone).items()
     }
     return np.asarray(unconstrain(program, data.numbers, values, data.y, data.covariates))
-
-
-@partial(jax.jit, static_argnames="program")
-def _values(program: Program, z: jax.Array, data: Data) -> dict[str, jax.Array]:
-    return program.evaluate(data.numbers, z, data.y, data.covariates).values
 
 
 def _mean_latent(program: Program, z: jax.Array, data: Data) -> np.ndarray:

@@ -177,6 +177,12 @@ def _redrawn(program: Program, data: Data, key: jax.Array, index: jax.Array) -> 
 
 
 @partial(jax.jit, static_argnames="program")
+def values_at(program: Program, z: jax.Array, data: Data) -> dict[str, jax.Array]:
+    """Site values at one place."""
+    return program.evaluate(data.numbers, z, data.y, data.covariates).values
+
+
+@partial(jax.jit, static_argnames="program")
 def constrain(program: Program, draws: jax.Array, data: Data) -> dict[str, jax.Array]:
     """Site values of unconstrained draws (n, size), each with a leading draw axis."""
     return jax.lax.map(

@@ -10,7 +10,7 @@ import numpy as np
 from bayesunmix.inference.curvature import expansions_of_all
 from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.program import Program, numbers_of, unconstrain
-from bayesunmix.inference.target import Data, constrain
+from bayesunmix.inference.target import Data, values_at
 
 
 class View(NamedTuple):
@@ -34,7 +34,7 @@ def in_view(program: Program, model: Any, mode: Mode) -> View | None:
     if not mode.found:
         return None
     place, name = jnp.asarray(mode.z), model.adapts_to
-    values = {site: np.asarray(x[0]) for site, x in constrain(program, place[None], mode.data.alone).items()}
+    values = {site: np.asarray(x) for site, x in values_at(program, place, mode.data.alone).items()}
     seen = expansions_of_all(program, place, mode.data)["y"]
     better = model.adapted(values, np.asarray(seen.slope[name]), seen.by_column(name))
     return View(tuple(jnp.asarray(x, place.dtype) for x in numbers_of(better)), values)

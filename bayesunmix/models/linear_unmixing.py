@@ -211,15 +211,13 @@ class LinearUnmixing:
         return endmembers, alpha, shape, noise
 
     def _unknown_endmembers(self):
-        scale = jnp.asarray(self.endmember_scale)
-        known = knowledge(self.endmembers, self.n_endmembers, scale.shape[0], jnp)
+        known = knowledge(self.endmembers, self.n_endmembers, len(self.endmember_scale), jnp)
         length, sparsity = self.smoothness, self.sparsity
         if length == "learned":
             length = numpyro.sample("smoothness", dist.LogNormal(np.log(_TYPICAL_LENGTH), 1.0))
         if sparsity == "learned":
             sparsity = numpyro.sample("sparsity", dist.LogNormal(np.log(_TYPICAL_SPARSITY), 1.0))
-        prior = self._spectra(known, length, sparsity)
-        return numpyro.sample("endmembers", prior)
+        return numpyro.sample("endmembers", self._spectra(known, length, sparsity))
 
     def _spectra(self, known, length, sparsity) -> Spectra:
         scale = jnp.asarray(self.endmember_scale)
