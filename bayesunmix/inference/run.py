@@ -89,9 +89,9 @@ def infer(
         mode, index, other = mode_of_all(program, whole, placed(start), key_mode, relabel, progress.note)
         view = in_view(program, model, mode) if adapts else None
         if view is not None:
-            whole = dataclasses.replace(whole, numbers=view.numbers)
-            there = view.placed(program, mode.data)
-            mode, index, other = mode_of_all(program, whole, there, key_mode, None, progress.note)
+            numbers = view.numbers
+            whole = dataclasses.replace(whole, numbers=numbers)
+            mode, index, other = mode_of_all(program, whole, placed(view.values), key_mode, None, progress.note)
         if mode.contradicted:
             starts = [start, model.initial(y[1::2])] if hasattr(model, "initial") else [start]
             matched = _matcher(program, model)
@@ -105,7 +105,8 @@ def infer(
     view = in_view(program, model, mode) if adapts else None
     if view is not None:
         data = data._replace(numbers=view.numbers)
-        mode = find_mode(program, data, view.placed(program, data), index, key_mode, None, progress.note)
+        z = np.asarray(unconstrain(program, data.numbers, view.values, data.y, data.covariates))
+        mode = find_mode(program, data, z, index, key_mode, None, progress.note)
     if isinstance(method, SVI):
         return _by_guide(program, mode, method, index, mode.data, key_method, key_check, progress)
     return _by_sampler(program, mode, method, key_method, progress)

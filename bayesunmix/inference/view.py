@@ -9,8 +9,8 @@ import numpy as np
 
 from bayesunmix.inference.curvature import expansions_of_all
 from bayesunmix.inference.mode import Mode
-from bayesunmix.inference.program import Program, numbers_of, unconstrain
-from bayesunmix.inference.target import Data, values_at
+from bayesunmix.inference.program import Program, numbers_of
+from bayesunmix.inference.target import values_at
 
 
 class View(NamedTuple):
@@ -18,10 +18,6 @@ class View(NamedTuple):
 
     numbers: tuple[Any, ...]
     values: dict[str, Any]  # of the sites
-
-    def placed(self, program: Program, data: Data) -> np.ndarray:
-        """The place in these coordinates."""
-        return np.asarray(unconstrain(program, self.numbers, self.values, data.y, data.covariates))
 
 
 def in_view(program: Program, model: Any, mode: Mode) -> View | None:
