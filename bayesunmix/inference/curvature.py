@@ -168,7 +168,8 @@ def can_be_layered(program: Program, z: jax.Array, data: Data) -> bool:
     jax.eval_shape(lambda v: known.append(hasattr(_site(program, data, v), "layers_on")), z)
     if not known[0] or z.size != shapes["endmembers"].size + 1:
         return False
-    singles = [isinstance(by_z, _Single) for by_z in _chain(program, z, data, "y").values() if np.size(by_z)]
+    shown = {p for p, shape in shapes.items() if shape.size}
+    singles = [one is not None for p, one in _singles(program, z, data, "y").items() if p in shown]
     by_ones, probe, by_probe = _prior_products(program, z, data._replace(rules={}))
     return all(singles) and bool(np.allclose(by_probe, by_ones * probe, rtol=1e-3, atol=1e-6 * np.abs(by_ones).max()))
 
@@ -228,11 +229,17 @@ def _diagonal_around_units(program: Program, z: jax.Array, data: Data, slopes: d
 
 def bendings(program: Program, z: jax.Array, data: Data) -> np.ndarray:
     """By how much the step of a parameter changes along the global that it follows: 1 for an exponential, 0 for what is
-    linear. For globals of which each has a parameter of its own."""
-    slope, bend = (_double(x) for x in _two_derivatives(program, z, data.alone._replace(rules={})))
+    linear, for a global without a parameter of its own, and where units are not integrated on points."""
+    if "y" not in data.rules:
+        return np.zeros(z.size)
+    data = data.alone._replace(rules={})
+    slope, bend = (_double(x) for x in _two_derivatives(program, z, data))
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.abs(bend / slope)
-    return np.where(np.isfinite(found), found, 1.0)  # an exponential that is zero in this precision
+    own = [one.entry for one in _singles(program, z, data, "y").values() if one is not None]
+    alone = np.isin(np.arange(z.size), np.concatenate(own)) if own else np.zeros(z.size, bool)
+    found = np.where(np.isfinite(found), found, 1.0)  # an exponential that is zero in this precision
+    return np.where(alone, found, 0.0)
 
 
 @partial(jax.jit, static_argnames="program")
@@ -299,19 +306,26 @@ def _dense(by_z: _Single | np.ndarray, rows: int, matrix: np.ndarray) -> np.ndar
     return found
 
 
-def _chain(program: Program, z: jax.Array, data: Data, name: str) -> dict[str, Any]:
-    """Derivatives of a likelihood's parameters by ``z``, each ``_Single`` or a matrix.
+def _chain(program: Program, z: jax.Array, data: Data, name: str) -> dict[str, _Single | np.ndarray]:
+    """Derivatives of a likelihood's parameters by ``z``, each ``_Single`` or a matrix."""
+    alone = _singles(program, z, data, name)
+    matrices = _jacobian(program, z, data, name) if None in alone.values() else {}
+    return {p: np.asarray(matrices[p]).reshape(-1, z.size) if one is None else one for p, one in alone.items()}
 
-    Products with the derivative tell whether every entry of a parameter follows one entry of ``z``, and which: at the
-    origin, where nothing vanishes, the ratio of those with the entries' numbers and with ones is a number of an entry,
-    and a random vector confirms at ``z``.
+
+def _singles(program: Program, z: jax.Array, data: Data, name: str) -> dict[str, _Single | None]:
+    """Of every parameter of a likelihood which entry of ``z`` each of its entries follows, and how steeply; None where
+    one follows several.
+
+    Products with the derivative tell: at the origin, where nothing vanishes, the ratio of those with the entries'
+    numbers and with ones is a number of an entry, and a random vector confirms at ``z``.
     """
     size = z.size
     numbers, probe = np.arange(1.0, size + 1.0), np.random.default_rng(0).normal(size=size)
     origin = jnp.zeros_like(z)
     pushed = lambda at, v: _pushed(program, at, data, name, jnp.asarray(v, z.dtype))  # noqa: E731
     products = pushed(origin, np.ones(size)), pushed(origin, numbers), pushed(z, np.ones(size)), pushed(z, probe)
-    found: dict[str, Any] = {}
+    found: dict[str, _Single | None] = {}
     for p, one in products[0].items():
         limits = np.finfo(one.dtype)
         at_origin, by_number, slope, by_probe = (np.asarray(x[p], dtype=np.float64).ravel() for x in products)
@@ -323,10 +337,8 @@ def _chain(program: Program, z: jax.Array, data: Data, name: str) -> dict[str, A
         reach[row] += np.abs(probe[entry])
         # What is below the smallest normal number has no digits, on accelerators, or is zero.
         followed = np.abs(by_probe - expected) <= 1e2 * reach * (limits.eps * np.abs(slope) + limits.tiny)
-        if followed.all() and not np.delete(slope, row).any() and len(np.unique(entry)) == len(entry):
-            found[p] = _Single(row, entry, slope[row])
-        else:
-            found[p] = np.asarray(_jacobian(program, z, data, name)[p]).reshape(-1, size)
+        own = followed.all() and not np.delete(slope, row).any() and len(np.unique(entry)) == len(entry)
+        found[p] = _Single(row, entry, slope[row]) if own else None
     return found
 
 

@@ -127,15 +127,16 @@ def stalled(decrements: list[float], size: int) -> bool:
 
 
 def step_root(program: Program, z: np.ndarray, data: Data, gradient: np.ndarray, matrix: Any) -> Any:
-    """A factor of the inverse of minus the Hessian, for steps: layers are damped.
+    """A factor of the inverse of minus the Hessian, for steps: it is damped.
 
     Where an exponential stands behind a global, no step is much longer than where it can be taken for a line: an entry
-    of a spectrum far below the noise bends next to nothing. And a share of the diagonal is added that makes all
-    positive (Levenberg and Marquardt).
+    of a spectrum far below the noise bends next to nothing. And of layers a share of the diagonal is added that makes
+    all positive (Levenberg and Marquardt).
     """
+    more = np.abs(gradient) * bendings(program, jnp.asarray(z), data)
     if not isinstance(matrix, Layers):
-        return inverse_root(-matrix)[0]
-    precision = (-matrix).damped(np.abs(gradient) * bendings(program, jnp.asarray(z), data))
+        return inverse_root(np.diag(more) - matrix)[0]
+    precision = (-matrix).damped(more)
     for share in _SHARES:
         factor, definite = inverse_root(precision.damped(share * np.abs(precision.diagonal)))
         if definite:

@@ -16,9 +16,9 @@ from bayesunmix.inference import layered, softness
 from bayesunmix.inference.curvature import bendings, curvature
 from bayesunmix.inference.guide_check import RATIO_LIMITS
 from bayesunmix.inference.layered import LayeredRoot, Layers
-from bayesunmix.inference.mode import MC_SHIFT_LIMIT, find_mode
+from bayesunmix.inference.mode import MC_SHIFT_LIMIT, find_mode, step_root
 from bayesunmix.inference.program import compile_model, unconstrain
-from bayesunmix.inference.target import as_device_data
+from bayesunmix.inference.target import as_device_data, with_rules
 from bayesunmix.inference.whole import Whole
 from bayesunmix.models import LinearUnmixing
 
@@ -169,14 +169,19 @@ def test_wrong_softness_of_layers_is_measured_again(monkeypatch: pytest.MonkeyPa
 
 
 def test_steps_are_damped_by_the_bend_of_exponentials_alone() -> None:
-    """And a share of the diagonal makes all positive."""
+    """So that none is longer than one where the posterior is an exponential in the global, of a matrix too."""
     y = np.random.default_rng(0).normal(5.0, 0.1, (30, 4))
     model = LinearUnmixing(2).bind(y)
     program, numbers = compile_model(model, jnp.asarray(y[:2]))
-    data = as_device_data(program, numbers, y, {})
     z = np.array([-800.0, -20.0, 0.0, 40.0, 40.0, 40.0, 40.0, 40.0, -2.0])  # softplus of entries, log of the noise
+    data = with_rules(program, z, as_device_data(program, numbers, y, {}), jax.random.key(0), jnp.arange(30))
     found = bendings(program, jnp.asarray(z), data)
     np.testing.assert_allclose(found, [1.0, 1.0, 0.5, *[0.0] * 5, 1.0], atol=1e-6)
+    gradient, matrix = curvature(program, z, data)
+    factor = step_root(program, z, data, gradient, matrix)
+    step = factor @ (factor.T @ gradient)
+    np.testing.assert_allclose(gradient[:2], 1.0, atol=1e-3)  # of the Jacobian alone
+    assert 0.5 < step[:2].min() < step[:2].max() < 1.0 + 1e-3
 
 
 def test_away_from_the_mode_curvature_loses_its_signs() -> None:
