@@ -134,6 +134,9 @@ def sample(
                 tell(sum(done), total, "sampling" if min(done) > warmup else "warm-up")
             except KeyboardInterrupt:
                 stop.set()
+            except BaseException:  # of a progress bar, or a time limit: the chains are not waited for to their end
+                stop.set()
+                raise
         parts, ends = zip(*[f.result() for f in waiting], strict=True)
     shortest = min(len(part[0]) for part in parts)
     if shortest == 0 and not spent.is_set():

@@ -389,6 +389,16 @@ class LinearUnmixing:
         prior = self._spectra(known, None, sparsity)
         return replace(self, endmember_expectation=prior.expecting(centre, error))
 
+    def lifted(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+        """``values`` of the sites with no entry of an endmember much further below the noise than any posterior has it;
+        None where all are."""
+        if self._all_known or self.endmember_support == "real" or self.sparsity is not None:
+            return None
+        known = knowledge(self.endmembers, self.n_endmembers, len(self.endmember_scale))
+        found, least = values["endmembers"], _FAR_BELOW * np.asarray(self.endmember_resolution)
+        low = (found < least) & ~np.asarray(known.fixed)[:, None]
+        return {**values, "endmembers": np.where(low, least, found)} if low.any() else None
+
     def order(self, draws) -> np.ndarray:
         """Canonical order of the labels for mean latents ``draws["abundance"]`` (endmember,): most abundant first."""
         return np.argsort(-np.asarray(draws["abundance"])[: self.n_endmembers], kind="stable")
@@ -407,6 +417,7 @@ class LinearUnmixing:
 
 _TYPICAL_LENGTH = 5.0  # channels
 _TYPICAL_SPARSITY = 2.0
+_FAR_BELOW = 1e-8  # of the width at which an endmember is told from zero
 _MANY_COUNTS = 50  # of a channel in the whole image
 _FOR_NOISE = 2**20  # values behind the prior of a noise level alone
 _LEARNED = {"concentration": "", "smoothness": " of channels", "sparsity": ""}  # settings, and their unit

@@ -16,7 +16,8 @@ from bayesunmix.inference import softness
 from bayesunmix.inference.diagnostics import MC_SHIFT_LIMIT
 from bayesunmix.inference.guide_check import RATIO_LIMITS
 from bayesunmix.inference.program import compile_model, unconstrain
-from bayesunmix.inference.target import as_device_data, log_density, value_and_grad, with_rules
+from bayesunmix.inference.target import as_device_data, log_density, value_and_grad, values_at, with_rules
+from bayesunmix.models import LinearUnmixing
 
 
 def test_the_mode_is_found(problem: Any) -> None:
@@ -41,6 +42,28 @@ def test_no_point_nearby_is_higher(problem: Any) -> None:
         for white in rng.normal(size=(5, 9)):
             value, _ = value_and_grad(problem.program, jnp.asarray(mode.z + scale * mode.factor @ white), mode.data)
             assert value < top
+
+
+@pytest.mark.parametrize("brightness", [False, True])
+def test_a_search_does_not_stay_where_entries_are_nothing(brightness: bool) -> None:
+    """Two entries left far below the noise, of which not even a number is left and so no coordinate."""
+    rng = np.random.default_rng(3)
+    y = rng.dirichlet(np.ones(2), 80) @ rng.uniform(1.0, 9.0, (2, 4)) + rng.normal(scale=0.1, size=(80, 4))
+    model = LinearUnmixing(2, brightness=brightness).bind(y)
+    program, numbers = compile_model(model, jnp.asarray(y[:2]))
+    data = as_device_data(program, numbers, y, {})
+    start = np.asarray(unconstrain(program, numbers, model.initial(y), data.y, {}))
+    assert modes.lifted(program, start, data) is start
+    lost = start.copy()
+    lost[[3, 5]] -= 2000.0 + start[[3, 5]]
+    values = values_at(program, lost, data)
+    assert (np.asarray(values["endmembers"]) == 0).sum() == 2
+    assert not np.isfinite(unconstrain(program, numbers, values, data.y, {})).all()
+    back = modes.lifted(program, lost, data)
+    found = values_at(program, back, data)
+    for name, value in values.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-7 * float(model.endmember_resolution))
+    assert not log_density(program, lost, data) >= log_density(program, back, data)  # which is no number at all with it
 
 
 def test_covariance_is_the_inverse_of_the_brute_force_hessian(problem: Any) -> None:

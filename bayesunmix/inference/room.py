@@ -1,0 +1,30 @@
+"""Room for compiled programs in a long session."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import jax
+
+_MAPPINGS = Path("/proc/self/maps")
+_MOST_MAPPINGS = Path("/proc/sys/vm/max_map_count")
+_FULL = 0.5  # what one fit of a new kind and a look at everything in it need is a fifth
+
+
+def make_room() -> None:
+    """Let go of compiled programs when a Linux process holds half as many mappings of memory as it may.
+
+    Every compiled loop takes some, a fit of a new kind 5000 of usually 65530; beyond those the process is ended, with
+    all that it holds ("LLVM ERROR: Unable to allocate section memory"). What is used again is compiled again. Other
+    systems have no such limit. Not in threads, which share their caller's programs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    try:
+        most = int(_MOST_MAPPINGS.read_text())
+        held = _MAPPINGS.read_bytes().count(b"\n")
+    except OSError:
+        return
+    if held > _FULL * most:
+        jax.clear_caches()
