@@ -8,18 +8,23 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from bayesunmix.inference.guide import CURVATURE_PAIRS, Guide, fit_guide, reshaped
+from bayesunmix.inference.guide import Guide, fit_guide
 from bayesunmix.inference.guide_check import GuideCheck, check_guide
 from bayesunmix.inference.layered import LayeredRoot
 from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.settings import SVI
+from bayesunmix.inference.shape import averaged_curvature, measured
 from bayesunmix.inference.target import Data
 
 _LEAPS = 3
 _FAR = 1.0  # posterior sds of a parameter (root mean square): the guide at the mode says little of what is so far away
 _LATEST = 10  # steps whose mean is taken for the ELBO
+
+
+_MEASURING = measured, "measuring its widths"
+_SHAPES = _MEASURING, (averaged_curvature, "averaging the curvature over it"), _MEASURING
 
 
 class Best(NamedTuple):
@@ -63,17 +68,17 @@ def best_guide(
     if not (hopeless or (there and judge is mode.data)):
         checked = check_guide(program, guide, judge, key_check)
     best = Best(guide, elbo, settled, checked, checked.faults() + checked.bent())
-    for again, pairs in enumerate(CURVATURE_PAIRS, start=1):
+    for again, (reshape, words) in enumerate(_SHAPES, start=1):
         if not best.faults or not best.checked.finite or not dense:
             break
-        progress.note("the guide has not the shape of the posterior: averaging the curvature over it")
-        start = reshaped(program, best.guide, mode, jax.random.fold_in(key_check, again), pairs)
+        progress.note(f"the guide has not the shape of the posterior: {words}")
+        start = reshape(program, best.guide, mode, jax.random.fold_in(key_check, again))
         tried, more, _, settled = leaps(program, start, jax.random.fold_in(key, again), progress.step)
         if not settled:
             tried, more, settled = fit_guide(program, start, settings, key, progress.step)
         before, after = best.elbo[-_LATEST:], more[-_LATEST:]
         if not after.mean() > before.mean() - 2.0 * np.sqrt((before.var() + after.var()) / _LATEST):
-            break
+            continue
         checked = check_guide(program, tried, judge, key_check)
         faults = checked.faults() + checked.bent() + checked.lopsided()
         best = Best(tried, np.concatenate([best.elbo, more]), settled, checked, faults)

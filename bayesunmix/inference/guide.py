@@ -10,10 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy.linalg
 
-from bayesunmix._keys import generator
-from bayesunmix.inference.curvature import curvature
 from bayesunmix.inference.layered import log_det, push
 from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.program import Program
@@ -23,8 +20,6 @@ from bayesunmix.inference.target import slopes_at
 _CHUNK = 10  # steps between looks at the ELBO
 _PATIENCE = 3  # chunks without a rise
 _NEGLIGIBLE = 0.01  # nats of the ELBO
-CURVATURE_PAIRS = (8, 8)  # of antithetic draws, behind the average curvature of each round
-_ROUNDS, _ALIKE = 4, 2.0  # of averaging; factor between the precision of a guide and the average, at which they end
 WIDEST = 10  # beyond that the ratio of precisions is noise, or negative
 
 
@@ -127,40 +122,3 @@ def fit_guide(
     last = recent[-max(waited, 1) :]
     best = jax.tree_util.tree_map(lambda *parts: sum(parts) / len(parts), *last)
     return jax.tree_util.tree_map(np.asarray, _guide(best, location, factor)), np.array(trace), settled
-
-
-def reshaped(program: Program, guide: Guide, mode: Mode, key: jax.Array, pairs: int) -> Mode:
-    """Where to start a better guide: the same place, with the curvature averaged over draws of this one.
-
-    The Gaussian of the highest ELBO has minus the mean Hessian as its precision (Opper & Archambeau, Neural Comput.
-    21, 786 (2009)). Where a direction is flat at the mode and steep beyond, the curvature at the mode says nothing, and
-    the mean goes by the guide's own width: the whole step swings to and fro, and half of it, in the logarithm, leads
-    to the width at which both agree.
-    """
-    rng = generator(key)
-    factor = guide.stretch[:, None] * np.asarray(guide.factor, dtype=np.float64)
-    for _ in range(_ROUNDS):
-        half = even_draws(rng, pairs, factor)
-        points = guide.location + np.concatenate([half, -half]) @ factor.T
-        mean = np.mean([curvature(program, z, mode.data)[1] for z in points], axis=0)
-        steepness, axes = np.linalg.eigh(-factor.T @ mean @ factor)
-        steepness = np.maximum(np.abs(steepness), WIDEST**-2.0)
-        factor, _ = scipy.linalg.rq(factor @ (axes * steepness**-0.25))
-        factor *= np.sign(np.diag(factor))
-        if 1.0 / _ALIKE < steepness.min() <= steepness.max() < _ALIKE:
-            break
-    return mode._replace(z=guide.location, factor=factor)
-
-
-def even_draws(rng: np.random.Generator, pairs: int, factor: np.ndarray) -> np.ndarray:
-    """Standard normal draws (pairs, size) whose squares, along as many of the softest directions, have a mean of one.
-
-    Softest beside what each parameter is free to do alone. The Hessian changes most along these, and its mean over a
-    few draws would hang on their few squares.
-    """
-    size = len(factor)
-    white = rng.standard_normal((pairs, size))
-    alone = (scipy.linalg.solve_triangular(factor, np.eye(size)) ** 2).sum(0)
-    soft = np.linalg.eigh(factor.T @ (alone[:, None] * factor))[1][:, -pairs:]
-    even = np.linalg.qr(rng.standard_normal((pairs, soft.shape[1])))[0]
-    return white + (np.sqrt(pairs) * even - white @ soft) @ soft.T

@@ -171,10 +171,10 @@ def _climb(program, z: np.ndarray, factor: Any, newton: np.ndarray, data: Data) 
         if white @ white > most:
             return far * (white @ white) - here, 2.0 * far * white
         value, slope = value_and_grad(program, z + factor @ white, data)
-        found = float(value), factor.T @ np.asarray(slope, dtype=np.float64)
-        if not (np.isfinite(found[0]) and np.isfinite(found[1]).all()):  # a slope back to where there are numbers
+        value, slope = float(value), np.asarray(slope, dtype=np.float64)
+        if not (np.isfinite(value) and np.isfinite(slope).all()):  # a slope back to where there are numbers
             return far * (white @ white) - here, 2.0 * far * white
-        return -found[0], -found[1]
+        return -value, -(factor.T @ slope)
 
     far = newton @ newton
     most = np.inf if data.rest is None else _TRUSTED**2 * far

@@ -21,11 +21,12 @@ import scipy.linalg
 from bayesunmix._keys import generator
 from bayesunmix.inference.best_guide import Best
 from bayesunmix.inference.curvature import curvature
-from bayesunmix.inference.guide import Guide, even_draws
+from bayesunmix.inference.guide import Guide
 from bayesunmix.inference.guide_check import GuideCheck, check_guide
 from bayesunmix.inference.mode import Mode, ascend, inverse_root
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.sampled import lacking_of
+from bayesunmix.inference.shape import even_draws
 from bayesunmix.inference.target import Data
 from bayesunmix.inference.whole import AtPoint, Whole
 

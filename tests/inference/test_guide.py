@@ -13,15 +13,15 @@ import pytest
 from scipy import special, stats
 
 from bayesunmix.inference import best_guide as best_guides
-from bayesunmix.inference import guide as guides
 from bayesunmix.inference import guide_check
 from bayesunmix.inference.best_guide import leaps
-from bayesunmix.inference.guide import Guide, fit_guide, reshaped
+from bayesunmix.inference.guide import Guide, fit_guide
 from bayesunmix.inference.guide_check import GuideCheck, check_guide
 from bayesunmix.inference.mode import find_mode
 from bayesunmix.inference.program import Program, compile_model
 from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.settings import SVI
+from bayesunmix.inference.shape import averaged_curvature, measured
 from bayesunmix.inference.target import Data, as_device_data
 
 SIZE = 12
@@ -158,31 +158,52 @@ def walled(y: Any = None, *, n_units: int) -> None:
         numpyro.sample("y", dist.Normal(50.0 * jax.nn.softplus(-50.0 * theta) / n_units**0.5, 10.0).to_event(1), obs=y)
 
 
-def reshaped_guide(model: Any, n_units: int, size: int) -> tuple[Guide, Any]:
+def reshaped_guide(reshape: Any, model: Any, n_units: int, size: int) -> tuple[Guide, Any]:
     y = np.zeros((n_units, size))
     program, numbers = compile_model(model, jnp.asarray(y))
     data = as_device_data(program, numbers, y, {})
     start = find_mode(program, data, np.full(size, 0.1), jnp.arange(n_units), jax.random.key(0))
     guide, *_ = fit_guide(program, start, SVI_SETTINGS, jax.random.key(1))
     assert check_guide(program, guide, start.data, jax.random.key(2)).faults()
-    for again, pairs in enumerate(guides.CURVATURE_PAIRS):
-        mode = reshaped(program, guide, start, jax.random.key(3 + again), pairs)
+    for again in range(2):
+        mode = reshape(program, guide, start, jax.random.key(3 + again))
         np.testing.assert_array_equal(mode.factor, np.triu(mode.factor))
         guide, *_ = fit_guide(program, mode, SVI_SETTINGS, jax.random.key(1))
     return guide, check_guide(program, guide, start.data, jax.random.key(2))
 
 
-def test_a_direction_without_curvature_at_the_mode_finds_its_width() -> None:
+@pytest.mark.parametrize("reshape", [measured, averaged_curvature])
+def test_a_direction_without_curvature_at_the_mode_finds_its_width(reshape: Any) -> None:
     """That of the Gaussian of the highest ELBO, in closed form, to the limits that a guide is held to."""
-    guide, _ = reshaped_guide(flat, 5, 3)
+    guide, _ = reshaped_guide(reshape, flat, 5, 3)
     sds = np.sqrt(((guide.stretch[:, None] * guide.factor) ** 2).sum(1))
     best = (12 * 2.5) ** -0.25
     assert (np.abs(np.log(sds / best)) < np.log(1.25)).all()
 
 
-def test_a_posterior_behind_a_wall_does_not_pass() -> None:
-    _, checked = reshaped_guide(walled, 4, 2)
+@pytest.mark.parametrize("reshape", [measured, averaged_curvature])
+def test_a_posterior_behind_a_wall_does_not_pass(reshape: Any) -> None:
+    _, checked = reshaped_guide(reshape, walled, 4, 2)
     assert checked.faults()
+
+
+@pytest.mark.parametrize("wrong", [1e-4, 0.1, 300.0])
+def test_measured_widths_are_those_of_the_posterior(exact: Any, wrong: float) -> None:
+    """Three directions of a precision that is wrong, one a little, and a location off by half a posterior sd each."""
+    program, data, guide = exact
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(SIZE, SIZE)))[0]
+    ratio = np.ones(SIZE)
+    ratio[[0, 5, 7]] = wrong, wrong, 1.5
+    bad = guide._replace(
+        location=guide.location + guide.factor @ np.full(SIZE, 0.5), factor=guide.factor @ (turn * ratio**-0.5) @ turn.T
+    )
+    mode = find_mode(program, data, np.zeros(SIZE), jnp.arange(20), jax.random.key(0))
+    found = measured(program, bad, mode, jax.random.key(1))
+    np.testing.assert_array_equal(found.factor, np.triu(found.factor))
+    white = np.linalg.solve(mode.factor, found.factor)
+    ratios = np.linalg.eigvalsh(white.T @ white)
+    assert 1.0 / 1.2 < ratios.min() <= ratios.max() < 1.2  # what is left alone
+    assert np.sqrt(np.mean(np.linalg.solve(mode.factor, found.z - mode.z) ** 2)) < guide_check._NEGLIGIBLE
 
 
 def test_a_guide_off_everywhere_scatters(exact: Any) -> None:
