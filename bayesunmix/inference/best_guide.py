@@ -47,7 +47,7 @@ class Best(NamedTuple):
         return self._replace(guide=self.guide._replace(stretch=stretch))
 
 
-def best_guide(
+def judged_guide(
     program: Program,
     mode: Mode,
     leapt: Leapt,
@@ -60,16 +60,28 @@ def best_guide(
     """The guide fitted on the mode's data, from where leaps led, and checked on those to ``judge`` by."""
     guide, elbo, checked, there = leapt
     settled = there
-    dense = not isinstance(mode.factor, LayeredRoot)
     # Descent would not mend such a shape.
-    hopeless = dense and not there and checked.finite and checked.misshapen()
+    hopeless = _is_dense(mode) and not there and checked.finite and checked.misshapen()
     if not (there or hopeless):
         guide, elbo, settled = fit_guide(program, mode, settings, key, progress.step)
     if not (hopeless or (there and judge is mode.data)):
         checked = check_guide(program, guide, judge, key_check)
-    best = Best(guide, elbo, settled, checked, checked.faults() + checked.bent())
+    return Best(guide, elbo, settled, checked, checked.faults() + checked.bent())
+
+
+def reshaped_guide(
+    program: Program,
+    mode: Mode,
+    best: Best,
+    settings: SVI,
+    judge: Data,
+    key: jax.Array,
+    key_check: jax.Array,
+    progress: Progress,
+) -> Best:
+    """The best of a guide and of those that better shapes of it lead to; itself where it has no fault."""
     for again, (reshape, words) in enumerate(_SHAPES, start=1):
-        if not best.faults or not best.checked.finite or not dense:
+        if not best.faults or not best.checked.finite or not _is_dense(mode):
             break
         progress.note(f"the guide has not the shape of the posterior: {words}")
         start = reshape(program, best.guide, mode, jax.random.fold_in(key_check, again))
@@ -83,6 +95,10 @@ def best_guide(
         faults = checked.faults() + checked.bent() + checked.lopsided()
         best = Best(tried, np.concatenate([best.elbo, more]), settled, checked, faults)
     return best
+
+
+def _is_dense(mode: Mode) -> bool:
+    return not isinstance(mode.factor, LayeredRoot)
 
 
 class Leapt(NamedTuple):

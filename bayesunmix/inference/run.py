@@ -15,7 +15,7 @@ import numpy as np
 from bayesunmix._keys import generator
 from bayesunmix.align import assigned, match_labels, profiles
 from bayesunmix.inference import diagnostics, importance, sampler
-from bayesunmix.inference.best_guide import Best, Leapt, best_guide, leaps
+from bayesunmix.inference.best_guide import Best, Leapt, judged_guide, leaps, reshaped_guide
 from bayesunmix.inference.curvature import UnitCurvature, units_curvature
 from bayesunmix.inference.layered import stretched
 from bayesunmix.inference.mode import Mode, find_mode, recentred
@@ -97,7 +97,7 @@ def infer(
             matched = _matcher(program, model)
             mode, best = guide_of_all(program, whole, map(placed, starts), key_mode, relabel, matched, progress.note)
             return _by_best(program, mode, best, method, index, key_method, key_check, progress)
-        return _by_guide(program, mode, method, index, other, key_method, key_check, progress)
+        return _by_guide_of_sample(program, whole, mode, method, index, other, key_method, key_check, progress)
     data = as_device_data(program, numbers, y, covariates)
     z = np.asarray(unconstrain(program, data.numbers, start, data.y, data.covariates))
     index = jnp.arange(n_units)
@@ -108,20 +108,36 @@ def infer(
         z = np.asarray(unconstrain(program, data.numbers, view.values, data.y, data.covariates))
         mode = find_mode(program, data, z, index, key_mode, None, progress.note)
     if isinstance(method, SVI):
-        return _by_guide(program, mode, method, index, mode.data, key_method, key_check, progress)
+        return _by_guide(program, mode, method, index, key_method, key_check, progress)
     return _by_sampler(program, mode, method, key_method, progress)
 
 
-def _by_guide(program: Program, mode: Mode, method: SVI, index, judge: Data, key, key_check, progress: Progress):
-    """Draws by way of a Gaussian guide."""
+def _by_guide(program: Program, mode: Mode, method: SVI, index, key, key_check, progress: Progress) -> Result:
+    """Draws by way of a Gaussian guide to all units."""
     leapt = leaps(program, mode, key, progress.step)
-    if judge is mode.data and not leapt.there:
+    if not (leapt.there or mode.data.others):
         result = _by_simplex(program, mode, leapt, method, key_check, progress)
         if result is not None:
             return result
-    best = best_guide(program, mode, leapt, method, judge, key, key_check, progress)
-    if judge is mode.data:
-        best = best.widened()
+    best = judged_guide(program, mode, leapt, method, mode.data, key, key_check, progress)
+    best = reshaped_guide(program, mode, best, method, mode.data, key, key_check, progress).widened()
+    return _by_best(program, mode, best, method, index, key, key_check, progress)
+
+
+def _by_guide_of_sample(
+    program: Program, whole: Whole, mode: Mode, method: SVI, index, judge: Data, key, key_check, progress: Progress
+) -> Result:
+    """Draws by way of a Gaussian guide to a sample of units, judged on another one; where that fails to all units, if
+    they are not too many."""
+    leapt = leaps(program, mode, key, progress.step)
+    best = judged_guide(program, mode, leapt, method, judge, key, key_check, progress)
+    if best.faults and whole.n_units <= _MOST_PARTS * whole.size:
+        progress.note("another sample is at odds with the guide: all units")
+        every, index = whole.sample(key_check, whole.nearly_all())
+        start = np.asarray(best.guide.location if best.checked.finite else mode.z, np.float64)
+        mode = find_mode(program, every, start, index, key_check, None, progress.note)
+        return _by_guide(program, mode, method, index, key, key_check, progress)
+    best = reshaped_guide(program, mode, best, method, judge, key, key_check, progress)
     return _by_best(program, mode, best, method, index, key, key_check, progress)
 
 

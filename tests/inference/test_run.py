@@ -12,6 +12,8 @@ import numpyro.distributions as dist
 import pytest
 
 import bayesunmix as bu
+from bayesunmix.inference.guide_check import RATIO_LIMITS
+from bayesunmix.inference.mode import MC_SHIFT_LIMIT
 from bayesunmix.inference.run import infer
 
 SVI = bu.SVI(draws=200, steps=20)
@@ -51,8 +53,8 @@ def normal(y: Any = None, *, n_units: int) -> None:
 def test_sampling_in_place_of_a_guide_is_bounded(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A guide that is said to fail: sampled as long as that is allowed, else returned and not called usable."""
     module = sys.modules[infer.__module__]
-    best = module.best_guide
-    monkeypatch.setattr(module, "best_guide", lambda *parts: best(*parts)._replace(faults=["the guide is wrong"]))
+    own = module.reshaped_guide
+    monkeypatch.setattr(module, "reshaped_guide", lambda *parts: own(*parts)._replace(faults=["the guide is wrong"]))
     monkeypatch.setattr(module, "_MOST_GRADIENTS", most)
     y = np.random.default_rng(0).normal(size=(20, 2))
     found = run(y, normal, bu.SVI(draws=200))
@@ -63,3 +65,34 @@ def test_sampling_in_place_of_a_guide_is_bounded(most: int, monkeypatch: pytest.
         assert found.posterior.sizes == {"chain": 1, "draw": 200}
     else:
         assert "sampled with NUTS" in verdict and found.posterior.sizes == {"chain": 2, "draw": 100}
+
+
+@pytest.mark.parametrize("most", [8, 2])
+def test_all_units_where_another_sample_is_at_odds(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless there are too many of them: the posterior is then that of a fit without samples."""
+    module = sys.modules[infer.__module__]
+    own, samples = module.judged_guide, []
+
+    def at_odds(program, mode, leapt, settings, judge, *rest):
+        best = own(program, mode, leapt, settings, judge, *rest)
+        if judge is mode.data:
+            return best
+        samples.append(len(judge.y))
+        return best._replace(faults=["off by another sample"])
+
+    rng = np.random.default_rng(0)
+    y = rng.dirichlet(np.ones(2), 500) @ rng.uniform(1.0, 4.0, (2, 6)) + 0.1 * rng.normal(size=(500, 6))
+    every = run(y, bu.models.LinearUnmixing(2))
+    monkeypatch.setattr(module, "judged_guide", at_odds)
+    monkeypatch.setattr(module, "_MOST_PARTS", most)
+    settings = bu.SVI(draws=1000, batch=125, sample_if_needed=False)
+    found = run(y, bu.models.LinearUnmixing(2), settings)
+    assert len(samples) == 1 and every.converged
+    if most == 2:  # reshaped on the sample, and passes then
+        assert "off by" not in found.diagnostics.attrs["verdict"]
+        return
+    assert found.converged
+    one, other = (fit.posterior["endmembers"].values.reshape(-1, 12) for fit in (every, found))
+    assert (np.abs(one.mean(0) - other.mean(0)) / one.std(0)).max() < MC_SHIFT_LIMIT
+    ratios = other.std(0) / one.std(0)
+    assert RATIO_LIMITS[0] < ratios.min() <= ratios.max() < RATIO_LIMITS[1]
