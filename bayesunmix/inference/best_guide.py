@@ -21,10 +21,8 @@ from bayesunmix.inference.target import Data
 _LEAPS = 3
 _FAR = 1.0  # posterior sds of a parameter (root mean square): the guide at the mode says little of what is so far away
 _LATEST = 10  # steps whose mean is taken for the ELBO
-
-
-_MEASURING = measured, "measuring its widths"
-_SHAPES = _MEASURING, (averaged_curvature, "averaging the curvature over it"), _MEASURING
+_AVERAGING = averaged_curvature, "averaging the curvature over it"
+_SHAPES = (measured, "measuring its widths"), _AVERAGING, _AVERAGING
 
 
 class Best(NamedTuple):
