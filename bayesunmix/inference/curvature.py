@@ -168,8 +168,7 @@ def can_be_layered(program: Program, z: jax.Array, data: Data) -> bool:
     jax.eval_shape(lambda v: known.append(hasattr(_site(program, data, v), "layers_on")), z)
     if not known[0] or z.size != shapes["endmembers"].size + 1:
         return False
-    shown = {p for p, shape in shapes.items() if shape.size}
-    singles = [one is not None for p, one in _singles(program, z, data, "y").items() if p in shown]
+    singles = [one is not None for p, one in _singles(program, z, data, "y").items() if shapes[p].size]
     by_ones, probe, by_probe = _prior_products(program, z, data._replace(rules={}))
     return all(singles) and bool(np.allclose(by_probe, by_ones * probe, rtol=1e-3, atol=1e-6 * np.abs(by_ones).max()))
 

@@ -13,9 +13,9 @@ from scipy.optimize import minimize
 
 from bayesunmix.inference.curvature import bendings, curvature
 from bayesunmix.inference.layered import Layers, sds
-from bayesunmix.inference.program import Program, unconstrain
+from bayesunmix.inference.program import Program
 from bayesunmix.inference.softness import measured_softness
-from bayesunmix.inference.target import Data, value_and_grad, values_at, with_fresh_points, with_rules
+from bayesunmix.inference.target import Data, place_of, value_and_grad, values_at, with_fresh_points, with_rules
 
 _STEPS = 60
 DECREMENT = 1e-2  # squared length of the Newton step, in posterior sds, at which the mode is found
@@ -128,12 +128,9 @@ def lifted(program: Program, z: np.ndarray, data: Data) -> np.ndarray:
     model = program.model(data.numbers)
     if not hasattr(model, "lifted"):
         return z
-    data = data.alone
-    values = {name: np.asarray(x) for name, x in values_at(program, jnp.asarray(z), data).items()}
+    values = {name: np.asarray(x) for name, x in values_at(program, jnp.asarray(z), data.alone).items()}
     higher = model.lifted(values)
-    if higher is None:
-        return z
-    return np.asarray(unconstrain(program, data.numbers, higher, data.y, data.covariates), dtype=np.float64)
+    return z if higher is None else place_of(program, higher, data).astype(np.float64)
 
 
 def stalled(decrements: list[float], size: int) -> bool:

@@ -26,7 +26,7 @@ from bayesunmix.inference.sampled import mode_of_all
 from bayesunmix.inference.settings import NUTS, SVI
 from bayesunmix.inference.simplex_draws import simplex_draws
 from bayesunmix.inference.simplex_moves import MIXES, Moves, Simplex, crowded, draw_mixes, simplex_at
-from bayesunmix.inference.target import Data, as_device_data, constrain, values_at
+from bayesunmix.inference.target import Data, as_device_data, constrain, place_of, values_at
 from bayesunmix.inference.units import local_sites, of_units
 from bayesunmix.inference.view import in_view
 from bayesunmix.inference.whole import Whole
@@ -99,14 +99,13 @@ def infer(
             return _by_best(program, mode, best, method, index, key_method, key_check, progress)
         return _by_guide_of_sample(program, whole, mode, method, index, other, key_method, key_check, progress)
     data = as_device_data(program, numbers, y, covariates)
-    z = np.asarray(unconstrain(program, data.numbers, start, data.y, data.covariates))
+    z = place_of(program, start, data)
     index = jnp.arange(n_units)
     mode = find_mode(program, data, z, index, key_mode, relabel, progress.note)
     view = in_view(program, model, mode) if adapts else None
     if view is not None:
         data = data._replace(numbers=view.numbers)
-        z = np.asarray(unconstrain(program, data.numbers, view.values, data.y, data.covariates))
-        mode = find_mode(program, data, z, index, key_mode, None, progress.note)
+        mode = find_mode(program, data, place_of(program, view.values, data), index, key_mode, None, progress.note)
     if isinstance(method, SVI):
         return _by_guide(program, mode, method, index, key_method, key_check, progress)
     return _by_sampler(program, mode, method, key_method, progress)
@@ -275,7 +274,7 @@ def _reordered(program: Program, model: Any, z: np.ndarray, order: np.ndarray, d
         else value
         for name, value in values_at(program, jnp.asarray(z), data.alone).items()
     }
-    return np.asarray(unconstrain(program, data.numbers, values, data.y, data.covariates))
+    return place_of(program, values, data)
 
 
 def _mean_latent(program: Program, z: jax.Array, data: Data) -> np.ndarray:

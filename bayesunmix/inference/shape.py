@@ -42,14 +42,14 @@ def measured(program: Program, guide: Guide, mode: Mode, key: jax.Array) -> Mode
         if not np.isfinite(left).all():
             break
         axes = np.linalg.svd(left, full_matrices=False)[2][:_DIRECTIONS]
-        even = np.sqrt(_PAIRS) * np.linalg.qr(rng.standard_normal((_PAIRS, len(axes))))[0]
-        fresh = rng.standard_normal((_PAIRS, len(location)))
-        left, shift, heights = _left(program, location, factor, fresh + (even - fresh @ axes.T) @ axes, mode)
+        few = rng.standard_normal((_PAIRS, len(axes)))
+        white = _even_along(rng.standard_normal(white.shape), few, axes)
+        left, shift, heights = _left(program, location, factor, white, mode)
         height, error = heights.mean(), heights.var() / _PAIRS
         if not (np.isfinite(left).all() and height > highest - 2.0 * np.sqrt(error + doubt)):
             break
         best, highest, doubt = mode._replace(z=location, factor=factor), height, error
-        slope = even.T @ (left @ axes.T) / _PAIRS
+        slope = (white @ axes.T).T @ (left @ axes.T) / _PAIRS
         ratio, turn = np.linalg.eigh(np.eye(len(axes)) - 0.5 * (slope + slope.T))
         ratio, axes = np.maximum(ratio, WIDEST**-1.0), turn.T @ axes
         wrong = np.abs(np.log(ratio)) > np.log(_RIGHT)
@@ -105,12 +105,17 @@ def even_draws(rng: np.random.Generator, pairs: int, factor: np.ndarray) -> np.n
     Softest beside what each parameter is free to do alone. The Hessian changes most along these, and its mean over a
     few draws would hang on their few squares.
     """
-    size = len(factor)
-    white = rng.standard_normal((pairs, size))
-    alone = (scipy.linalg.solve_triangular(factor, np.eye(size)) ** 2).sum(0)
+    white = rng.standard_normal((pairs, len(factor)))
+    alone = (scipy.linalg.solve_triangular(factor, np.eye(len(factor))) ** 2).sum(0)
     soft = np.linalg.eigh(factor.T @ (alone[:, None] * factor))[1][:, -pairs:]
-    even = np.linalg.qr(rng.standard_normal((pairs, soft.shape[1])))[0]
-    return white + (np.sqrt(pairs) * even - white @ soft) @ soft.T
+    return _even_along(white, rng.standard_normal((pairs, soft.shape[1])), soft.T)
+
+
+def _even_along(white: np.ndarray, few: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """Standard normal draws (pairs, size) with coordinates along orthonormal ``axes`` (count, size) that are orthogonal
+    among the draws and have squares of mean one, made of ``few`` other ones (pairs, count)."""
+    even = np.sqrt(len(white)) * np.linalg.qr(few)[0]
+    return white + (even - white @ axes.T) @ axes
 
 
 def _triangular(factor: np.ndarray) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bayesunmix.inference.devices import spread
 from bayesunmix.inference.expansion import Expansion
-from bayesunmix.inference.program import Program
+from bayesunmix.inference.program import Program, unconstrain
 
 GLOBALS = "globals"  # whose own parameters are the unconstrained globals, beside the sites of a model
 
@@ -180,6 +180,11 @@ def _redrawn(program: Program, data: Data, key: jax.Array, index: jax.Array) -> 
 def values_at(program: Program, z: jax.Array, data: Data) -> dict[str, jax.Array]:
     """Site values at one place."""
     return program.evaluate(data.numbers, z, data.y, data.covariates).values
+
+
+def place_of(program: Program, values: dict[str, Any], data: Data) -> np.ndarray:
+    """The place (size,) of site values, back from :func:`values_at`."""
+    return np.asarray(unconstrain(program, data.numbers, values, data.y, data.covariates))
 
 
 @partial(jax.jit, static_argnames="program")
