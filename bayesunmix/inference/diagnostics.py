@@ -44,11 +44,6 @@ class Diagnostics:
         """The same with one more remark."""
         return replace(self, remarks=(*self.remarks, remark))
 
-    def weighted(self, shape: float, effective: float) -> Diagnostics:
-        """The same of a guide whose draws were weighted: shape of the tail of the weights, and what they are worth."""
-        remark = f"the guide's draws were weighted to the posterior, and are worth {effective:.0f} independent ones"
-        return replace(self, arrays=self.arrays | _of_weights(shape, effective)).remarked(remark)
-
     @property
     def converged(self) -> bool:
         """Passed every test."""
@@ -69,6 +64,17 @@ def of_guide(mode: Mode, elbo: np.ndarray, settled: bool, checked: GuideCheck, f
         remarks.append("the ELBO was still moving at the last step (raise SVI(steps=...) for a little more)")
     failures = [*_of_mode(mode), *faults]
     return Diagnostics(_of_elbo(elbo, checked) | _shift(mode), tuple(failures), tuple(remarks))
+
+
+def of_weighted_guide(
+    mode: Mode, elbo: np.ndarray, checked: GuideCheck, faults: list[str], shape: float, effective: float
+) -> Diagnostics:
+    """Judge a guide's draws weighted to the posterior: shape of the tail of the weights, and what they are worth."""
+    why = f"{' and '.join(faults)}, so the" if faults else "the"
+    remark = f"{why} guide's draws were weighted to the posterior, and are worth {effective:.0f} independent ones"
+    return Diagnostics(
+        _of_elbo(elbo, checked) | _of_weights(shape, effective) | _shift(mode), tuple(_of_mode(mode)), (remark,)
+    )
 
 
 def of_sampled_guide(

@@ -15,6 +15,7 @@ from bayesunmix.inference.target import Data, slopes_at
 
 _CHECK_PAIRS = (8, 16, 32)  # of antithetic draws; more only where fewer leave doubt
 _RANDOM_DIRECTIONS = 32
+_AT_ODDS = 12  # a simplex of four corners has as many walls
 SHIFT_LIMIT = 0.25  # posterior sds
 _NEGLIGIBLE = 0.1
 RATIO_LIMITS = (0.8, 1.25)
@@ -44,6 +45,7 @@ class GuideCheck(NamedTuple):
     step: np.ndarray  # (size,) the same shift in whitened coordinates
     elbo: float
     excess: float  # variance of the log weight, posterior over guide: twice their divergence where it is small
+    at_odds: np.ndarray  # (directions, size) orthonormal, whitened: of what is left of slopes, the largest first
 
     @property
     def sd_ratio(self) -> np.ndarray:
@@ -168,7 +170,7 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
     along_all = lambda x: np.concatenate([(x @ guide.factor.T) / widths, x @ random.T], axis=-1)  # noqa: E731
     half = generator(key_draw).standard_normal((_CHECK_PAIRS[-1], size))
     shifts, steepness, skews, squares = np.zeros((4, 0, size + _RANDOM_DIRECTIONS))
-    steps, heights, weights = np.zeros((0, size)), np.zeros(0), np.zeros(0)
+    left, steps, heights, weights = np.zeros((0, size)), np.zeros((0, size)), np.zeros(0), np.zeros(0)
     entropy = np.log(guide.stretch).sum() + float(log_det(guide.factor)) + 0.5 * size * np.log(2 * np.pi)
     for first, last in zip((0, *_CHECK_PAIRS), _CHECK_PAIRS, strict=False):
         points = np.concatenate([half[first:last], -half[first:last]])
@@ -176,6 +178,7 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
         scores = (slopes * guide.stretch) @ guide.factor
         along, excess = along_all(points), along_all(scores + points)
         # An antithetic pair is one observation.
+        left = np.concatenate([left, scores + points])
         steps = np.concatenate([steps, _of_pairs(scores + points)])
         weights = np.concatenate([weights, values + 0.5 * (points**2).sum(1)])
         heights = np.concatenate([heights, _of_pairs(weights[2 * first :])])
@@ -196,10 +199,13 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
             steps.mean(0),
             float(heights.mean()) + entropy,
             float(weights.var(ddof=1)),
+            np.zeros((0, size)),
         )
         if found.clear():
             break
-    return found
+    if not np.isfinite(left).all():
+        return found
+    return found._replace(at_odds=np.linalg.svd(left, full_matrices=False)[2][:_AT_ODDS])
 
 
 def _of_pairs(x: np.ndarray) -> np.ndarray:

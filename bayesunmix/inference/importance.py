@@ -1,10 +1,11 @@
-"""Draws of a small model weighted from its Gaussian guide to the posterior.
+"""Draws weighted from a Gaussian guide to the posterior.
 
 A guide can be right in place and width along every direction and still lack the tails and the lean of a posterior of
-few data: its 90 % intervals then hold some points less. Where there are few globals importance weights mend that.
-Points of Student's t law about the guide are weighted by the posterior; their weighted moments make a second such law,
-whose points, weighted in turn, are the draws, or make a third where few of them count. The tail of the weights says
-whether they can be relied on.
+few data: its 90 % intervals then hold some points less. Where there are few globals importance weights mend that. Of
+many globals they mend what is wrong along few directions, as along the walls of a simplex; in all others points are the
+guide's. Along these points are of Student's t law about the guide and are weighted by the posterior; their weighted
+moments make a second such law, whose points, weighted in turn, are the draws, or make a third where few of them count.
+The tail of the weights says whether they can be relied on.
 
 References
 ----------
@@ -28,12 +29,14 @@ from bayesunmix.inference.program import Program
 from bayesunmix.inference.target import Data, slopes_at
 
 FEWEST = 100  # independent points that the weighted ones are worth
-_MOST_GLOBALS = 64  # beyond, the moments of a few hundred points say little
+_MOST_GLOBALS = 64  # beyond, the moments of a few hundred points say little of all
 _NEGLIGIBLE = 0.005  # variance of the log weight per global: as much as standard deviations that are 5 % off
 _DOF = 7.0
-_PILOT = 500
+_PILOT = 1000
 _POINTS = 1000  # at least
+_MOST = 4  # times as many, where few of them count
 _ENOUGH = 500  # independent points: of 300 the ends of intervals are so uncertain that they hold .01 less
+_HOPELESS = 8  # of the pilot
 
 
 class Weighted(NamedTuple):
@@ -48,30 +51,40 @@ class Weighted(NamedTuple):
         return self.shape < SHAPE_LIMIT and self.effective >= FEWEST
 
 
-def worthwhile(checked: GuideCheck, guide: Guide) -> bool:
-    """Whether a guide of few globals differs from the posterior by more than what its draws' noise hides."""
+def directions(checked: GuideCheck, guide: Guide, faults: list[str]) -> np.ndarray | None:
+    """Those (count, size), orthonormal and whitened, along which weights are to mend a guide; None for none.
+
+    All of few globals, where the difference is more than what the noise of draws hides; of more, where there are
+    faults, those in which slopes are most at odds.
+    """
     size = len(guide.location)
-    return size <= _MOST_GLOBALS and not isinstance(guide.factor, LayeredRoot) and checked.excess > _NEGLIGIBLE * size
+    if isinstance(guide.factor, LayeredRoot) or not checked.finite:
+        return None
+    if size <= _MOST_GLOBALS:
+        return np.eye(size) if faults or checked.excess > _NEGLIGIBLE * size else None
+    return checked.at_odds if faults else None
 
 
-def weighted(program: Program, guide: Guide, data: Data, draws: int, key: jax.Array) -> Weighted:
+def weighted(program: Program, guide: Guide, axes: np.ndarray, data: Data, draws: int, key: jax.Array) -> Weighted:
     """So many draws of the posterior: points about the guide, weighted as often as it takes for many to count."""
-    rng, size = generator(key), len(guide.location)
-    mean, root = np.zeros(size), np.eye(size)
-    least = max(_POINTS, draws)
-    counts = _PILOT, least, 2 * least
-    for count in counts:
-        white, height = _student(rng, count, size)
-        white = mean + white @ root.T
-        weight, shape, effective = _weights(program, guide, data, white, height)
-        # Moments of fewer are no law to go on with.
-        if count == counts[-1] or (count > _PILOT and not FEWEST <= effective < _ENOUGH):
+    rng, few, least = generator(key), len(axes), max(_POINTS, draws)
+    mean, root = np.zeros(few), np.eye(few)
+    count = _PILOT
+    for stage in range(3):
+        along, height = _student(rng, count, few)
+        along = mean + along @ root.T
+        beside = rng.standard_normal((count, len(guide.location)))
+        beside = beside - (beside @ axes.T) @ axes
+        white = beside + along @ axes
+        weight, shape, effective = _weights(program, guide, data, white, height - 0.5 * (beside**2).sum(1))
+        if stage == 2 or effective < _HOPELESS or (stage and effective >= _ENOUGH):
             break
-        mean = weight @ white
-        away = white - mean
-        # The guide's own covariance, the identity here, counts as one more point for every global.
-        covariance = (effective * (away * weight[:, None]).T @ away + size * np.eye(size)) / (effective + size)
+        mean = weight @ along
+        away = along - mean
+        # The guide's own covariance, the identity here, counts as one more point for every direction.
+        covariance = (effective * (away * weight[:, None]).T @ away + few * np.eye(few)) / (effective + few)
         root = np.linalg.cholesky(covariance)
+        count = min(_MOST * least, int(least * _ENOUGH / effective)) if stage else least
     return Weighted(guide.place(resampled(rng, white, weight, draws)), shape, effective)
 
 

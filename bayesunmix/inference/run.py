@@ -143,14 +143,17 @@ def _by_guide_of_sample(
 def _by_best(program: Program, mode: Mode, best: Best, method: SVI, index, key, key_check, progress: Progress):
     """Draws of the best guide, weighted where it lacks a little; of NUTS where it fails."""
     fitted, elbo, settled, checked, faults = best
-    if not faults and importance.worthwhile(checked, fitted):
+    axes = importance.directions(checked, fitted, faults)
+    # What another sample finds at fault weights on this one do not mend.
+    if axes is not None and not (faults and mode.data.rest is not None):
         progress.note("weighting the guide's draws")
         key_points = jax.random.fold_in(key_check, 2**20)
-        found = importance.weighted(program, fitted, mode.data, method.draws, key_points)
-        if found.reliable():
-            judged = diagnostics.of_guide(mode, elbo, settled, checked, faults)
+        found = importance.weighted(program, fitted, axes, mode.data, method.draws, key_points)
+        values = _named(program, found.draws[None], mode.data)
+        if found.reliable() and not _doubts(program, mode.data, values):
             worth = min(found.effective, float(method.draws))
-            return Result(_named(program, found.draws[None], mode.data), judged.weighted(found.shape, worth), True)
+            judged = diagnostics.of_weighted_guide(mode, elbo, checked, faults, found.shape, worth)
+            return Result(values, judged, True)
     data = mode.data
     # Far from where a sample was corrected its parabola may open upwards, as chains would find out.
     bounded = not (mode.contradicted and data.rest is not None) and len(data.others) <= _MOST_PARTS
@@ -168,8 +171,13 @@ def _by_best(program: Program, mode: Mode, best: Best, method: SVI, index, key, 
     white = generator(jax.random.fold_in(key, 2**20)).standard_normal((method.draws, program.size))
     values = _named(program, fitted.place(white)[None], mode.data)
     judged = diagnostics.of_guide(mode, elbo, settled, checked, faults)
-    model = program.model(mode.data.numbers)
-    return Result(values, judged.doubted(model.doubts(values)) if hasattr(model, "doubts") else judged, True)
+    return Result(values, judged.doubted(_doubts(program, mode.data, values)), True)
+
+
+def _doubts(program: Program, data: Data, values: dict[str, np.ndarray]) -> list[str]:
+    """What the model knows against draws of a guide."""
+    model = program.model(data.numbers)
+    return model.doubts(values) if hasattr(model, "doubts") else []
 
 
 def _by_simplex(

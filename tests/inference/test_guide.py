@@ -336,4 +336,4 @@ def test_limits_are_those_of_the_contract() -> None:
 
 def test_a_guide_where_the_posterior_is_no_number_is_faulted() -> None:
     nothing = np.full(3, np.nan)
-    assert "not a number" in GuideCheck(*[nothing] * 8, np.nan, np.nan).faults()[0]
+    assert "not a number" in GuideCheck(*[nothing] * 8, np.nan, np.nan, np.zeros((0, 3))).faults()[0]

@@ -43,6 +43,28 @@ def test_a_guide_that_its_model_doubts_is_not_usable() -> None:
     assert above.diagnostics.attrs["verdict"] == "Do not use this fit as it is: the mean is above zero."
 
 
+def few(y: Any = None, *, n_units: int) -> None:
+    """A gamma variable, of which the data say nothing: draws of its guide are weighted."""
+    rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
+    with numpyro.plate("unit", n_units):
+        numpyro.sample("y", dist.Normal(0.0 * rate, 1.0).expand([2]).to_event(1), obs=y)
+
+
+def test_weights_do_not_outvote_the_model() -> None:
+    """They keep what the guide has, and its model knows better than they what it has not."""
+
+    class Knowing(Doubting):
+        __call__ = staticmethod(few)
+
+        def doubts(self, values: dict[str, np.ndarray]) -> list[str]:
+            return ["something is hidden"]
+
+    y = np.random.default_rng(0).normal(size=(3, 2))
+    assert "weighted" in run(y, few, bu.SVI(draws=200)).diagnostics.attrs["verdict"]
+    found = run(y, Knowing(), bu.SVI(draws=200))
+    assert not found.converged and "something is hidden" in found.diagnostics.attrs["verdict"]
+
+
 def normal(y: Any = None, *, n_units: int) -> None:
     place = numpyro.sample("place", dist.Normal(0.0, 10.0))
     with numpyro.plate("unit", n_units):
@@ -51,10 +73,12 @@ def normal(y: Any = None, *, n_units: int) -> None:
 
 @pytest.mark.parametrize("most", [10, 10**6])
 def test_sampling_in_place_of_a_guide_is_bounded(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A guide that is said to fail: sampled as long as that is allowed, else returned and not called usable."""
+    """A guide that is said to fail, and that no weights mend: sampled as long as that is allowed, else returned and not
+    called usable."""
     module = sys.modules[infer.__module__]
     own = module.reshaped_guide
     monkeypatch.setattr(module, "reshaped_guide", lambda *parts: own(*parts)._replace(faults=["the guide is wrong"]))
+    monkeypatch.setattr(module.importance, "directions", lambda *_: None)
     monkeypatch.setattr(module, "_MOST_GRADIENTS", most)
     y = np.random.default_rng(0).normal(size=(20, 2))
     found = run(y, normal, bu.SVI(draws=200))

@@ -32,7 +32,7 @@ from bayesunmix.inference.target import (
 from bayesunmix.inference.whole import AtPoint, Whole, dividing
 from bayesunmix.models import GaussianMixture, LinearUnmixing
 
-NO_FAULTS = GuideCheck(*np.zeros((2, 1)), *np.ones((1, 1)), *np.zeros((5, 1)), 0.0, 0.0)
+NO_FAULTS = GuideCheck(*np.zeros((2, 1)), *np.ones((1, 1)), *np.zeros((5, 1)), 0.0, 0.0, np.zeros((0, 1)))
 SPECTRA = np.array([[1.0, 0.6, 0.3, 0.2], [0.2, 0.3, 0.8, 1.0], [0.1, 0.9, 0.2, 0.7]])
 
 
