@@ -1,4 +1,4 @@
-"""The best Gaussian guide that can be had: leaps where they lead there, descent where they do not."""
+"""The best Gaussian guide that can be had: leaps where they lead there, a better shape or descent where they do not."""
 
 from __future__ import annotations
 
@@ -55,14 +55,18 @@ def judged_guide(
     key_check: jax.Array,
     progress: Progress,
 ) -> Best:
-    """The guide fitted on the mode's data, from where leaps led, and checked on those to ``judge`` by."""
+    """The guide fitted on the mode's data, from where leaps led, and checked on those to ``judge`` by.
+
+    One with a fault is left for a better shape where there is one: descent would mend its place and not its shape.
+    """
     guide, elbo, checked, there = leapt
+    faults = checked.faults() + checked.bent()
+    if faults and not there and _has_shapes(mode, checked):
+        return Best(guide, elbo, there, checked, faults)
     settled = there
-    # Descent would not mend such a shape.
-    hopeless = _is_dense(mode) and not there and checked.finite and checked.misshapen()
-    if not (there or hopeless):
+    if not there:
         guide, elbo, settled = fit_guide(program, mode, settings, key, progress.step)
-    if not (hopeless or (there and judge is mode.data)):
+    if not (there and judge is mode.data):
         checked = check_guide(program, guide, judge, key_check)
     return Best(guide, elbo, settled, checked, checked.faults() + checked.bent())
 
@@ -79,7 +83,7 @@ def reshaped_guide(
 ) -> Best:
     """The best of a guide and of those that better shapes of it lead to; itself where it has no fault."""
     for again, (reshape, words) in enumerate(_SHAPES, start=1):
-        if not best.faults or not best.checked.finite or not _is_dense(mode):
+        if not (best.faults and _has_shapes(mode, best.checked)):
             break
         progress.note(f"the guide has not the shape of the posterior: {words}")
         start = reshape(program, best.guide, mode, jax.random.fold_in(key_check, again))
@@ -95,8 +99,9 @@ def reshaped_guide(
     return best
 
 
-def _is_dense(mode: Mode) -> bool:
-    return not isinstance(mode.factor, LayeredRoot)
+def _has_shapes(mode: Mode, checked: GuideCheck) -> bool:
+    """Whether there are better ones to be looked for."""
+    return checked.finite and not isinstance(mode.factor, LayeredRoot)
 
 
 class Leapt(NamedTuple):

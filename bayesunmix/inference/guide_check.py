@@ -22,7 +22,6 @@ RATIO_LIMITS = (0.8, 1.25)
 _PRECISIONS = tuple(limit**-2.0 for limit in reversed(RATIO_LIMITS))
 _SURE = 3.5  # standard errors: a false alarm in a few hundred directions about once in ten fits
 _DOUBT = 0.15  # of a ratio of precisions
-_GROSS = 4.0  # such a ratio
 _SMALL = 0.2  # second order of a variance; beyond it the next ones, its square and more, are not small beside it
 _SCATTER = 0.01  # variance of the log weight per global: twice the square of .07
 # The same for any model, a share of each global or a number for all, whichever is more: 3000 globals of few counts,
@@ -93,13 +92,6 @@ class GuideCheck(NamedTuple):
     def known(self) -> bool:
         """Whether the shifts are known well enough to go by."""
         return bool(self.mean_shift_error.max() < 0.5 * SHIFT_LIMIT)
-
-    def misshapen(self) -> bool:
-        """Whether some width is wrong by a factor of two, as far as can be told, and beyond the limits at any rate."""
-        low, high = _PRECISIONS
-        ratio, margin = self.precision_ratio, 2.0 * self.precision_ratio_error
-        steep, flat = (ratio > _GROSS) & (ratio - margin > high), (ratio < 1.0 / _GROSS) & (ratio + margin < low)
-        return bool((steep | flat).any())
 
     def scattered(self) -> list[str]:
         """Whether the posterior differs from the guide as if every standard deviation were 7 % off, in words.

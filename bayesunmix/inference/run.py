@@ -131,7 +131,7 @@ def _by_guide_of_sample(
     leapt = leaps(program, mode, key, progress.step)
     best = judged_guide(program, mode, leapt, method, judge, key, key_check, progress)
     if best.faults and whole.n_units <= _MOST_PARTS * whole.size:
-        progress.note("another sample is at odds with the guide: all units")
+        progress.note("the guide of a sample fails: all units")
         every, index = whole.sample(key_check, whole.nearly_all())
         start = np.asarray(best.guide.location if best.checked.finite else mode.z, np.float64)
         mode = find_mode(program, every, start, index, key_check, None, progress.note)
