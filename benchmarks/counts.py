@@ -104,6 +104,7 @@ def scored(fit: bu.Fit, truth: xr.Dataset, seed: int) -> dict[str, float]:
     row |= {
         "converged": float(fit.converged),
         "sampled": float("rhat" in fit.diagnostics),
+        "weighted": float("pareto_k" in fit.diagnostics),
         "mc_shift": float(fit.diagnostics["mc_shift"].max()),
     }
     return row
