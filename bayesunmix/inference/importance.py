@@ -15,6 +15,7 @@ Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto smoothed importance sampling", J.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -37,6 +38,7 @@ _POINTS = 1000  # at least
 _MOST = 4  # times as many, where few of them count
 _ENOUGH = 500  # independent points: of 300 the ends of intervals are so uncertain that they hold .01 less
 _HOPELESS = 8  # of the pilot
+_TOLD = 100  # points between reports
 
 
 class Weighted(NamedTuple):
@@ -65,7 +67,15 @@ def directions(checked: GuideCheck, guide: Guide, faults: list[str]) -> np.ndarr
     return checked.at_odds if faults else None
 
 
-def weighted(program: Program, guide: Guide, axes: np.ndarray, data: Data, draws: int, key: jax.Array) -> Weighted:
+def weighted(
+    program: Program,
+    guide: Guide,
+    axes: np.ndarray,
+    data: Data,
+    draws: int,
+    key: jax.Array,
+    tell: Callable[[int, int, str], None] = lambda *_: None,
+) -> Weighted:
     """So many draws of the posterior: points about the guide, weighted as often as it takes for many to count."""
     rng, few, least = generator(key), len(axes), max(_POINTS, draws)
     mean, root = np.zeros(few), np.eye(few)
@@ -76,7 +86,11 @@ def weighted(program: Program, guide: Guide, axes: np.ndarray, data: Data, draws
         beside = rng.standard_normal((count, len(guide.location)))
         beside = beside - (beside @ axes.T) @ axes
         white = beside + along @ axes
-        weight, shape, effective = _weights(program, guide, data, white, height - 0.5 * (beside**2).sum(1))
+        posterior = np.zeros(count)
+        for first in range(0, count, _TOLD):
+            tell(first, count, f"weighting the guide's draws, round {stage + 1}")
+            posterior[first : first + _TOLD] = slopes_at(program, guide.place(white[first : first + _TOLD]), data)[0]
+        weight, shape, effective = smoothed(posterior - height + 0.5 * (beside**2).sum(1))
         if stage == 2 or effective < _HOPELESS or (stage and effective >= _ENOUGH):
             break
         mean = weight @ along
@@ -109,10 +123,3 @@ def _student(rng: np.random.Generator, count: int, size: int) -> tuple[np.ndarra
     stretch = np.sqrt(_DOF / rng.chisquare(_DOF, count))
     white = rng.standard_normal((count, size)) * stretch[:, None]
     return white, -0.5 * (_DOF + size) * np.log1p((white**2).sum(1) / _DOF)
-
-
-def _weights(
-    program: Program, guide: Guide, data: Data, white: np.ndarray, height: np.ndarray
-) -> tuple[np.ndarray, float, float]:
-    log_weight = np.asarray(slopes_at(program, guide.place(white), data)[0], dtype=np.float64) - height
-    return smoothed(log_weight)

@@ -148,7 +148,7 @@ def _by_best(program: Program, mode: Mode, best: Best, method: SVI, index, key, 
     if axes is not None and not (faults and mode.data.rest is not None):
         progress.note("weighting the guide's draws")
         key_points = jax.random.fold_in(key_check, 2**20)
-        found = importance.weighted(program, fitted, axes, mode.data, method.draws, key_points)
+        found = importance.weighted(program, fitted, axes, mode.data, method.draws, key_points, progress.step)
         values = _named(program, found.draws[None], mode.data)
         if found.reliable() and not _doubts(program, mode.data, values):
             worth = min(found.effective, float(method.draws))
