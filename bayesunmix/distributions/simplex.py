@@ -25,7 +25,7 @@ import numpy as np
 from jax.scipy.special import gammaln
 
 from bayesunmix.distributions import lanes
-from bayesunmix.distributions.walk import Walk, closed_log_integral, n_natural, walk
+from bayesunmix.distributions.walk import Walk, closed_log_integral, cut_off, left_by_first, n_natural, walk
 
 _NEWTON_STEPS = 80
 BARRIER = 0.1  # smallest exponent that keeps the reference point off the faces
@@ -244,7 +244,7 @@ def log_integral(own: Frame, pull, gram, concentration=None, beyond: Beyond | No
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _log_integral(ways: Literal["closed", "points", "both"], eta, held, base, shift, hard):
-    closed = lambda e, h, *_: closed_log_integral(e, h, len(base))  # noqa: E731
+    closed = lambda e, h, *_: closed_log_integral(e, h, len(base)) - _cut_off(e, h, len(base), hard)[0]  # noqa: E731
     return _by(ways, closed, partial(in_chunks, _raw), hard, eta, held, base, shift)
 
 
@@ -256,7 +256,8 @@ def _log_integral_jvp(ways, primals, tangents):
         fn = lambda x: closed_log_integral(x, h, len(base))  # noqa: E731
         # Forwards: with few numbers a unit and nothing summed, XLA would go the whole way back for each of them.
         along = lambda unit: jax.jvp(fn, (e,), (jnp.broadcast_to(unit[:, None], e.shape),))[1]  # noqa: E731
-        return fn(e), jax.vmap(along)(jnp.eye(len(e), dtype=e.dtype))
+        cut, its_slope = _cut_off(e, h, len(base), hard)
+        return fn(e) - cut, jax.vmap(along)(jnp.eye(len(e), dtype=e.dtype)) - its_slope
 
     def both(e, *fixed):
         value, back = jax.vjp(lambda x: _raw(x, *fixed), e)
@@ -265,6 +266,21 @@ def _log_integral_jvp(ways, primals, tangents):
     # One pass for value and slope: what a sampler and a guide ask for is always both.
     value, slope = _by(ways, closed, partial(in_chunks, both), hard, eta, held, base, shift)
     return value, (slope * tangents[0]).sum(0)
+
+
+def _cut_off(eta, held, n_free: int, hard) -> tuple[jax.Array, jax.Array]:
+    """What the closed form of units that are not ``hard`` lacks where parameters have moved so far that a second part
+    would be negative, at least; and its slope. Without it a posterior rises where a unit leaves the simplex."""
+
+    def cut(e):
+        value, back = jax.vjp(lambda x: cut_off(x, held, n_free), e)
+        return value, back(jnp.ones_like(value))[0]
+
+    none = jnp.zeros_like(eta[0]), jnp.zeros_like(eta)
+    if n_free == 1:  # both faces are in the closed form
+        return none
+    past = functools.reduce(operator.or_, [part < 0.0 for part in left_by_first(eta, held, n_free)])
+    return jax.lax.cond((past & ~hard).any(), cut, lambda _: none, eta)
 
 
 def _raw(eta, held, base, shift) -> jax.Array:

@@ -104,16 +104,26 @@ def normal_moments(eta, held, n_free: int) -> tuple[list[jax.Array], list[list[j
     ``v_i = mean_i + sum_m root_im z_m`` with standard normal z.
     """
     normal = proposal(eta, held, n_free)
-    mean: list[jax.Array] = []
-    root: list[list[jax.Array]] = []
-    for j in range(n_free):
+    return _means(normal, []), _root(normal)
+
+
+def _means(normal: Proposal, known: list[jax.Array]) -> list[jax.Array]:
+    """Mean of every free part, given the first ones."""
+    mean = list(known)
+    for j in range(len(known), len(normal.scale)):
         mean.append(normal.expected(j, mean) + normal.slope[j] * normal.scale[j] ** 2)
+    return mean
+
+
+def _root(normal: Proposal) -> list[list[jax.Array]]:
+    root: list[list[jax.Array]] = []
+    for j, scale in enumerate(normal.scale):
         row = []
-        for m in range(n_free):
+        for m in range(len(normal.scale)):
             terms = [-normal.mixing[i, j] * root[i][m] for i in range(j)]
-            row.append(normal.scale[j] if m == j else sum(terms, start=jnp.zeros_like(normal.scale[j])))
+            row.append(scale if m == j else sum(terms, start=jnp.zeros_like(scale)))
         root.append(row)
-    return mean, root
+    return root
 
 
 def closed_log_integral(eta, held, n_free: int) -> jax.Array:
@@ -124,6 +134,26 @@ def closed_log_integral(eta, held, n_free: int) -> jax.Array:
     mass = first.mass(-centre, 1.0 - centre)[2]
     others = sum((jnp.log(scale) + _LOG_ROOT_2PI for scale in normal.scale[1:]), start=jnp.zeros_like(mass))
     return exact.constant + (mass + others).astype(eta.dtype)
+
+
+def left_by_first(eta, held, n_free: int) -> list[jax.Array]:
+    """The other sorted parts of such units where the first is within its bounds, (units,) each: negative past a face."""
+    normal, lowest = proposal(eta, held, n_free), -held[0]
+    first = jnp.clip(normal.location[0] + normal.slope[0] * normal.scale[0] ** 2, lowest, 1.0 + lowest)
+    free = _means(normal, [first])[1:]
+    return [c + v for c, v in zip(held[1 : n_free + 1], [*free, -first - sum(free)], strict=True)]
+
+
+def cut_off(eta, held, n_free: int) -> jax.Array:
+    """What the face that another part of such a unit is farthest past takes of the log integral at least, (units,)."""
+    root = _root(proposal(eta, held, n_free))
+    rows = [*root[1:], [sum(column) for column in zip(*root, strict=True)]]
+    # The normal distribution function is below exp(-x^2 / 2) there.
+    squares = [
+        jnp.minimum(place, 0.0) ** 2 / sum(r**2 for r in row)
+        for place, row in zip(left_by_first(eta, held, n_free), rows, strict=True)
+    ]
+    return 0.5 * functools.reduce(jnp.maximum, squares)
 
 
 def scores(base, shift) -> list[jax.Array]:

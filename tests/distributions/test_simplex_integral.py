@@ -162,3 +162,48 @@ def test_bias_over_many_pixels(concentration: float) -> None:
     by_pixel = (got - log_p).mean(0)
     error = by_pixel.std() / np.sqrt(len(by_pixel))
     assert abs(by_pixel.mean()) + 2 * error <= 0.02
+
+
+def free_log_density(y: np.ndarray, endmembers: np.ndarray, noise: float) -> float:
+    """Of a pixel whose abundances sum to one and have any sign, uniform with the density of the simplex."""
+    base, sides = endmembers[-1], endmembers[:-1] - endmembers[-1]
+    gram = sides @ sides.T / noise**2
+    best = np.linalg.solve(gram, sides @ (y - base) / noise**2)
+    left = (y - base - best @ sides) / noise
+    normal = -0.5 * left @ left - len(y) * np.log(noise) - 0.5 * len(y) * np.log(2 * np.pi)
+    volume = 0.5 * len(best) * np.log(2 * np.pi) - 0.5 * np.linalg.slogdet(gram)[1]
+    return float(normal + volume + gammaln(len(endmembers)))
+
+
+def test_a_pixel_that_leaves_the_simplex_falls_with_its_face() -> None:
+    """Parameters move so far from where the rule was made that a face which was out of reach cuts the pixel off.
+
+    The density falls by the normal's share inside, ``Phi(room)``, and the closed form by its bound
+    ``exp(-room^2 / 2)``, both known to rounding while no other face is near. Its slope is that of its value.
+    """
+    noise, abundance = 0.01, np.array([0.2, 0.3, 0.5])
+    there, _ = pixels(3, noise)
+    y = abundance @ there
+    across = there[2] - 0.5 * (there[0] + there[1])  # all endmembers move along, and the third part goes by as much
+    rule = NormalUnmixing(there, None, noise).rule(jnp.asarray(y)[None], jax.random.key(0), jnp.arange(1))
+    assert rule.frame.near[0] == 0
+
+    @jax.jit
+    def at(endmembers: Any) -> Any:
+        density = lambda w: NormalUnmixing(w, None, noise).log_prob_on(rule)[0]  # noqa: E731
+        return jax.value_and_grad(density)(endmembers)
+
+    rooms = []
+    for share in np.linspace(0.44, 0.56, 13):
+        here = there + share * across
+        room = np.asarray(NormalUnmixing(here, None, noise).without_faces(jnp.asarray(y)[None]).room)[0]
+        rooms.append(room[2])
+        free = free_log_density(y, here, noise)
+        value, slope = at(jnp.asarray(here))
+        np.testing.assert_allclose(value, free - 0.5 * min(room[2], 0.0) ** 2, rtol=1e-5, atol=1e-4)
+        truth = free + stats.norm.logcdf(room[2])
+        assert -1e-4 < value - truth < np.log(np.sqrt(2 * np.pi) * (abs(room[2]) + 1.0))
+        step = 1e-4 * np.random.default_rng(0).normal(size=here.shape)
+        rise = 0.5 * (at(jnp.asarray(here + step))[0] - at(jnp.asarray(here - step))[0])
+        np.testing.assert_allclose(rise, (slope * step).sum(), rtol=1e-2, atol=1e-3)
+    assert min(rooms) < -8.0 < 8.0 < max(rooms)
