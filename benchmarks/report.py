@@ -16,7 +16,7 @@ def table(workload: Workload, found: dict[str, Any]) -> list[str]:
     scores = list(dict.fromkeys(key for row in rows for key in row["scores"]))
     head = ["", "turns", "wall, s", "CPU, s", "first call, CPU s", "peak, MiB", "beyond data", *scores]
     rate = [f"{workload.rate} a second"] if workload.rate else []
-    lines = [[*head, *rate, "bayesunmix is faster by, wall", "CPU"]]
+    lines = [[*head, *rate, "the first row is faster by, wall", "CPU"]]
     for name in names:
         if not of[name]:
             continue
@@ -51,7 +51,9 @@ def table(workload: Workload, found: dict[str, Any]) -> list[str]:
     if workload.why and min(len(r) for r in of.values() if r) < 5:
         notes.append(workload.why)
     notes += [f"Skipped: {name}, {why}." for name, why in found.get("skipped", {}).items()]
-    return [*text, *(["", " ".join(notes)] if notes else []), ""]
+    cached = "programs kept from earlier processes" if found.get("cache") else "no programs kept from earlier processes"
+    notes.append(f"Versions: {', '.join(f'{name} {v}' for name, v in found['versions'].items())}; {cached}.")
+    return [*text, "", " ".join(notes), ""]
 
 
 def headlines(workload: Workload, found: dict[str, Any]) -> list[str]:

@@ -18,7 +18,8 @@ def found() -> dict:
     skipped = harness.run("toy.work", SIZE, 3, rows, lambda: kept.append(len(rows)))
     assert kept == [1, 2, 3, 4, 5]
     machine = {"processor": "any", "cores": 2, "memory": "1 GiB"}
-    return {"rows": rows, "skipped": skipped, "size": SIZE, "machine": machine, "date": "today", "commit": "this"}
+    known = {"size": SIZE, "machine": machine, "date": "today", "commit": "this", "versions": {"jax": "0.10.2"}}
+    return {"rows": rows, "skipped": skipped, "cache": False, **known}
 
 
 def test_contenders_take_turns_on_the_same_data(found: dict) -> None:
@@ -56,6 +57,7 @@ def test_the_table_has_a_row_for_everyone_who_worked(found: dict) -> None:
     assert [row.split("|")[1].strip() for row in rows[2:]] == ["whole", "half ¹"]
     assert len({row.count("|") for row in rows}) == 1
     assert len(report.headlines(workload, found)) == 1
+    assert "Versions: jax 0.10.2; no programs kept" in lines[-2]
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.0, "0"), (1234.5, "1234"), (12.34, "12.3"), (0.01234, "0.0123")])

@@ -21,5 +21,6 @@ WORKLOAD = Workload(
         ),
     ),
     score=classes.score,
+    why="Three turns: one takes minutes. Times of scikit-learn are in benchmarks/NOTES.md where it has no row.",
     sizes={"full": {"vectors": 1_000_000, "spread": 0.7}},  # with few vectors too it takes minutes
 )
