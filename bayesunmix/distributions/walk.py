@@ -137,7 +137,7 @@ def closed_log_integral(eta, held, n_free: int) -> jax.Array:
 
 
 def left_by_first(eta, held, n_free: int) -> list[jax.Array]:
-    """The other sorted parts of such units where the first is within its bounds, (units,) each: negative past a face."""
+    """The other sorted parts of such units, (units,) each, where the first keeps to its side of its face."""
     normal, lowest = proposal(eta, held, n_free), -held[0]
     first = jnp.clip(normal.location[0] + normal.slope[0] * normal.scale[0] ** 2, lowest, 1.0 + lowest)
     free = _means(normal, [first])[1:]
