@@ -14,7 +14,7 @@ import numpy as np
 
 from bayesunmix._keys import generator
 from bayesunmix.align import assigned, match_labels, profiles
-from bayesunmix.inference import diagnostics, importance, sampler
+from bayesunmix.inference import diagnostics, importance, rules_check, sampler
 from bayesunmix.inference.best_guide import Best, Leapt, judged_guide, leaps, reshaped_guide
 from bayesunmix.inference.curvature import UnitCurvature, units_curvature
 from bayesunmix.inference.layered import stretched
@@ -108,7 +108,7 @@ def infer(
         mode = find_mode(program, data, place_of(program, view.values, data), index, key_mode, None, progress.note)
     if isinstance(method, SVI):
         return _by_guide(program, mode, method, index, key_method, key_check, progress)
-    return _by_sampler(program, mode, method, key_method, progress)
+    return _by_sampler(program, mode, method, index, key_method, progress)
 
 
 def _by_guide(program: Program, mode: Mode, method: SVI, index, key, key_check, progress: Progress) -> Result:
@@ -150,7 +150,8 @@ def _by_best(program: Program, mode: Mode, best: Best, method: SVI, index, key, 
         key_points = jax.random.fold_in(key_check, 2**20)
         found = importance.weighted(program, fitted, axes, mode.data, method.draws, key_points, progress.step)
         values = _named(program, found.draws[None], mode.data)
-        if found.reliable() and not _doubts(program, mode.data, values):
+        held = found.reliable() and not _off(program, mode, found.draws, index, key_check)
+        if held and not _doubts(program, mode.data, values):
             worth = min(found.effective, float(method.draws))
             judged = diagnostics.of_weighted_guide(mode, elbo, checked, faults, found.shape, worth)
             return Result(values, judged, True)
@@ -162,7 +163,7 @@ def _by_best(program: Program, mode: Mode, best: Best, method: SVI, index, key, 
         progress.note("the posterior is not Gaussian: sampling it")
         own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)
         start = own._replace(z=fitted.location, factor=stretched(fitted.factor, fitted.stretch))
-        sampled = _by_longer_chains(program, start, elbo, checked, faults, method, key_check, progress)
+        sampled = _by_longer_chains(program, start, index, elbo, checked, faults, method, key_check, progress)
         why = [_CROWDED] if crowded(program, mode.data, mode.z) else []
         if sampled is not None:
             doubts = why if sampled.diagnostics.failures else []
@@ -197,7 +198,7 @@ def _by_simplex(
 
 
 def _by_longer_chains(
-    program: Program, start: Mode, elbo, checked, faults: list[str], method: SVI, key, progress: Progress
+    program: Program, start: Mode, index, elbo, checked, faults: list[str], method: SVI, key, progress: Progress
 ) -> Result | None:
     """NUTS in place of a guide that failed, run on where its chains do not agree yet; None where it takes too long."""
     settings = NUTS(draws=-(-method.draws // 2), warmup=150, chains=2)
@@ -216,14 +217,25 @@ def _by_longer_chains(
         # With proposals of their own: what more rounds tell would else hang on those of the first.
         chains = sampler.sample(program, start, settings, again, progress.step, chains, left, moves(again))
     every = chains.draws.shape[1] // settings.draws or 1
-    return Result({n: v[:, ::every] for n, v in values.items()}, judged.thinned(every), chains.finished)
+    judged = judged.thinned(every).doubted(_off(program, start, chains.draws, index, key))
+    return Result({n: v[:, ::every] for n, v in values.items()}, judged, chains.finished)
 
 
-def _by_sampler(program: Program, mode: Mode, method: NUTS, key, progress: Progress) -> Result:
+def _by_sampler(program: Program, mode: Mode, method: NUTS, index, key, progress: Progress) -> Result:
     moves = _moves(simplex_at(program, mode.data, mode.z), method.chains, key)
     chains = sampler.sample(program, mode, method, key, progress.step, moves=moves)
     values = _named(program, chains.draws, mode.data)
-    return Result(values, diagnostics.of_sampler(mode, values, chains.statistics), chains.finished)
+    judged = diagnostics.of_sampler(mode, values, chains.statistics).doubted(
+        _off(program, mode, chains.draws, index, key)
+    )
+    return Result(values, judged, chains.finished)
+
+
+def _off(program: Program, mode: Mode, draws: np.ndarray, index, key) -> list[str]:
+    """What integration makes wrong where draws (..., size) went, in words."""
+    flat = draws.reshape(-1, program.size)
+    off = rules_check.off_by(program, mode.data, flat, index, jax.random.fold_in(key, 2**22))
+    return rules_check.doubts(off, program.size)
 
 
 def _moves(simplex: Simplex | None, chains: int, key) -> list[Moves] | None:
