@@ -36,6 +36,6 @@ def doubts(off: float, size: int) -> list[str]:
     if not off > limit:
         return []
     return [
-        f"integration points made at the mode are off by {off:.1f} nats where draws went (limit {limit:.1f}), as single "
-        "outlying values make them: mask these (bu.check says where they are)"
+        f"integration points made at the mode are off by {off:.1f} nats where draws went (limit {limit:.1f}), as "
+        "single outlying values make them: mask these (bu.check says where they are)"
     ]
