@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesunmix.distributions import simplex, truncated
+from bayesunmix.distributions import chunks, simplex, truncated
 from bayesunmix.distributions.walk import normal_moments, stacked, walk, walk_apart
 
 _POINTS = 64
@@ -47,12 +47,12 @@ def moments(own: simplex.Frame, pull: jax.Array, gram: jax.Array, concentration:
     eta = simplex.natural(own, pull, gram, concentration)
     points = simplex.more_points(own, _POINTS)
     arrays = (eta, simplex.sorted_hold(own), points, own.shift)
-    with_points = partial(simplex.in_chunks, _natural_moments)
+    with_points = partial(chunks.in_chunks, _natural_moments)
     if n_logs or own.near is None:
         first, second = with_points(*arrays)
     else:
         closed = lambda e, h, *_: _closed_moments(e, h, n_parts - 1)  # noqa: E731
-        first, second = simplex.in_stages(closed, with_points, own.near > 1, *arrays)
+        first, second = chunks.in_stages(closed, with_points, own.near > 1, *arrays)
     # From features v_j and v_i v_j of the sorted, reduced v = a - c to those of a.
     reduce = _reduction(own, pull.dtype)  # (K - 1, K, units), v = reduce' of the first parts; a - c = sum_j v_j e_j
     i, j = np.triu_indices(n_parts - 1)
@@ -101,7 +101,7 @@ def _natural_moments(eta, held, base, shift) -> tuple[jax.Array, jax.Array]:
         products = [away[i] * away[i:] for i in range(n_free)]
         return jnp.concatenate([away, *products, found[n_free:].astype(eta.dtype)])
 
-    bounded, free, log_weight, even, inside = simplex.in_chunks(parts, eta, held, base, shift, least=2)
+    bounded, free, log_weight, even, inside = chunks.in_chunks(parts, eta, held, base, shift, least=2)
     weight = jax.nn.softmax(log_weight, axis=0)
     mean, covariance = _weighted_moments(features(bounded), weight.astype(eta.dtype))
     seen_mean, seen_covariance = _weighted_moments(features(free), even.astype(eta.dtype))

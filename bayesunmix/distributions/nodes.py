@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bayesunmix.distributions import simplex
+from bayesunmix.distributions import chunks, simplex
 from bayesunmix.distributions.walk import normal_moments, scores, stacked, walk, walk_apart
 
 _SMALL = -7.0  # log of a part, a thousandth
@@ -45,7 +45,7 @@ def nodes(
     def with_points(*arrays):
         data, channels = ((), 1) if beyond is None else (beyond.own, beyond.channels)
         # In one chunk XLA would walk anew for every part and for the weights: ten times as long.
-        return simplex.over_chunks(one, arrays, data, channels, least=2)
+        return chunks.over_chunks(one, arrays, data, channels, least=2)
 
     arrays = (eta, held, base, own.shift, own.order)
     if beyond is None and own.near is not None:
@@ -53,12 +53,12 @@ def nodes(
         def normal(e, h, base, shift, order):
             # Far from all faces: all points alike.
             normals = lambda e, h, base, shift: jnp.stack(scores(base, shift))  # noqa: E731
-            z = simplex.in_chunks(normals, e, h, base, shift, least=2)
+            z = chunks.in_chunks(normals, e, h, base, shift, least=2)
             mean, root = jax.tree_util.tree_map(lambda x: x.astype(z.dtype), normal_moments(e, h, len(base)))
             away = [mean[i] + sum(root[i][m] * z[m] for m in range(i + 1)) for i in range(len(base))]
             return stacked(simplex.as_given(away, order), z[0]), jnp.zeros_like(z[0]), None
 
-        away, log_weight, logs = simplex.in_stages(normal, with_points, own.near > 0, *arrays)
+        away, log_weight, logs = chunks.in_stages(normal, with_points, own.near > 0, *arrays)
     else:
         away, log_weight, logs = with_points(*arrays)
     points = jnp.maximum(own.centre[:, None] + away.astype(pull.dtype), 0.0)
@@ -78,7 +78,7 @@ def missed_covariance(own: simplex.Frame, pull, gram, concentration=None, least:
         return jnp.zeros((0, 0, pull.shape[1]), pull.dtype)
     eta, base = simplex.natural(own, pull, gram, concentration), simplex.more_points(own, least)
     arrays = (eta, simplex.sorted_hold(own), base, own.shift, own.order)
-    return simplex.over_chunks(lambda e, h, b, s, o, _: _missed(e, h, b, s, o), arrays, (), 1)
+    return chunks.over_chunks(lambda e, h, b, s, o, _: _missed(e, h, b, s, o), arrays, (), 1)
 
 
 def _missed(eta, held, base, shift, order):
