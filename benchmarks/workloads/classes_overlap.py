@@ -21,6 +21,6 @@ WORKLOAD = Workload(
         ),
     ),
     score=classes.score,
-    why="Three turns: one takes minutes. Times of scikit-learn are in benchmarks/NOTES.md where it has no row.",
+    why="Three turns: one takes minutes.",
     sizes={"full": {"vectors": 1_000_000, "spread": 0.7}},  # with few vectors too it takes minutes
 )
