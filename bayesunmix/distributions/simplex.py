@@ -25,7 +25,7 @@ import numpy as np
 from jax.scipy.special import gammaln
 
 from bayesunmix.distributions import chunks, lanes
-from bayesunmix.distributions.walk import Walk, closed_log_integral, cut_off, left_by_first, n_natural, walk
+from bayesunmix.distributions.walk import Walk, closed_log_integral, left_by_first, n_natural, second_face, walk
 
 _NEWTON_STEPS = 80
 BARRIER = 0.1  # smallest exponent that keeps the reference point off the faces
@@ -241,7 +241,7 @@ def log_integral(own: Frame, pull, gram, concentration=None, beyond: Beyond | No
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _log_integral(ways: Literal["closed", "points", "both"], eta, held, base, shift, hard):
-    closed = lambda e, h, *_: closed_log_integral(e, h, len(base)) - _cut_off(e, h, len(base), hard)[0]  # noqa: E731
+    closed = lambda e, h, *_: closed_log_integral(e, h, len(base)) - _past_second_face(e, h, len(base), hard)[0]  # noqa: E731
     return _by(ways, closed, partial(chunks.in_chunks, _raw), hard, eta, held, base, shift)
 
 
@@ -253,7 +253,7 @@ def _log_integral_jvp(ways, primals, tangents):
         fn = lambda x: closed_log_integral(x, h, len(base))  # noqa: E731
         # Forwards: with few numbers a unit and nothing summed, XLA would go the whole way back for each of them.
         along = lambda unit: jax.jvp(fn, (e,), (jnp.broadcast_to(unit[:, None], e.shape),))[1]  # noqa: E731
-        cut, its_slope = _cut_off(e, h, len(base), hard)
+        cut, its_slope = _past_second_face(e, h, len(base), hard)
         return fn(e) - cut, jax.vmap(along)(jnp.eye(len(e), dtype=e.dtype)) - its_slope
 
     def both(e, *fixed):
@@ -265,12 +265,12 @@ def _log_integral_jvp(ways, primals, tangents):
     return value, (slope * tangents[0]).sum(0)
 
 
-def _cut_off(eta, held, n_free: int, hard) -> tuple[jax.Array, jax.Array]:
+def _past_second_face(eta, held, n_free: int, hard) -> tuple[jax.Array, jax.Array]:
     """What the closed form of units that are not ``hard`` lacks where parameters have moved so far that a second part
     would be negative, at least; and its slope. Without it a posterior rises where a unit leaves the simplex."""
 
     def cut(e):
-        value, back = jax.vjp(lambda x: cut_off(x, held, n_free), e)
+        value, back = jax.vjp(lambda x: second_face(x, held, n_free), e)
         return value, back(jnp.ones_like(value))[0]
 
     none = jnp.zeros_like(eta[0]), jnp.zeros_like(eta)

@@ -186,7 +186,8 @@ class NormalUnmixing(MixedSpectra):
 
     def curvature_on(self, rule: Rule, wanted=("endmembers",)) -> Curved:
         """Gradient and Hessian of ``log_prob_on(rule).sum()`` in noise_scale, a given concentration and, if among
-        those ``wanted``, the endmembers.
+        those ``wanted``, the endmembers; without what a second face takes of units in closed form that parameters far
+        from the rule's own carried past it.
 
         See :func:`bayesunmix.distributions.curvature.curvature`.
         """

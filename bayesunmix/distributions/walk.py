@@ -144,7 +144,7 @@ def left_by_first(eta, held, n_free: int) -> list[jax.Array]:
     return [c + v for c, v in zip(held[1 : n_free + 1], [*free, -first - sum(free)], strict=True)]
 
 
-def cut_off(eta, held, n_free: int) -> jax.Array:
+def second_face(eta, held, n_free: int) -> jax.Array:
     """What the face that another part of such a unit is farthest past takes of the log integral at least, (units,)."""
     root = _root(proposal(eta, held, n_free))
     rows = [*root[1:], [sum(column) for column in zip(*root, strict=True)]]

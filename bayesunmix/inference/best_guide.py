@@ -57,12 +57,12 @@ def judged_guide(
 ) -> Best:
     """The guide fitted on the mode's data, from where leaps led, and checked on those to ``judge`` by.
 
-    One with a fault is left for a better shape where there is one: descent would mend its place and not its shape.
+    One that has a fault on its own data is left as it is for a better shape, where there is one to be looked for.
     """
     guide, elbo, checked, there = leapt
     faults = checked.faults() + checked.bent()
     if faults and not there and _has_shapes(mode, checked):
-        return Best(guide, elbo, there, checked, faults)
+        return Best(guide, elbo, True, checked, faults)  # it has not descended
     settled = there
     if not there:
         guide, elbo, settled = fit_guide(program, mode, settings, key, progress.step)
@@ -126,15 +126,15 @@ def leaps(
     guide = Guide(np.asarray(mode.z), np.ones_like(mode.z), mode.factor)
     elbo: list[float] = []
     most, moved_error = _FAR, np.zeros(1)
-    for taken in range(_LEAPS):
+    for taken in range(_LEAPS + 1):
         found = check_guide(program, guide, mode.data, jax.random.fold_in(key, taken))
         elbo.append(found.elbo)
-        tell(taken + 1, _LEAPS, f"ELBO {found.elbo:.6g}")
+        tell(taken, _LEAPS, f"ELBO {found.elbo:.6g}")
         if found.close(moved_error):
             there = not found.faults()
             return Leapt(guide.moved(0.5 * found.step) if there else guide, np.array(elbo), found, there)
         size = float(np.sqrt(np.mean(found.step**2)))
-        if not (found.known() and size < most):
+        if taken == _LEAPS or not (found.known() and size < most):
             break
         guide, most, moved_error = guide.moved(found.step), 0.5 * size, found.mean_shift_error
     return Leapt(guide, np.array(elbo), found, False)

@@ -70,7 +70,7 @@ def of_weighted_guide(
     mode: Mode, elbo: np.ndarray, checked: GuideCheck, faults: list[str], shape: float, effective: float
 ) -> Diagnostics:
     """Judge a guide's draws weighted to the posterior: shape of the tail of the weights, and what they are worth."""
-    why = "no Gaussian fits, so the" if faults else "the"
+    why = "the guide alone falls short of the posterior, so the" if faults else "the"
     remark = f"{why} guide's draws were weighted to the posterior, and are worth {effective:.0f} independent ones"
     return Diagnostics(
         _of_elbo(elbo, checked) | _of_weights(shape, effective) | _shift(mode), tuple(_of_mode(mode)), (remark,)

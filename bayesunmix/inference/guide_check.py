@@ -15,7 +15,7 @@ from bayesunmix.inference.target import Data, slopes_at
 
 _CHECK_PAIRS = (8, 16, 32)  # of antithetic draws; more only where fewer leave doubt
 _RANDOM_DIRECTIONS = 32
-_AT_ODDS = 12  # a simplex of four corners has as many walls
+_AT_ODDS = 12  # directions in which four corners of a simplex move within their own hull; few beyond are soft
 SHIFT_LIMIT = 0.25  # posterior sds
 _NEGLIGIBLE = 0.1
 RATIO_LIMITS = (0.8, 1.25)
@@ -162,7 +162,7 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
     along_all = lambda x: np.concatenate([(x @ guide.factor.T) / widths, x @ random.T], axis=-1)  # noqa: E731
     half = generator(key_draw).standard_normal((_CHECK_PAIRS[-1], size))
     shifts, steepness, skews, squares = np.zeros((4, 0, size + _RANDOM_DIRECTIONS))
-    left, steps, heights, weights = np.zeros((0, size)), np.zeros((0, size)), np.zeros(0), np.zeros(0)
+    residues, steps, heights, weights = np.zeros((0, size)), np.zeros((0, size)), np.zeros(0), np.zeros(0)
     entropy = np.log(guide.stretch).sum() + float(log_det(guide.factor)) + 0.5 * size * np.log(2 * np.pi)
     for first, last in zip((0, *_CHECK_PAIRS), _CHECK_PAIRS, strict=False):
         points = np.concatenate([half[first:last], -half[first:last]])
@@ -170,7 +170,7 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
         scores = (slopes * guide.stretch) @ guide.factor
         along, excess = along_all(points), along_all(scores + points)
         # An antithetic pair is one observation.
-        left = np.concatenate([left, scores + points])
+        residues = np.concatenate([residues, scores + points])
         steps = np.concatenate([steps, _of_pairs(scores + points)])
         weights = np.concatenate([weights, values + 0.5 * (points**2).sum(1)])
         heights = np.concatenate([heights, _of_pairs(weights[2 * first :])])
@@ -195,9 +195,9 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
         )
         if found.clear():
             break
-    if not np.isfinite(left).all():
+    if not np.isfinite(residues).all():
         return found
-    return found._replace(at_odds=np.linalg.svd(left, full_matrices=False)[2][:_AT_ODDS])
+    return found._replace(at_odds=np.linalg.svd(residues, full_matrices=False)[2][:_AT_ODDS])
 
 
 def _of_pairs(x: np.ndarray) -> np.ndarray:

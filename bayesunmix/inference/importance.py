@@ -37,7 +37,7 @@ _PILOT = 1000
 _POINTS = 1000  # at least
 _MOST = 4  # times as many, where few of them count
 _ENOUGH = 500  # independent points: of 300 the ends of intervals are so uncertain that they hold .01 less
-_HOPELESS = 8  # of the pilot
+_HOPELESS = 8  # too few to adapt to
 _TOLD = 100  # points between reports
 
 
@@ -91,14 +91,14 @@ def weighted(
             tell(first, count, f"weighting the guide's draws, round {stage + 1}")
             posterior[first : first + _TOLD] = slopes_at(program, guide.place(white[first : first + _TOLD]), data)[0]
         weight, shape, effective = smoothed(posterior - height + 0.5 * (beside**2).sum(1))
-        if stage == 2 or effective < _HOPELESS or (stage and effective >= _ENOUGH):
+        if stage == 2 or not effective >= _HOPELESS or (stage and effective >= _ENOUGH):
             break
         mean = weight @ along
         away = along - mean
         # The guide's own covariance, the identity here, counts as one more point for every direction.
         covariance = (effective * (away * weight[:, None]).T @ away + few * np.eye(few)) / (effective + few)
         root = np.linalg.cholesky(covariance)
-        count = min(_MOST * least, int(least * _ENOUGH / effective)) if stage else least
+        count = int(np.clip(least * _ENOUGH / effective, least, max(_MOST * _POINTS, least))) if stage else least
     return Weighted(guide.place(resampled(rng, white, weight, draws)), shape, effective)
 
 
@@ -112,6 +112,8 @@ def smoothed(log_weight: np.ndarray) -> tuple[np.ndarray, float, float]:
     """Weights that sum to one, the shape of their tail, and how many equal ones they are worth."""
     # Where the density is not a number there is no posterior.
     log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
+    if not np.isfinite(log_weight).any():
+        return np.full(len(log_weight), 1.0 / len(log_weight)), np.inf, 0.0
     log_weight = np.maximum(log_weight, log_weight.max() - 700.0)
     found, shape = psis(log_weight[None])
     weight = np.exp(found[0])

@@ -115,7 +115,7 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, key, key_check, 
     """Draws by way of a Gaussian guide to all units."""
     leapt = leaps(program, mode, key, progress.step)
     if not (leapt.there or mode.data.others):
-        result = _by_simplex(program, mode, leapt, method, key_check, progress)
+        result = _by_simplex(program, mode, index, leapt, method, key_check, progress)
         if result is not None:
             return result
     best = judged_guide(program, mode, leapt, method, mode.data, key, key_check, progress)
@@ -143,19 +143,21 @@ def _by_guide_of_sample(
 def _by_best(program: Program, mode: Mode, best: Best, method: SVI, index, key, key_check, progress: Progress):
     """Draws of the best guide, weighted where it lacks a little; of NUTS where it fails."""
     fitted, elbo, settled, checked, faults = best
+    data, doubts = mode.data, list[str]()
     axes = importance.directions(checked, fitted, faults)
     # What another sample finds at fault weights on this one do not mend.
-    if axes is not None and not (faults and mode.data.rest is not None):
+    mendable = not faults or (mode.alone and data.rest is None and len(data.others) <= _MOST_PARTS)
+    if axes is not None and mendable:
         progress.note("weighting the guide's draws")
         key_points = jax.random.fold_in(key_check, 2**20)
         found = importance.weighted(program, fitted, axes, mode.data, method.draws, key_points, progress.step)
         values = _named(program, found.draws[None], mode.data)
-        held = found.reliable() and not _off(program, mode, found.draws, index, key_check)
-        if held and not _doubts(program, mode.data, values):
+        if found.reliable():
+            doubts = _off(program, mode, found.draws, index, key_check) + _doubts(program, data, values)
+        if found.reliable() and not doubts:
             worth = min(found.effective, float(method.draws))
             judged = diagnostics.of_weighted_guide(mode, elbo, checked, faults, found.shape, worth)
             return Result(values, judged, True)
-    data = mode.data
     # Far from where a sample was corrected its parabola may open upwards, as chains would find out.
     bounded = not (mode.contradicted and data.rest is not None) and len(data.others) <= _MOST_PARTS
     worthwhile = mode.alone and checked.finite and bounded
@@ -166,13 +168,14 @@ def _by_best(program: Program, mode: Mode, best: Best, method: SVI, index, key, 
         sampled = _by_longer_chains(program, start, index, elbo, checked, faults, method, key_check, progress)
         why = [_CROWDED] if crowded(program, mode.data, mode.z) else []
         if sampled is not None:
-            doubts = why if sampled.diagnostics.failures else []
-            return dataclasses.replace(sampled, diagnostics=sampled.diagnostics.doubted(doubts))
+            crowd = why if sampled.diagnostics.failures else []
+            return dataclasses.replace(sampled, diagnostics=sampled.diagnostics.doubted(crowd))
         faults = [*faults, f"NUTS was given up after {_MOST_GRADIENTS} gradients a chain: {(why or [_GIVEN_UP])[0]}"]
     white = generator(jax.random.fold_in(key, 2**20)).standard_normal((method.draws, program.size))
     values = _named(program, fitted.place(white)[None], mode.data)
     judged = diagnostics.of_guide(mode, elbo, settled, checked, faults)
-    return Result(values, judged.doubted(_doubts(program, mode.data, values)), True)
+    doubts = list(dict.fromkeys([*doubts, *_doubts(program, data, values)]))
+    return Result(values, judged.doubted(doubts), True)
 
 
 def _doubts(program: Program, data: Data, values: dict[str, np.ndarray]) -> list[str]:
@@ -182,7 +185,7 @@ def _doubts(program: Program, data: Data, values: dict[str, np.ndarray]) -> list
 
 
 def _by_simplex(
-    program: Program, mode: Mode, leapt: Leapt, method: SVI, key: jax.Array, progress: Progress
+    program: Program, mode: Mode, index, leapt: Leapt, method: SVI, key: jax.Array, progress: Progress
 ) -> Result | None:
     """Draws whose simplex has a density of its own; None where there is none, or weights cannot be relied on."""
     simplex = simplex_at(program, mode.data, mode.z)
@@ -190,7 +193,7 @@ def _by_simplex(
         return None
     progress.note("drawing the simplex of the endmembers by itself")
     found = simplex_draws(program, mode, simplex, method.draws, jax.random.fold_in(key, 2**21), progress.step)
-    if found is None or not found.reliable():
+    if found is None or not found.reliable() or _off(program, mode, found.draws, index, key):
         return None
     worth = min(found.effective, float(method.draws))
     judged = diagnostics.of_simplex(mode, leapt.elbo, leapt.checked.faults(), found.shape, worth)
@@ -234,7 +237,7 @@ def _by_sampler(program: Program, mode: Mode, method: NUTS, index, key, progress
 def _off(program: Program, mode: Mode, draws: np.ndarray, index, key) -> list[str]:
     """What integration makes wrong where draws (..., size) went, in words."""
     flat = draws.reshape(-1, program.size)
-    off = rules_check.off_by(program, mode.data, flat, index, jax.random.fold_in(key, 2**22))
+    off = rules_check.off_by(program, mode, flat, index, jax.random.fold_in(key, 2**22))
     return rules_check.doubts(off, program.size)
 
 

@@ -10,7 +10,8 @@ class SVI:
     """Variational inference with a Gaussian guide that keeps every correlation of the globals.
 
     The guide starts at the mode and its curvature; its location and marginal widths then follow the gradient
-    of the ELBO. Of few globals, draws are weighted to the posterior where the guide lacks its tails or its lean
+    of the ELBO. Of few globals, draws are weighted to the posterior where the guide lacks its tails or its lean; of
+    many, where it fails its check, along the few directions most at odds
     (:mod:`bayesunmix.inference.importance`).
 
     Parameters
@@ -25,9 +26,10 @@ class SVI:
         Of gradient descent in whitened coordinates, where 1 would be Newton's step.
     sample_if_needed : bool
         Where the guide fails its own check (a posterior that is not Gaussian, as for nearly noise-free data whose
-        simplex has sharp walls), sample with NUTS in the guide's coordinates, as many draws. With False, where a
-        chain takes more than 40 000 gradients, and where more than nine samples' units stand for themselves or
-        classes overlap in so many (see ``batch``), the failed guide is returned as it is, and marked.
+        simplex has sharp walls) and weights do not mend it, sample with NUTS in the guide's coordinates, as many
+        draws. With False, where a chain takes more than 40 000 gradients, and where more than nine samples' units
+        stand for themselves or classes overlap in so many (see ``batch``), the failed guide is returned as it is, and
+        marked.
     batch : int
         An image of more than twice as many units is represented by a random sample of this size (up to four times as
         many where a unit is a few numbers), corrected to the value, slope and curvature that all units give at the

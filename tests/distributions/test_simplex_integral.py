@@ -207,3 +207,27 @@ def test_a_pixel_that_leaves_the_simplex_falls_with_its_face() -> None:
         rise = 0.5 * (at(jnp.asarray(here + step))[0] - at(jnp.asarray(here - step))[0])
         np.testing.assert_allclose(rise, (slope * step).sum(), rtol=1e-2, atol=1e-3)
     assert min(rooms) < -8.0 < 8.0 < max(rooms)
+
+
+def test_a_pixel_at_one_face_that_passes_another_stays_below_a_bound() -> None:
+    """Abundances free of faces are normal, so the truth is their density times the probability that both parts are
+    positive (a bivariate normal's); the closed form with one face alone would leave the second out."""
+    noise, abundance = 0.01, np.array([0.0, 0.4, 0.6])
+    there, _ = pixels(3, noise)
+    y = abundance @ there
+    across = there[2] - there[1]
+    rule = NormalUnmixing(there, None, noise).rule(jnp.asarray(y)[None], jax.random.key(0), jnp.arange(1))
+    assert rule.frame.near[0] == 1
+    density = jax.jit(lambda w: NormalUnmixing(w, None, noise).log_prob_on(rule)[0])
+    rooms = []
+    for share in np.linspace(0.56, 0.64, 9):
+        here = there + share * across
+        normal = NormalUnmixing(here, None, noise).without_faces(jnp.asarray(y)[None])
+        mean, covariance, room = (np.asarray(v) for v in (normal.mean[0], normal.covariance, normal.room[0]))
+        rooms.append(room[2])
+        free = free_log_density(y, here, noise)
+        both = stats.multivariate_normal(-mean[[0, 2]], covariance[np.ix_([0, 2], [0, 2])]).cdf(np.zeros(2))
+        above = float(density(jnp.asarray(here))) - free - np.log(both)
+        assert -1e-4 < above < np.log(np.sqrt(2 * np.pi) * (abs(room[2]) + 1.0))
+    assert min(rooms) < -5.0 < 5.0 < max(rooms)
+    assert stats.norm.logcdf(room[0]) - np.log(both) > 15.0  # what one face alone would leave out

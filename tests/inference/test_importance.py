@@ -97,6 +97,11 @@ def test_a_guide_far_too_narrow_is_not_relied_on() -> None:
     assert not weighted(program, guide_of(0.0, 0.05), np.eye(SIZE), data, DRAWS, jax.random.key(0)).reliable()
 
 
+def test_weights_of_no_numbers_are_not_relied_on() -> None:
+    weight, shape, effective = importance.smoothed(np.full(10, np.nan))
+    assert not importance.Weighted(weight, shape, effective).reliable()
+
+
 def test_few_directions_among_many_are_mended() -> None:
     """Logarithms of three gamma variables of shape 1 among a hundred normal globals, in coordinates of a guide that mix
     them all: the directions are found, and along them 90 % intervals hold 90 %, which the guide's own do not."""

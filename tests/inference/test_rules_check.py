@@ -35,23 +35,26 @@ def found(image: np.ndarray) -> tuple[Program, Mode]:
 
 
 def test_rules_hold_near_the_mode_and_not_far_from_it(found: tuple[Program, Mode], image: np.ndarray) -> None:
-    """Draws of the guide, and draws so far that pixels leave the simplex through faces that were out of reach."""
+    """Draws of the guide; draws so far that pixels leave the simplex through faces that were out of reach; and draws
+    all in one such place, alike among themselves."""
     program, mode = found
     white = np.random.default_rng(1).standard_normal((40, program.size))
+
+    def off(points: np.ndarray) -> float:
+        places = mode.z + points @ mode.factor.T
+        return off_by(program, mode, places, jnp.arange(len(image)), jax.random.key(1))
+
     with native_precision():
-        near, far = (
-            off_by(
-                program, mode.data, mode.z + scale * white @ mode.factor.T, jnp.arange(len(image)), jax.random.key(1)
-            )
-            for scale in (1.0, 60.0)
-        )
+        near, far = off(white), off(60.0 * white)
+        together = max(off(60.0 * center + 0.01 * white) for center in white[:4])
     assert doubts(near, program.size) == []
-    assert "nats where draws went" in doubts(far, program.size)[0]
+    for wrong in (far, together):
+        assert "nats where draws went" in doubts(wrong, program.size)[0]
 
 
 def test_the_limit_grows_with_the_globals() -> None:
     assert doubts(0.99, 10) == doubts(2.9, 900) == []
-    assert doubts(1.01, 10) and doubts(3.1, 900)
+    assert doubts(1.01, 10) and doubts(3.1, 900) and doubts(np.nan, 900)
 
 
 def test_nothing_is_off_without_rules() -> None:
@@ -66,7 +69,8 @@ def test_nothing_is_off_without_rules() -> None:
     y = np.random.default_rng(0).normal(size=(4, 2))
     program, numbers = compile_model(level, jnp.asarray(y))
     data = as_device_data(program, numbers, y, {})
-    assert off_by(program, data, np.linspace(-1, 1, 20)[:, None], jnp.arange(4), jax.random.key(0)) == 0.0
+    mode = find_mode(program, data, np.zeros(1), jnp.arange(4), jax.random.key(0))
+    assert off_by(program, mode, np.linspace(-1, 1, 20)[:, None], jnp.arange(4), jax.random.key(0)) == 0.0
 
 
 @pytest.mark.parametrize("method", [bu.NUTS(draws=30, warmup=30, chains=1), bu.SVI(draws=50)])

@@ -65,6 +65,16 @@ def test_weights_do_not_outvote_the_model() -> None:
     assert not found.converged and "something is hidden" in found.diagnostics.attrs["verdict"]
 
 
+def test_weights_are_not_taken_where_rules_do_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guide's own draws are, and the verdict says why not to use them."""
+    module = sys.modules[infer.__module__]
+    monkeypatch.setattr(module.rules_check, "off_by", lambda *_: 25.0)
+    y = np.random.default_rng(0).normal(size=(3, 2))
+    found = run(y, few, bu.SVI(draws=200, sample_if_needed=False))
+    assert not found.converged and "off by 25.0 nats" in found.diagnostics.attrs["verdict"]
+    assert "pareto_k" not in found.diagnostics
+
+
 def normal(y: Any = None, *, n_units: int) -> None:
     place = numpyro.sample("place", dist.Normal(0.0, 10.0))
     with numpyro.plate("unit", n_units):
