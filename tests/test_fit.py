@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -144,38 +142,6 @@ def test_prob_is_checked(fit: bu.Fit, prob: float) -> None:
 
 
 # ---------------------------------------------------------------------- what must not matter
-
-
-_COMPILED: list[str] = []
-_LISTENING = threading.Event()
-
-
-def _listen(event: str, duration: float, **_: Any) -> None:
-    if _LISTENING.is_set() and event == "/jax/core/compile/backend_compile_duration":
-        _COMPILED.append(event)
-
-
-jax.monitoring.register_event_duration_secs_listener(_listen)
-
-
-@contextmanager
-def compilations() -> Iterator[list[str]]:
-    _COMPILED.clear()
-    _LISTENING.set()
-    try:
-        yield _COMPILED
-    finally:
-        _LISTENING.clear()
-
-
-def test_a_second_fit_of_the_same_shape_compiles_nothing(fit: bu.Fit) -> None:
-    fit.latent()
-    other, _ = mixed(seed=1)
-    with compilations() as compiled:
-        run(other, seed=5).latent()
-        assert len(compiled) == 0
-        jax.jit(lambda x: x + 1.2345)(1.0)
-        assert len(compiled) == 1  # the count does count
 
 
 def test_the_seed_does_not_matter_beyond_monte_carlo_error(fit: bu.Fit) -> None:

@@ -86,19 +86,25 @@ def test_gaps_are_left_out_or_kept() -> None:
     np.testing.assert_array_equal(np.argwhere(np.isnan(kept[:])), [[7, 2]])
 
 
-def test_a_file_is_fitted_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same draws as from the array in memory, and maps of every pixel."""
+@pytest.mark.parametrize("where", ["hdf5", "zarr"])
+def test_a_file_is_fitted_where_it_lies(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same draws as from the array in memory, and maps of every pixel; zarr by way of dask."""
     monkeypatch.setattr("bayesunmix.data.files.EAGER_BYTES", 0)
     rng = np.random.default_rng(0)
     spectra = np.array([[1.0, 0.6, 0.3, 0.2], [0.2, 0.3, 0.8, 1.0]])
     values = rng.dirichlet(np.ones(2), (16, 16)) @ spectra + 0.05 * rng.normal(size=(16, 16, 4))
     scan = xr.DataArray(values.astype(np.float32), dims=("y", "x", "energy"), name="scan")
-    scan.to_netcdf(tmp_path / "scan.nc", engine="h5netcdf")
+    if where == "hdf5":
+        scan.to_netcdf(tmp_path / "scan.nc", engine="h5netcdf")
+        lazy = load(tmp_path / "scan.nc")
+    else:
+        pytest.importorskip("dask")
+        pytest.importorskip("zarr")
+        scan.chunk({"y": 8, "x": 16, "energy": 4}).to_zarr(tmp_path / "scan.zarr", consolidated=False)
+        lazy = xr.open_zarr(tmp_path / "scan.zarr", consolidated=False)["scan"]
+        assert lazy.chunks is not None
     settings = bu.SVI(batch=64, draws=50)
-    fits = [
-        bu.fit(bu.models.LinearUnmixing(2), each, settings, progress=False)
-        for each in (scan, load(tmp_path / "scan.nc"))
-    ]
+    fits = [bu.fit(bu.models.LinearUnmixing(2), each, settings, progress=False) for each in (scan, lazy)]
     xr.testing.assert_equal(fits[0].posterior, fits[1].posterior)
     maps = [fit.latent(draws=10)["abundance"] for fit in fits]
     np.testing.assert_array_equal(maps[0], maps[1])

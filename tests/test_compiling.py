@@ -1,0 +1,82 @@
+"""What was compiled for one image serves the next one of its shape, whatever the model and the method."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+import bayesunmix as bu
+from bayesunmix.models import GaussianMixture, LinearUnmixing, ProbabilisticPCA
+
+_COMPILED: list[str] = []
+_LISTENING = threading.Event()
+SVI = bu.SVI(draws=100)
+SPECTRA = np.random.default_rng(9).uniform(0.2, 2.0, (3, 12))
+
+
+def _listen(event: str, duration: float, **_: Any) -> None:
+    if _LISTENING.is_set() and event == "/jax/core/compile/backend_compile_duration":
+        _COMPILED.append(event)
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
+@contextmanager
+def compilations() -> Iterator[list[str]]:
+    _COMPILED.clear()
+    _LISTENING.set()
+    try:
+        yield _COMPILED
+    finally:
+        _LISTENING.clear()
+
+
+def image(seed: int, side: int, n_parts: int = 2, *, counts: float = 0.0, brightness: bool = False) -> xr.DataArray:
+    rng = np.random.default_rng(seed)
+    parts = rng.dirichlet(np.ones(n_parts), (side, side))
+    if brightness:
+        parts = parts * rng.gamma(4.0, 0.25, (side, side, 1))
+    mean = parts @ SPECTRA[:n_parts]
+    if counts:
+        values = rng.poisson(counts * mean / mean.sum(-1).mean()).astype(float)
+    else:
+        values = mean + 0.05 * rng.normal(size=mean.shape)
+    return xr.DataArray(values, dims=("y", "x", "energy"))
+
+
+def vectors(seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(300, 3)) + 3.0 * rng.integers(0, 2, (300, 1))
+
+
+KINDS: dict[str, tuple[Any, Any, Callable[[int], Any]]] = {
+    "three endmembers": (LinearUnmixing(3), SVI, lambda seed: image(seed, 16, 3)),
+    "samples of pixels": (LinearUnmixing(2), bu.SVI(draws=100, batch=100), lambda seed: image(seed, 24)),
+    "counts": (LinearUnmixing(2, likelihood="poisson"), SVI, lambda seed: image(seed, 10, counts=300.0)),
+    "brightness": (LinearUnmixing(2, brightness=True), SVI, lambda seed: image(seed, 10, brightness=True)),
+    "known endmembers": (LinearUnmixing(2, endmembers=SPECTRA[:2]), SVI, lambda seed: image(seed, 20)),
+    "chains": (LinearUnmixing(2), bu.NUTS(draws=30, warmup=30, chains=1), lambda seed: image(seed, 10)),
+    "components": (ProbabilisticPCA(2), bu.Gibbs(draws=50, warmup=20, chains=2), lambda seed: image(seed, 10)),
+    "classes": (GaussianMixture(2), SVI, vectors),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_second_fit_of_the_same_shape_compiles_nothing(kind: str) -> None:
+    """Nor do its maps."""
+    model, method, make = KINDS[kind]
+    for seed in (1, 2):
+        with compilations() as compiled:
+            bu.fit(model, make(seed), method, seed=seed, progress=False).latent()
+            if seed == 2:
+                assert len(compiled) == 0
+                jax.jit(lambda x: x + 1.2345)(1.0)
+                assert len(compiled) == 1  # the count does count
