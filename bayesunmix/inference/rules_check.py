@@ -11,7 +11,7 @@ from bayesunmix.inference.program import Program
 from bayesunmix.inference.target import has_rules, slopes_at, with_rules
 
 # Nats, or so many times the root of the number of globals where that is more: shifts of a tenth of a posterior standard
-# deviation in every direction add up to that. Usable fits of 200 globals have .3 at most, faults of a rule tens.
+# deviation in every direction add up to that. Usable fits of 200 globals have .4 at most, faults of a rule tens.
 _LEAST, _EACH = 1.0, 0.1
 _DRAWS = 12
 
