@@ -51,7 +51,7 @@ def table(workload: Workload, found: dict[str, Any]) -> list[str]:
     if workload.why and min(len(r) for r in of.values() if r) < 5:
         notes.append(workload.why)
     notes += [f"Skipped: {name}, {why}." for name, why in found.get("skipped", {}).items()]
-    cached = "programs kept from earlier processes" if found.get("cache") else "no programs kept from earlier processes"
+    cached = "programs kept from earlier processes" if found["cache"] else "no programs kept from earlier processes"
     notes.append(f"Versions: {', '.join(f'{name} {v}' for name, v in found['versions'].items())}; {cached}.")
     return [*text, "", " ".join(notes), ""]
 

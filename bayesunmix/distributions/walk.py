@@ -138,20 +138,25 @@ def closed_log_integral(eta, held, n_free: int) -> jax.Array:
 
 def left_by_first(eta, held, n_free: int) -> list[jax.Array]:
     """The other sorted parts of such units, (units,) each, where the first keeps to its side of its face."""
-    normal, lowest = proposal(eta, held, n_free), -held[0]
+    return _others(proposal(eta, held, n_free), held)
+
+
+def _others(normal: Proposal, held) -> list[jax.Array]:
+    lowest = -held[0]
     first = jnp.clip(normal.location[0] + normal.slope[0] * normal.scale[0] ** 2, lowest, 1.0 + lowest)
     free = _means(normal, [first])[1:]
-    return [c + v for c, v in zip(held[1 : n_free + 1], [*free, -first - sum(free)], strict=True)]
+    return [c + v for c, v in zip(held[1 : len(held) // 2], [*free, -first - sum(free)], strict=True)]
 
 
 def second_face(eta, held, n_free: int) -> jax.Array:
     """What the face that another part of such a unit is farthest past takes of the log integral at least, (units,)."""
-    root = _root(proposal(eta, held, n_free))
+    normal = proposal(eta, held, n_free)
+    root = _root(normal)
     rows = [*root[1:], [sum(column) for column in zip(*root, strict=True)]]
     # The normal distribution function is below exp(-x^2 / 2) there.
     squares = [
         jnp.minimum(place, 0.0) ** 2 / sum(r**2 for r in row)
-        for place, row in zip(left_by_first(eta, held, n_free), rows, strict=True)
+        for place, row in zip(_others(normal, held), rows, strict=True)
     ]
     return 0.5 * functools.reduce(jnp.maximum, squares)
 

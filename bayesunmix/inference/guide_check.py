@@ -44,7 +44,12 @@ class GuideCheck(NamedTuple):
     step: np.ndarray  # (size,) the same shift in whitened coordinates
     elbo: float
     excess: float  # variance of the log weight, posterior over guide: twice their divergence where it is small
-    at_odds: np.ndarray  # (directions, size) orthonormal, whitened: of what is left of slopes, the largest first
+    residues: np.ndarray  # (points, size) what is left of every whitened slope
+
+    @property
+    def at_odds(self) -> np.ndarray:
+        """Whitened directions (count, size), orthonormal, in which most is left of the slopes, the first most."""
+        return np.linalg.svd(self.residues, full_matrices=False)[2][:_AT_ODDS]
 
     @property
     def sd_ratio(self) -> np.ndarray:
@@ -168,10 +173,11 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
         points = np.concatenate([half[first:last], -half[first:last]])
         values, slopes = slopes_at(program, guide.place(points), data)
         scores = (slopes * guide.stretch) @ guide.factor
-        along, excess = along_all(points), along_all(scores + points)
+        residue = scores + points
+        along, excess = along_all(points), along_all(residue)
+        residues = np.concatenate([residues, residue])
         # An antithetic pair is one observation.
-        residues = np.concatenate([residues, scores + points])
-        steps = np.concatenate([steps, _of_pairs(scores + points)])
+        steps = np.concatenate([steps, _of_pairs(residue)])
         weights = np.concatenate([weights, values + 0.5 * (points**2).sum(1)])
         heights = np.concatenate([heights, _of_pairs(weights[2 * first :])])
         shifts = np.concatenate([shifts, _of_pairs(excess)])
@@ -191,13 +197,11 @@ def check_guide(program: Program, guide: Guide, data: Data, key: jax.Array) -> G
             steps.mean(0),
             float(heights.mean()) + entropy,
             float(weights.var(ddof=1)),
-            np.zeros((0, size)),
+            residues,
         )
         if found.clear():
             break
-    if not np.isfinite(residues).all():
-        return found
-    return found._replace(at_odds=np.linalg.svd(residues, full_matrices=False)[2][:_AT_ODDS])
+    return found
 
 
 def _of_pairs(x: np.ndarray) -> np.ndarray:

@@ -145,22 +145,21 @@ def _by_best(program: Program, mode: Mode, best: Best, method: SVI, index, key, 
     fitted, elbo, settled, checked, faults = best
     data, doubts = mode.data, list[str]()
     axes = importance.directions(checked, fitted, faults)
+    bounded = mode.alone and len(data.others) <= _MOST_PARTS
     # What another sample finds at fault weights on this one do not mend.
-    mendable = not faults or (mode.alone and data.rest is None and len(data.others) <= _MOST_PARTS)
-    if axes is not None and mendable:
+    if axes is not None and (not faults or (bounded and data.rest is None)):
         progress.note("weighting the guide's draws")
         key_points = jax.random.fold_in(key_check, 2**20)
         found = importance.weighted(program, fitted, axes, mode.data, method.draws, key_points, progress.step)
-        values = _named(program, found.draws[None], mode.data)
         if found.reliable():
+            values = _named(program, found.draws[None], data)
             doubts = _off(program, mode, found.draws, index, key_check) + _doubts(program, data, values)
-        if found.reliable() and not doubts:
-            worth = min(found.effective, float(method.draws))
-            judged = diagnostics.of_weighted_guide(mode, elbo, checked, faults, found.shape, worth)
-            return Result(values, judged, True)
+            if not doubts:
+                worth = min(found.effective, float(method.draws))
+                judged = diagnostics.of_weighted_guide(mode, elbo, checked, faults, found.shape, worth)
+                return Result(values, judged, True)
     # Far from where a sample was corrected its parabola may open upwards, as chains would find out.
-    bounded = not (mode.contradicted and data.rest is not None) and len(data.others) <= _MOST_PARTS
-    worthwhile = mode.alone and checked.finite and bounded
+    worthwhile = bounded and checked.finite and not (mode.contradicted and data.rest is not None)
     if method.sample_if_needed and faults and worthwhile:
         progress.note("the posterior is not Gaussian: sampling it")
         own = recentred(program, fitted.location, mode.data, index, key_check, mode.more, progress.note)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 
 import bayesunmix as bu
@@ -59,9 +61,6 @@ def test_the_limit_grows_with_the_globals() -> None:
 
 def test_nothing_is_off_without_rules() -> None:
     def level(y=None, *, n_units: int) -> None:
-        import numpyro
-        import numpyro.distributions as dist
-
         mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
         with numpyro.plate("unit", n_units):
             numpyro.sample("y", dist.Normal(mean, 1.0).expand([2]).to_event(1), obs=y)
