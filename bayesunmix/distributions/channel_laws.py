@@ -1,6 +1,6 @@
 """What a detector makes of the mean of a channel: the law of one value, elementwise.
 
-Every law gives its log density, its slope in the mean, a non-negative curvature to expand it with, and what the
+Every law gives its log density, its slope in the mean, a non-negative curvature to expand it with, and what an
 expansion misses at a distance; ``noise`` are the law's own parameters, a tuple.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,14 @@ from jax.scipy.special import gammaln
 from bayesunmix.distributions.counting import Counts
 
 _LOG_2PI = 1.8378770664093453
+_LEAST = -1.0 + 1e-6  # relative distance at which a mean would be zero, nearly
+
+
+class Missed(NamedTuple):
+    """What an expansion of a log density misses, which has the slope at the mean and the curvature ``spread`` above."""
+
+    unit: Any  # of distances from the mean, elementwise
+    at: Callable[[Any], Any]  # distances in that unit to what is missed
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Law:
     log_density: Callable[[Any, Any, tuple], Any]
     slope: Callable[[Any, Any, tuple], Any]
     bend: Callable[[Any, Any, tuple], Any]  # minus the second derivative, or its mean where that is not positive
-    beyond: Callable[[Any, Any, Any, tuple], Any] | None  # (away, mean, value, noise); None where nothing is
+    beyond: Callable[[Any, Any, tuple, Any], Missed] | None  # (mean, value, noise, spread); None where nothing is
     variance: Callable[[Any, tuple], Any]
     distribution: Callable[[Any, tuple], Any]
     constant: Callable[[Any], Any] = jnp.zeros_like  # (value) of the log density, left out there
@@ -62,9 +70,14 @@ class Law:
         return jax.jvp(put, (own,), (jnp.ones_like(own),))[1]
 
 
-def _poisson_beyond(away, mean, value, noise):
-    x = jnp.maximum(away / mean, -1.0 + 1e-6)
-    return value * (jnp.log1p(x) - x + 0.5 * x**2)
+def _poisson_beyond(mean, value, noise, spread):
+    bend = 0.5 * value * (mean / (mean + spread)) ** 2
+
+    def at(x):
+        x = jnp.where(x > _LEAST, x, _LEAST)
+        return value * (jnp.log1p(x) - x) + bend * x**2
+
+    return Missed(mean, at)
 
 
 POISSON = Law(
@@ -113,13 +126,17 @@ def _camera_bend(mean, value, noise):
     return 1.0 / variance + 0.5 * (gain / variance) ** 2
 
 
-def _camera_beyond(away, mean, value, noise):
-    # Density at a distance relative to here, without the large common terms.
-    here, there, left = _spread(mean, noise), _spread(mean + away, noise), value - mean
-    change = 0.5 * left**2 * (noise[0] * away) / (here * there) + away * (left - 0.5 * away) / there
-    change = change - 0.5 * jnp.log1p(noise[0] * away / here)
-    slope, bend = _camera_slope(mean, value, noise), _camera_bend(mean, value, noise)
-    return change - slope * away + 0.5 * bend * away**2
+def _camera_beyond(mean, value, noise, spread):
+    here, left = _spread(mean, noise), value - mean
+    slope, bend = _camera_slope(mean, value, noise), _camera_bend(mean + spread, value, noise)
+
+    def at(away):
+        # Density at a distance relative to here, without the large common terms.
+        there = _spread(mean + away, noise)
+        change = 0.5 * left**2 * (noise[0] * away) / (here * there) + away * (left - 0.5 * away) / there
+        return change - 0.5 * jnp.log1p(noise[0] * away / here) - slope * away + 0.5 * bend * away**2
+
+    return Missed(jnp.ones_like(mean), at)
 
 
 SCALED_POISSON = Law(
@@ -148,12 +165,17 @@ def with_gaps(law: Law) -> Law:
 
         return seen
 
+    def beyond(mean, value, noise, spread):
+        gap = jnp.isnan(value)
+        unit, at = law.beyond(mean, jnp.where(gap, 1.0, value), noise, spread)
+        return Missed(unit, lambda away: jnp.where(gap, 0.0, at(away)))
+
     return replace(
         law,
         log_density=of_seen(law.log_density),
         slope=of_seen(law.slope),
         bend=of_seen(law.bend),
-        beyond=law.beyond and of_seen(law.beyond),
+        beyond=law.beyond and beyond,
         constant=lambda value: jnp.where(jnp.isnan(value), 0.0, law.constant(jnp.nan_to_num(value))),
     )
 

@@ -11,6 +11,7 @@ size; without brightness h = a on the simplex. The integral over h is taken arou
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -38,8 +39,17 @@ class Rule(NamedTuple):
     frame: simplex.Frame
     value: jax.Array  # (units, channel)
     constant: jax.Array  # (units,) of their log density
-    filled: jax.Array  # (units, most) channels with counts, of a law that sees no others; padded with the first
     spread: jax.Array | None  # (units, channel) standard deviation of the mean; None for a law that is Gaussian
+    filled: Filled | None  # of a law that sees no other channels
+
+
+class Filled(NamedTuple):
+    """Channels of units that have counts, as many as any unit is worked on with; padded with empty ones."""
+
+    all: jax.Array  # (units,) whether these are all that the unit has
+    channel: jax.Array  # (units, most)
+    value: jax.Array
+    spread: jax.Array
 
 
 class DetectedUnmixing(MixedSpectra):
@@ -139,8 +149,9 @@ class DetectedUnmixing(MixedSpectra):
             n_points or self.n_points,
             closed=self.closed,
         )
-        constant, filled = self._law.constant(value).sum(1), _filled(value, self._most_filled())
-        return jax.lax.stop_gradient(Rule(frame, value, constant, filled, self._spread(frame, value)))
+        spread = self._spread(frame, value)
+        filled = _filled(value, spread, -(-value.shape[1] // _SPARSE)) if self._law.only_filled else None
+        return jax.lax.stop_gradient(Rule(frame, value, self._law.constant(value).sum(1), spread, filled))
 
     def _spread(self, frame: simplex.Frame, value):
         """How uncertain a unit's mean is in every channel."""
@@ -154,7 +165,7 @@ class DetectedUnmixing(MixedSpectra):
             for i in range(len(covariance))
             for j in range(len(covariance))
         )
-        return jnp.sqrt(jnp.maximum(variance, 0.0))
+        return _single(jnp.sqrt(jnp.maximum(variance, 0.0)))
 
     def log_prob_on(self, rule: Rule):
         """Log marginal density of the units of ``rule`` (made at nearby parameters), shape (units,)."""
@@ -211,34 +222,21 @@ class DetectedUnmixing(MixedSpectra):
         n_units = centre.shape[1]
         gram = jnp.stack([jnp.stack([jnp.broadcast_to(b, (n_units,)) for b in row]) for row in local.bend])
         shared = (self.endmembers, self._noise(), self.brightness_shape, self._exponents().sum())
-        single = lambda x: x.astype(jnp.float32)  # noqa: E731
-        shared = jax.tree_util.tree_map(single, shared)
-        own = (single(rule.value), rule.filled, single(centre.T), None if spread is None else single(spread))
+        shared = jax.tree_util.tree_map(_single, shared)
+        own = (_single(centre.T), rule.value, rule.spread, rule.filled)
         beyond = simplex.Beyond(self._beyond, shared, own, 1 if self._law.beyond is None else self.event_shape[0])
         return local.value + rule.constant + constant, local.slope, gram, beyond
-
-    def _most_filled(self) -> int:
-        """Channels of a unit that are worked on where empty ones do not matter; 0 where all do."""
-        return -(-self.event_shape[0] // _SPARSE) if self._law.only_filled else 0
 
     def _beyond(self, away, shared, own):
         """What the log integrand has beyond its expansion, (points, units)."""
         endmembers, noise, shape, total = shared
-        value, filled, centre, spread = own
+        centre, value, spread, filled = own
         found = jnp.zeros_like(away[0])
         if self._law.beyond is not None:
-            every = lambda: self._beyond_law(away, centre, value, spread, endmembers[:, None], noise)  # noqa: E731
-
-            def few():
-                there = jnp.arange(filled.shape[1]) < (value > 0).sum(1, keepdims=True)
-                counts = jnp.where(there, jnp.take_along_axis(value, filled, 1), 0.0)
-                its_spread = jnp.take_along_axis(spread, filled, 1)
-                return self._beyond_law(away, centre, counts, its_spread, endmembers[:, filled], noise)
-
-            if filled.shape[1]:
-                found = jax.lax.cond((value > 0).sum(1).max() <= filled.shape[1], few, every)
-            else:
-                found = every()
+            law = partial(self._beyond_law, away, centre, noise=noise)
+            every = lambda: law(value, spread, [row[None] for row in endmembers])  # noqa: E731
+            few = lambda: law(filled.value, filled.spread, [row[filled.channel] for row in endmembers])  # noqa: E731
+            found = every() if filled is None else jax.lax.cond(filled.all.all(), few, every)
         if not self.closed:
             above = shape - total
             x = jnp.maximum(sum(away) / centre.sum(1), -1.0 + 1e-6)
@@ -246,12 +244,19 @@ class DetectedUnmixing(MixedSpectra):
         return found
 
     def _beyond_law(self, away, centre, value, spread, rows, noise):
-        """The law's share, with ``rows`` (K, units or 1, channel) the endmembers in the channels that are seen."""
+        """The law's share, with ``rows`` the endmembers (units or 1, channel) in the channels that are seen."""
+        value = _single(value)
         mean = simplex.total([c[:, None] * row for c, row in zip(centre.T, rows, strict=True)])
-        moved = simplex.total([v[..., None] * row for v, row in zip(away, rows, strict=True)])
         mean = jnp.maximum(mean, self._law.least_mean(jnp.float32))
-        lower = self._law.bend(mean, value, noise) - self._law.bend(mean + spread, value, noise)
-        return (self._law.beyond(moved, mean, value, noise) - 0.5 * lower * moved**2).sum(-1)
+        unit, beyond = self._law.beyond(mean, value, noise, spread)
+        rows = [row / unit for row in rows]
+
+        @jax.checkpoint
+        def at_point(away):
+            return beyond(simplex.total([v[:, None] * row for v, row in zip(away, rows, strict=True)])).sum(-1)
+
+        # One point after the other: backwards, numbers of all points at once come and go from memory.
+        return jax.lax.map(at_point, jnp.stack(away, axis=1))
 
     # ------------------------------------------------------------------ the latent
 
@@ -303,10 +308,16 @@ class DetectedUnmixing(MixedSpectra):
         return Curved(*curvature(scores, rule.value, found, missed), latent.mean.sum(0))
 
 
-def _filled(value, most: int):
-    """Indices of the channels with counts, (units, most), the first of them where there are fewer."""
+def _single(x):
+    return x.astype(jnp.float32)
+
+
+def _filled(value, spread, most: int) -> Filled:
     there = value > 0
     place = jnp.where(there, jnp.cumsum(there, axis=1) - 1, most)
     row = jnp.arange(len(value))[:, None]
     channel = jnp.broadcast_to(jnp.arange(value.shape[1]), value.shape)
-    return jnp.zeros((len(value), most), int).at[row, place].set(channel, mode="drop")
+    first = jnp.argmin(value, axis=1, keepdims=True)  # an empty one, where there are fewer
+    channel = jnp.broadcast_to(first, (len(value), most)).at[row, place].set(channel, mode="drop")
+    at = lambda x: jnp.take_along_axis(x, channel, axis=1)  # noqa: E731
+    return Filled(there.sum(1) <= most, channel, at(value), at(spread))

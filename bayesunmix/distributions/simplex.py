@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.scipy.special import gammaln
 
 from bayesunmix.distributions import chunks, lanes
@@ -232,7 +233,8 @@ def log_integral(own: Frame, pull, gram, concentration=None, beyond: Beyond | No
             return _log_integral("closed", eta, held, own.base, own.shift, None)
         return _log_integral("both", eta, held, own.base, own.shift, own.near > 1)
 
-    @jax.checkpoint
+    # Kept of what is made anew backwards: the sums over channels, which are few numbers and dear.
+    @partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names("beyond"))
     def one(e, h, base, shift, order, own_data):
         return _log_mean(walk(e, h, base, shift, every=True), e.dtype, order, beyond, own_data)
 
@@ -287,7 +289,7 @@ def _raw(eta, held, base, shift) -> jax.Array:
 def _log_mean(found: Walk, dtype, order=None, beyond: Beyond | None = None, own=None) -> jax.Array:
     log_weight = found.log_weight
     if beyond is not None:
-        log_weight = log_weight + beyond.log(as_given(found.away, order), beyond.shared, own)
+        log_weight = log_weight + checkpoint_name(beyond.log(as_given(found.away, order), beyond.shared, own), "beyond")
     top = jax.lax.stop_gradient(log_weight.max(0))
     return found.constant + (top + jnp.log(jnp.exp(log_weight - top).mean(0))).astype(dtype)
 

@@ -107,6 +107,37 @@ def test_log_density_agrees_with_quadrature(law: str, n_parts: int, level: float
     assert abs(by_set.mean()) < 0.02 + 3 * by_set.std(ddof=1) / np.sqrt(SETS)
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_channels_without_counts_may_be_left_out(missing: bool) -> None:
+    """Units with counts in few channels are the same by those alone and, beside one that has more, by all channels.
+
+    What is beyond the expansion is in single precision: sums of 60 terms below a nat, of nine units.
+    """
+    rng = np.random.default_rng(5)
+    endmembers = rng.gamma(1.0, 1.0, (3, 60))
+    y = rng.poisson(rng.dirichlet(np.ones(3), 9) @ endmembers * 0.1).astype(float)
+    full = np.ones((1, 60))
+    assert (y > 0).sum(1).max() <= 15 < full.sum()
+    if missing:
+        y[:, ::7] = np.nan
+
+    @jax.jit
+    def at(endmembers, y):
+        distribution = DetectedUnmixing(endmembers, None, law="poisson", missing=missing)
+        rule = distribution.rule(y, jax.random.key(0), jnp.arange(len(y)))
+        assert rule.filled is not None
+        return distribution.log_prob_on(rule)[:9].sum(), rule.filled.all
+
+    with jax.enable_x64(True):
+        found = jax.value_and_grad(at, has_aux=True)
+        (alone, few), slope = found(endmembers, y)
+        (beside, every), its_slope = found(endmembers, np.concatenate([y, full]))
+    assert few.all()
+    assert not every.all()
+    np.testing.assert_allclose(alone, beside, atol=1e-4)
+    np.testing.assert_allclose(slope, its_slope, rtol=1e-5, atol=1e-4)
+
+
 def test_points_of_few_counts_reach_their_tails() -> None:
     """Ten counts or so a unit: with 512 points no unit is off by a hundredth of a nat.
 
@@ -134,9 +165,11 @@ def test_laws_agree_with_their_own_density(law: str) -> None:
         at = lambda m: one.log_density(m, value, noise)  # noqa: E731
         slope = one.slope(mean, value, noise)
         np.testing.assert_allclose(slope, (at(mean + 1e-6) - at(mean - 1e-6)) / 2e-6, rtol=1e-6, atol=1e-8)
-        quadratic = slope * away - 0.5 * one.bend(mean, value, noise) * away**2
-        found = 0.0 if one.beyond is None else one.beyond(away, mean, value, noise)
-        np.testing.assert_allclose(found, at(mean + away) - at(mean) - quadratic, rtol=1e-6, atol=1e-8)
+        for spread in (0.0, 0.4):
+            quadratic = slope * away - 0.5 * one.bend(mean + spread, value, noise) * away**2
+            unit, missed = (1.0, jnp.zeros_like) if one.beyond is None else one.beyond(mean, value, noise, spread)
+            expected = at(mean + away) - at(mean) - quadratic
+            np.testing.assert_allclose(missed(away / unit), expected, rtol=1e-6, atol=1e-8)
         np.testing.assert_array_less(-1e-12, np.asarray(one.bend(mean, value, noise)))
 
 
