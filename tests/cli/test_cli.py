@@ -259,6 +259,22 @@ def test_ctrl_c_with_nothing_to_save(
     assert result.stderr == "stopped before there was anything to save\n"
 
 
+def test_the_next_command_compiles_nothing(tmp_path: Path, image_file: Path) -> None:
+    """What one process has compiled is read by the next one, which adds nothing."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path / "caches"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    kept = []
+    for folder in ("first", "second"):
+        words = ["fit", "probabilistic-pca", image_file, "-n", 1, "-o", tmp_path / folder]
+        command = [sys.executable, "-m", "bayesunmix", *map(str, words)]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert (tmp_path / folder / "fit.nc").exists(), ran.stderr
+        programs = (tmp_path / "caches" / "bayesunmix").glob("*/*-cache")
+        kept.append(sorted(path.name for path in programs))
+    assert kept[0]
+    assert kept[1] == kept[0]
+
+
 def test_only_the_command_line_keeps_compiled_programs() -> None:
     code = """
 import os, sys
