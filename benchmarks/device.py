@@ -12,6 +12,7 @@ same size. The fit is ``bu.fit`` with its defaults. Posterior means are compared
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.program import compile_model, unconstrain
 from bayesunmix.inference.target import as_device_data, value_and_grad, with_rules
 from benchmarks import simulated
+from benchmarks.__main__ import commit
 
 _LONG = ("gradient", "mean", "sd")  # kept for comparison, not shown
 
@@ -112,6 +114,8 @@ def main() -> None:
     found: dict = {
         "device": device.device_kind,
         "size": f"{args.side} x {args.side} x {args.channels}, n={args.endmembers}",
+        "commit": commit(),
+        "date": datetime.date.today().isoformat(),
     }
     found |= steps(cube, args.endmembers, args.repeats)
     if not args.no_fit:

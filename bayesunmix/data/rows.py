@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-_BLOCK_BYTES = 2**26  # read at a time; the last block is kept for what follows it
+BLOCK_BYTES = 2**26  # read at a time; the last block is kept for what follows it
 
 
 class Rows:
@@ -33,7 +33,7 @@ class Rows:
         self.shape = (len(index), image.shape[-1])
         self._a_row = max(1, int(np.prod(image.shape[1:-1])))  # pixels to an entry of the first dim
         entry = self._a_row * image.shape[-1] * image.dtype.itemsize
-        self._step = max(1, _BLOCK_BYTES // entry)
+        self._step = max(1, BLOCK_BYTES // entry)
         self._kept: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:

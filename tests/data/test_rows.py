@@ -18,7 +18,7 @@ from bayesunmix.data.rows import Rows
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every image counts as large, and is read two rows at a time."""
     monkeypatch.setattr(units, "_SHARED_BYTES", 0)
-    monkeypatch.setattr("bayesunmix.data.rows._BLOCK_BYTES", 2 * 6 * 4 * 4)
+    monkeypatch.setattr("bayesunmix.data.rows.BLOCK_BYTES", 2 * 6 * 4 * 4)
 
 
 def image(values: np.ndarray | None = None) -> xr.DataArray:

@@ -1,0 +1,149 @@
+"""A cube on the disk fitted where it lies, its maps, and draws of them written to a file a chunk at a time.
+
+    python -m benchmarks.cube_on_disk                # 512 x 512 x 1024, 1 GiB: minutes, and as much on the disk
+    python -m benchmarks.cube_on_disk --side 128 --channels 256
+
+The cube is made in tiles and never whole. A process of its own opens it lazily and fits it, while a thread reads what
+it holds (resident set) from /proc, so this runs on Linux. The batch is the block of pixels that is read at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.__main__ import commit, machine
+
+TILE, DRAWS = 64, 20
+STEPS = "fit", "maps", "draws"
+RESULTS = Path(__file__).parent / "results"
+
+
+def write(path: Path, side: int, channels: int, n_endmembers: int, seed: int) -> dict[str, np.ndarray]:
+    """Tiles of mixed spectra with noise, 25 dB, to a zarr store; returns the truth."""
+    import zarr
+
+    from benchmarks import simulated
+
+    rng = np.random.default_rng(seed)
+    spectra = simulated.random_spectra(n_endmembers, channels, rng)
+    shape = (side, side, channels)
+    store = zarr.create_array(path / "image", shape=shape, chunks=(TILE, TILE, channels), dtype="float32")
+    shares = rng.dirichlet(np.ones(n_endmembers), (side, side))
+    noise = float((shares[:TILE, :TILE] @ spectra).std() * 10 ** (-25 / 20))
+    for y in range(0, side, TILE):
+        for x in range(0, side, TILE):
+            clean = shares[y : y + TILE, x : x + TILE] @ spectra
+            store[y : y + TILE, x : x + TILE] = clean + noise * rng.standard_normal(clean.shape)
+    return {"endmembers": spectra, "abundance": shares}
+
+
+class Watch:
+    """The most that this process holds, MiB, until :meth:`peak` is asked for."""
+
+    def __init__(self) -> None:
+        self._most, self._over = self.now(), threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    @staticmethod
+    def now() -> float:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def _look(self) -> None:
+        while not self._over.wait(0.02):
+            self._most = max(self._most, self.now())
+
+    def peak(self) -> float:
+        self._over.set()
+        self._thread.join()
+        return self._most
+
+
+def fitted(path: Path, n_endmembers: int, seed: int, pipe) -> None:
+    """Fit and maps, in a process of its own; sends what they took and what they say."""
+    import dask.array
+    import xarray as xr
+
+    import bayesunmix as bu
+    from bayesunmix.data.rows import BLOCK_BYTES
+
+    image = xr.DataArray(dask.array.from_zarr(path / "image"), dims=("y", "x", "energy"))
+    found: dict = {"libraries_MiB": Watch.now(), "batch_MiB": BLOCK_BYTES / 2**20}
+    for step in STEPS:
+        watch, wall, work = Watch(), time.perf_counter(), time.process_time()
+        if step == "fit":
+            fit = bu.fit(bu.models.LinearUnmixing(n_endmembers), image, seed=seed, progress=False)
+        elif step == "maps":
+            maps = fit.latent()
+        else:
+            fit.sample_latent(DRAWS, path=path / "draws.nc").close()
+        found |= {f"{step}_wall_s": time.perf_counter() - wall, f"{step}_cpu_s": time.process_time() - work}
+        found[f"{step}_peak_MiB"] = watch.peak()
+    drawn = fit.posterior["endmembers"].stack(sample=("chain", "draw")).transpose("sample", ...).values
+    shares = maps["abundance"].transpose("statistic", "y", "x", ...)
+    limits = {s: shares.sel(statistic=s).values for s in ("lower", "upper")}
+    pipe.send((found | {"converged": fit.converged, "verdict": fit.diagnostics.attrs["verdict"]}, drawn, limits))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--channels", type=int, default=1024)
+    parser.add_argument("--endmembers", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    from benchmarks.simulated import TAILS, matched
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        truth = write(path, args.side, args.channels, args.endmembers, args.seed)
+        context = multiprocessing.get_context("spawn")
+        theirs, ours = context.Pipe()
+        process = context.Process(target=fitted, args=(path, args.endmembers, args.seed, ours))
+        process.start()
+        ours.close()
+        found, drawn, limits = theirs.recv()
+        process.join()
+    match = matched(drawn.mean(0), truth["endmembers"])
+    low, high = np.quantile(drawn, TAILS, axis=0)
+    true, shares = truth["endmembers"][match], truth["abundance"][..., match]
+    found |= {
+        "endmembers_in_90": float(np.mean((low <= true) & (true <= high))),
+        "abundances_in_90": float(np.mean((limits["lower"] <= shares) & (shares <= limits["upper"]))),
+        "cube_MiB": args.side**2 * args.channels * 4 / 2**20,
+        "beyond_batch_MiB": max(found[f"{step}_peak_MiB"] for step in STEPS) - found["batch_MiB"],
+    }
+    size = f"{args.side} x {args.side} x {args.channels}, n={args.endmembers}"
+    cached = "JAX_COMPILATION_CACHE_DIR" in os.environ
+    about = {"size": size, "seed": args.seed, "commit": commit(), "machine": machine(), "programs_kept": cached}
+    stem = f"cube_on_disk_{args.side}x{args.side}x{args.channels}_n{args.endmembers}"
+    args.out.mkdir(exist_ok=True)
+    (args.out / f"{stem}.json").write_text(json.dumps(about | found, indent=1) + "\n")
+    told = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in found.items()}
+    computer = about["machine"]
+    lines = [
+        f"`python -m benchmarks.cube_on_disk`, {size}, seed {args.seed}, commit {about['commit']}, "
+        f"{computer['processor']}, {computer['cores']} cores, programs {'kept' if cached else 'not kept'} from earlier "
+        "processes.",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in told.items()),
+    ]
+    (args.out / f"{stem}.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
