@@ -44,7 +44,7 @@ class Rule(NamedTuple):
 
 
 class Filled(NamedTuple):
-    """Channels of units that have counts, as many as any unit is worked on with; padded with empty ones."""
+    """Channels of units that have counts, as many as any unit is worked on with; padded with an empty one."""
 
     all: jax.Array  # (units,) whether these are all that the unit has
     channel: jax.Array  # (units, most)
@@ -316,8 +316,8 @@ def _filled(value, spread, most: int) -> Filled:
     there = value > 0
     place = jnp.where(there, jnp.cumsum(there, axis=1) - 1, most)
     row = jnp.arange(len(value))[:, None]
-    channel = jnp.broadcast_to(jnp.arange(value.shape[1]), value.shape)
-    first = jnp.argmin(value, axis=1, keepdims=True)  # an empty one, where there are fewer
+    channel = jnp.broadcast_to(jnp.arange(value.shape[1], dtype=jnp.int32), value.shape)
+    first = jnp.argmin(value, axis=1, keepdims=True).astype(jnp.int32)  # an empty one, where there are fewer
     channel = jnp.broadcast_to(first, (len(value), most)).at[row, place].set(channel, mode="drop")
     at = lambda x: jnp.take_along_axis(x, channel, axis=1)  # noqa: E731
-    return Filled(there.sum(1) <= most, channel, at(value), at(spread))
+    return Filled(there.sum(1) <= most, channel, at(_single(value)), at(spread))
