@@ -29,6 +29,7 @@ from bayesunmix.distributions.one_face import NEAR
 from bayesunmix.inference.curvature import assembled, expanded, units_curvature
 from bayesunmix.inference.expansion import Expansion
 from bayesunmix.inference.program import Program
+from bayesunmix.inference.room import hand_back
 from bayesunmix.inference.target import (
     Data,
     Rest,
@@ -193,6 +194,7 @@ class Whole:
     def _read(self, order: np.ndarray | None = None) -> Iterator[tuple[slice, Data]]:
         starts = self.size * (np.arange(-(-self.n_units // self.size)) if order is None else order)
         parts = [slice(int(start), min(int(start) + self.size, self.n_units)) for start in starts]
+        hand_back()
         with ThreadPoolExecutor(1) as reader:
             read = [reader.submit(self.values.__getitem__, parts[0])]
             for part, following in zip(parts, [*parts[1:], None], strict=True):

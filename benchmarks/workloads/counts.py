@@ -58,7 +58,6 @@ WORKLOAD = Workload(
         Contender("HyperSpy NMF", hyperspy_nmf, note="points, without uncertainty, least squares"),
     ),
     score=score,
-    why="Three turns: one takes minutes.",
     sizes={
         "full": {"side": 64, "channels": 1024, "n_endmembers": 3},
         "short": {"side": 16, "channels": 48, "n_endmembers": 3},

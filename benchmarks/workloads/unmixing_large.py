@@ -19,6 +19,4 @@ WORKLOAD = Workload(
         "full": {"side": 256, "channels": 1024, "n_endmembers": 6},
         "short": {"side": 32, "channels": 128, "n_endmembers": 3},
     },
-    repeats=1,
-    why="One turn, after one to compile: a turn takes many minutes.",
 )
