@@ -13,6 +13,5 @@ WORKLOAD = Workload(
         Contender("scikit-learn GaussianMixture", classes.scikit_learn, note="EM from k-means, a point"),
     ),
     score=classes.score,
-    why="Three turns: data of a million vectors take longest to make.",
     sizes={"full": {"vectors": 1_000_000}, "short": {"vectors": 20_000}},
 )

@@ -21,6 +21,5 @@ WORKLOAD = Workload(
         ),
     ),
     score=classes.score,
-    why="Three turns: one takes minutes.",
     sizes={"full": {"vectors": 1_000_000, "spread": 0.7}},  # with few vectors too it takes minutes
 )
