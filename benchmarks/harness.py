@@ -151,7 +151,7 @@ def _serve(pipe: Any, name: str, index: int, size: dict[str, Any]) -> None:
         workload = load(name)
         problem = workload.problem(0, **size)
         _forget_peak()
-        before, work = _memory("VmRSS"), _worked()
+        before, work = memory("VmRSS"), _worked()
         try:
             call = workload.contenders[index].set_up(problem)
             call(problem, 0)
@@ -169,10 +169,10 @@ def _serve(pipe: Any, name: str, index: int, size: dict[str, Any]) -> None:
             share = 1.0
             if isinstance(answer, Share):
                 answer, share = answer.answer, answer.share
-            memory = {"peak": _memory("VmHWM"), "before": before}
+            held = {"peak": memory("VmHWM"), "before": before}
             scores = {key: float(value) for key, value in workload.score(problem, answer).items()}
             times = {"wall": wall / share, "cpu": cpu / share, "share": share, "cold_cpu": cold}
-            pipe.send({**times, **memory, "load": load_before, "scores": scores})
+            pipe.send({**times, **held, "load": load_before, "scores": scores})
             del problem, answer
     except BaseException as error:
         # What cannot be pickled would hide the message.
@@ -185,7 +185,7 @@ def _worked() -> float:
     return sum(os.times()[:4])
 
 
-def _memory(field: str) -> float:
+def memory(field: str) -> float:
     """MiB that this process holds (VmRSS) or has held at most (VmHWM); NaN where there is no /proc."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

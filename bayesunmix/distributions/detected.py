@@ -223,7 +223,7 @@ class DetectedUnmixing(MixedSpectra):
         gram = jnp.stack([jnp.stack([jnp.broadcast_to(b, (n_units,)) for b in row]) for row in local.bend])
         shared = (self.endmembers, self._noise(), self.brightness_shape, self._exponents().sum())
         shared = jax.tree_util.tree_map(_single, shared)
-        own = (_single(centre.T), rule.value, rule.spread, rule.filled)
+        own = (_single(centre.T), rule.value, spread, rule.filled)
         beyond = simplex.Beyond(self._beyond, shared, own, 1 if self._law.beyond is None else self.event_shape[0])
         return local.value + rule.constant + constant, local.slope, gram, beyond
 
