@@ -252,11 +252,9 @@ def _log_integral_jvp(ways, primals, tangents):
     eta, held, base, shift, hard = primals
 
     def closed(e, h, *_):
-        fn = lambda x: closed_log_integral(x, h, len(base))  # noqa: E731
-        # Forwards: with few numbers a unit and nothing summed, XLA would go the whole way back for each of them.
-        along = lambda unit: jax.jvp(fn, (e,), (jnp.broadcast_to(unit[:, None], e.shape),))[1]  # noqa: E731
-        cut, its_slope = _past_second_face(e, h, len(base), hard)
-        return fn(e) - cut, jax.vmap(along)(jnp.eye(len(e), dtype=e.dtype)) - its_slope
+        value, its_slope = _forwards(lambda x: closed_log_integral(x, h, len(base)), e)
+        cut, slope_of_cut = _past_second_face(e, h, len(base), hard)
+        return value - cut, its_slope - slope_of_cut
 
     def both(e, *fixed):
         value, back = jax.vjp(lambda x: _raw(x, *fixed), e)
@@ -271,15 +269,21 @@ def _past_second_face(eta, held, n_free: int, hard) -> tuple[jax.Array, jax.Arra
     """What the closed form of units that are not ``hard`` lacks where parameters have moved so far that a second part
     would be negative, at least; and its slope. Without it a posterior rises where a unit leaves the simplex."""
 
-    def cut(e):
-        value, back = jax.vjp(lambda x: second_face(x, held, n_free), e)
-        return value, back(jnp.ones_like(value))[0]
-
+    cut = partial(_forwards, lambda x: second_face(x, held, n_free))
     none = jnp.zeros_like(eta[0]), jnp.zeros_like(eta)
     if n_free == 1:  # both faces are in the closed form
         return none
     past = functools.reduce(operator.or_, [part < 0.0 for part in left_by_first(eta, held, n_free)])
     return jax.lax.cond((past & ~hard).any(), cut, lambda _: none, eta)
+
+
+def _forwards(fn: Callable, eta) -> tuple[jax.Array, jax.Array]:
+    """``fn`` of every unit, and its slope in the unit's natural parameters.
+
+    With few numbers a unit and nothing summed, XLA would go the whole way back for each of them.
+    """
+    along = lambda unit: jax.jvp(fn, (eta,), (jnp.broadcast_to(unit[:, None], eta.shape),))[1]  # noqa: E731
+    return fn(eta), jax.vmap(along)(jnp.eye(len(eta), dtype=eta.dtype))
 
 
 def _raw(eta, held, base, shift) -> jax.Array:

@@ -36,6 +36,7 @@ class Rule(NamedTuple):
 
     frame: simplex.Frame
     residual: jax.Array  # (units, channel)
+    squares: jax.Array  # (units,): sum of squared residuals
     reference: jax.Array  # (K, channel): endmembers the residual was taken with
 
 
@@ -90,8 +91,8 @@ class NormalUnmixing(MixedSpectra):
         centre = jnp.full_like(linear, 1.0 / n_parts)
         local = simplex.quadratic(gram, linear)
         frame = simplex.frame(local, centre, self.concentration, key, index, n_points or self.n_points, gram=gram)
-        rule = Rule(frame, value - frame.centre.T @ self.endmembers, self.endmembers)
-        return jax.lax.stop_gradient(rule)
+        residual = value - frame.centre.T @ self.endmembers
+        return jax.lax.stop_gradient(Rule(frame, residual, (residual**2).sum(1), self.endmembers))
 
     def log_prob_on(self, rule: Rule):
         """Log marginal density of the units of ``rule`` (made at nearby parameters), shape (units,)."""
@@ -120,7 +121,11 @@ class NormalUnmixing(MixedSpectra):
         centre = rule.frame.centre
         # residual at these parameters is rule.residual - centre' moved; it enters through three small products.
         pull = weighted @ rule.residual.T - (weighted @ moved.T) @ centre
-        chi2 = rule.residual**2 @ precision
+        if self.noise_scale.ndim:
+            # Not as a product with squares, which would be written out: an array of the data's size every time.
+            chi2 = (rule.residual * (rule.residual * precision)).sum(1)
+        else:
+            chi2 = rule.squares * self.noise_scale**-2.0
         cross = (moved * precision) @ rule.residual.T
         chi2 = chi2 - 2.0 * (centre * cross).sum(0)
         chi2 = chi2 + (centre * (((moved * precision) @ moved.T) @ centre)).sum(0)

@@ -347,6 +347,22 @@ def test_conditional_draws_have_the_conditional_moments() -> None:
     assert abs(np.mean(draws.var(0) / variance) - 1) < 0.01
 
 
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+def test_a_slope_writes_out_nothing_of_the_size_of_the_data(noise: str) -> None:
+    """An array that large is new memory in every call."""
+    n_units, n_channels = 64, 4096
+    scale = jnp.full(() if noise == "isotropic" else (n_channels,), 0.1)
+    endmembers = jnp.asarray(np.random.default_rng(0).gamma(2.0, 0.5, (2, n_channels)))
+
+    def density(endmembers: jax.Array, scale: jax.Array, rule: Any) -> jax.Array:
+        return NormalUnmixing(endmembers, None, scale).log_prob_on(rule).sum()
+
+    y = jnp.zeros((n_units, n_channels))
+    rule = NormalUnmixing(endmembers, None, scale).rule(y, jax.random.key(0), jnp.arange(n_units))
+    slope = jax.jit(jax.grad(density, argnums=(0, 1))).lower(endmembers, scale, rule).compile()
+    assert slope.memory_analysis().temp_size_in_bytes < y.nbytes / 2
+
+
 def test_units_far_from_the_faces_need_no_points() -> None:
     """Closed forms agree with points on all units: value, slope, curvature, and moments of the abundances."""
     rng = np.random.default_rng(3)
