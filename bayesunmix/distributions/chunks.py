@@ -10,9 +10,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+KEPT = "kept"  # of what is made anew backwards: sums over channels, which are few numbers and dear
 _LANES = 2**18  # points times units that are worked on together
 _BLOCKS = 32  # at most, of units that need points
-_CELLS = 2**22  # points times units times channels, where a likelihood is evaluated at every point
+_CELLS = 2**21  # points times units times channels, where a likelihood is evaluated at every point
 
 
 def in_stages(closed: Callable, fn: Callable, hard, *arrays):
@@ -51,6 +52,24 @@ def over_chunks(fn: Callable, arrays, own, channels: int, least: int = 1):
     if count == 1:
         return fn(eta, held, base, shift, order, own)
     return _map_units(lambda e, h, s, o, y: fn(e, h, base, s, o, y), (eta, held, shift, order), own, count)
+
+
+def over_units(fn: Callable, frame, own, cells: int):
+    """``fn(frame, own)``, (units,), over chunks of the units, each of them worked on in ``cells`` numbers at a time.
+
+    ``own`` has a leading unit axis. Backwards a chunk is made anew but for what is named ``KEPT``, so that what is held
+    is that of one chunk: in memory that is used again and fits in a cache.
+    """
+    again = jax.checkpoint(fn, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
+    count = -(-frame.shift.shape[1] * cells // _CELLS)
+    if count == 1:
+        return again(frame, own)
+    lanes = (frame.order, frame.centre, frame.force, frame.shift)
+
+    def one(order, centre, force, shift, own):
+        return again(frame._replace(order=order, centre=centre, force=force, shift=shift), own)
+
+    return _map_units(one, lanes, own, count)
 
 
 def _map_units(fn: Callable, lanes_last, units_first, count: int):

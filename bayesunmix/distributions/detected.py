@@ -20,7 +20,7 @@ import numpyro.distributions as dist
 from jax.scipy.special import gammaln
 from numpyro.distributions import constraints
 
-from bayesunmix.distributions import simplex
+from bayesunmix.distributions import chunks, simplex
 from bayesunmix.distributions.channel_laws import LAWS, LAWS_WITH_GAPS
 from bayesunmix.distributions.mixed_spectra import Curved, MixedSpectra
 from bayesunmix.distributions.nodes import Nodes, missed_covariance, nodes
@@ -169,8 +169,14 @@ class DetectedUnmixing(MixedSpectra):
 
     def log_prob_on(self, rule: Rule):
         """Log marginal density of the units of ``rule`` (made at nearby parameters), shape (units,)."""
-        at_centre, pull, gram, beyond = self._expanded(rule)
-        return at_centre + simplex.log_integral(rule.frame, pull, gram, self.concentration, beyond)
+        at_a_point = 1 if self._law.beyond is None else self.event_shape[0]
+        cells = max(self.event_shape[0], rule.frame.base.shape[1] * at_a_point)
+
+        def some(frame, own):
+            at_centre, pull, gram, beyond = self._expanded(Rule(frame, *own))
+            return at_centre + simplex.log_integral(frame, pull, gram, self.concentration, beyond)
+
+        return chunks.over_units(some, rule.frame, rule[1:], cells)
 
     def _power(self):
         """Of the sum of the parts, where brightness is free."""

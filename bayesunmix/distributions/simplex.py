@@ -232,13 +232,7 @@ def log_integral(own: Frame, pull, gram, concentration=None, beyond: Beyond | No
         if len(own.base) == 1:  # whatever the faces
             return _log_integral("closed", eta, held, own.base, own.shift, None)
         return _log_integral("both", eta, held, own.base, own.shift, own.near > 1)
-
-    # Kept of what is made anew backwards: the sums over channels, which are few numbers and dear.
-    @partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names("beyond"))
-    def one(e, h, base, shift, order, own_data):
-        return _log_mean(walk(e, h, base, shift, every=True), e.dtype, order, beyond, own_data)
-
-    return chunks.over_chunks(one, (eta, held, own.base, own.shift, own.order), beyond.own, beyond.channels)
+    return _log_mean(walk(eta, held, own.base, own.shift, every=True), eta.dtype, own.order, beyond)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -290,10 +284,12 @@ def _raw(eta, held, base, shift) -> jax.Array:
     return _log_mean(walk(eta, held, base, shift, every=False), eta.dtype)
 
 
-def _log_mean(found: Walk, dtype, order=None, beyond: Beyond | None = None, own=None) -> jax.Array:
+def _log_mean(found: Walk, dtype, order=None, beyond: Beyond | None = None) -> jax.Array:
     log_weight = found.log_weight
     if beyond is not None:
-        log_weight = log_weight + checkpoint_name(beyond.log(as_given(found.away, order), beyond.shared, own), "beyond")
+        # Named, for these sums over channels are few numbers and dear.
+        more = beyond.log(as_given(found.away, order), beyond.shared, beyond.own)
+        log_weight = log_weight + checkpoint_name(more, chunks.KEPT)
     top = jax.lax.stop_gradient(log_weight.max(0))
     return found.constant + (top + jnp.log(jnp.exp(log_weight - top).mean(0))).astype(dtype)
 

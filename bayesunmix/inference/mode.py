@@ -12,7 +12,7 @@ import scipy.linalg
 from scipy.optimize import minimize
 
 from bayesunmix.inference.curvature import bendings, curvature
-from bayesunmix.inference.layered import Layers, sds
+from bayesunmix.inference.layered import Layers, inverse_of_upper, sds
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.softness import measured_softness
 from bayesunmix.inference.target import Data, place_of, value_and_grad, values_at, with_fresh_points, with_rules
@@ -233,4 +233,4 @@ def inverse_root(precision: Any) -> tuple[Any, bool]:
         upper = scipy.linalg.qr(np.sqrt(values)[:, None] * vectors.T, mode="r")[0] * root
         upper *= np.sign(np.diag(upper))[:, None]
     # precision = U'U, so its inverse is (U^-1)(U^-1)'.
-    return scipy.linalg.solve_triangular(upper, np.eye(len(upper))), definite
+    return inverse_of_upper(upper), definite

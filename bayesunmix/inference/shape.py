@@ -11,6 +11,7 @@ import scipy.linalg
 from bayesunmix._keys import generator
 from bayesunmix.inference.curvature import curvature
 from bayesunmix.inference.guide import WIDEST, Guide
+from bayesunmix.inference.layered import inverse_of_upper
 from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.target import slopes_at
@@ -106,7 +107,7 @@ def even_draws(rng: np.random.Generator, pairs: int, factor: np.ndarray) -> np.n
     few draws would hang on their few squares.
     """
     white = rng.standard_normal((pairs, len(factor)))
-    alone = (scipy.linalg.solve_triangular(factor, np.eye(len(factor))) ** 2).sum(0)
+    alone = (inverse_of_upper(factor) ** 2).sum(0)
     soft = np.linalg.eigh(factor.T @ (alone[:, None] * factor))[1][:, -pairs:]
     return _even_along(white, rng.standard_normal((pairs, soft.shape[1])), soft.T)
 

@@ -59,6 +59,17 @@ def test_products_are_those_of_the_matrix() -> None:
     np.testing.assert_allclose(dense(-layers), -matrix, atol=1e-12)
 
 
+def test_inverse_of_an_upper_triangular_matrix() -> None:
+    upper = np.triu(np.random.default_rng(0).normal(size=(6, 6))) + 3.0 * np.eye(6)
+    found = layered.inverse_of_upper(upper)
+    # Error of a solve: eps times condition and size.
+    within = 6 * np.finfo(float).eps * np.linalg.cond(upper)
+    np.testing.assert_allclose(found @ upper, np.eye(6), atol=within)
+    assert not np.tril(found, -1).any()
+    with pytest.raises(np.linalg.LinAlgError, match="zeros on its diagonal"):
+        layered.inverse_of_upper(np.diag([1.0, 0.0]))
+
+
 @pytest.mark.parametrize("compiled", [False, True], ids=["numpy", "jax"])
 def test_the_root_is_one_of_the_inverse(compiled: bool) -> None:
     layers = precision()
