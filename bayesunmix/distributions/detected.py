@@ -169,14 +169,16 @@ class DetectedUnmixing(MixedSpectra):
 
     def log_prob_on(self, rule: Rule):
         """Log marginal density of the units of ``rule`` (made at nearby parameters), shape (units,)."""
-        at_a_point = 1 if self._law.beyond is None else self.event_shape[0]
-        cells = max(self.event_shape[0], rule.frame.base.shape[1] * at_a_point)
 
         def some(frame, own):
             at_centre, pull, gram, beyond = self._expanded(Rule(frame, *own))
             return at_centre + simplex.log_integral(frame, pull, gram, self.concentration, beyond)
 
-        return chunks.over_units(some, rule.frame, rule[1:], cells)
+        return chunks.over_units(some, rule.frame, rule[1:], self.event_shape[0], self._channels_at_points())
+
+    def _channels_at_points(self) -> int:
+        """How many are looked at at every point."""
+        return 1 if self._law.beyond is None else self.event_shape[0]
 
     def _power(self):
         """Of the sum of the parts, where brightness is free."""
@@ -230,7 +232,7 @@ class DetectedUnmixing(MixedSpectra):
         shared = (self.endmembers, self._noise(), self.brightness_shape, self._exponents().sum())
         shared = jax.tree_util.tree_map(_single, shared)
         own = (_single(centre.T), rule.value, spread, rule.filled)
-        beyond = simplex.Beyond(self._beyond, shared, own, 1 if self._law.beyond is None else self.event_shape[0])
+        beyond = simplex.Beyond(self._beyond, shared, own, self._channels_at_points())
         return local.value + rule.constant + constant, local.slope, gram, beyond
 
     def _beyond(self, away, shared, own):

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
 
-from bayesunmix.distributions import truncated
+from bayesunmix.distributions import chunks, truncated
 
 _WORK = jnp.float32  # precision of what there is one of per point
 _LOG_ROOT_2PI = 0.9189385332046727
@@ -232,15 +232,8 @@ def walk(eta, held, base, shift, *, every: bool, bounded: bool = True) -> Walk:
 
 
 def walk_apart(eta, held, base, shift) -> Walk:
-    """The walk as a branch that is always taken, which XLA does not know.
-
-    On CPU it would fuse the slices that a loop reads and writes into all that is computed of them, entry by entry: with
-    many results that took four times as long.
-    """
-    whole = functools.partial(walk, every=True)
-    like = jax.eval_shape(whole, eta, held, base, shift)
-    zeros = lambda *_: jax.tree_util.tree_map(lambda x: jnp.zeros(x.shape, x.dtype), like)  # noqa: E731
-    return jax.lax.cond(shift[0, 0] >= 0.0, whole, zeros, eta, held, base, shift)
+    """The walk kept apart from the loop that it is in, and done once for all who use it."""
+    return chunks.apart(functools.partial(walk, every=True), shift, eta, held, base, shift)
 
 
 def stacked(parts: list[jax.Array], like: jax.Array) -> jax.Array:
