@@ -14,6 +14,7 @@ from scipy import stats
 from scipy.special import gammaln, logsumexp
 from simplex_quadrature import quadrature_nodes
 
+from bayesunmix.distributions import chunks
 from bayesunmix.distributions.channel_laws import LAWS
 from bayesunmix.distributions.detected import DetectedUnmixing
 
@@ -136,6 +137,28 @@ def test_channels_without_counts_may_be_left_out(missing: bool) -> None:
     assert not every.all()
     np.testing.assert_allclose(alone, beside, atol=1e-4)
     np.testing.assert_allclose(slope, its_slope, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("law", "shape"), [("normal", 4.0), ("poisson", None), ("scaled-poisson", None)])
+def test_chunks_of_units_make_no_difference(law: str, shape: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    endmembers, y = example(law, 2, 5.0, shape)
+
+    def density(endmembers, rule):
+        found = DetectedUnmixing(endmembers, None, law=law, brightness_shape=shape, **NOISE[law]).log_prob_on(rule)
+        return found.sum(), found
+
+    slope = lambda *arguments: jax.jit(jax.value_and_grad(density, has_aux=True))(*arguments)  # noqa: E731
+    with jax.enable_x64(True):
+        endmembers = jnp.asarray(endmembers)
+        whole = DetectedUnmixing(endmembers, None, law=law, brightness_shape=shape, **NOISE[law])
+        rule = whole.rule(jnp.asarray(y[:11]), jax.random.key(0), jnp.arange(11))
+        (_, together), slope_together = slope(endmembers, rule)
+        cells = len(rule.frame.base.T) * 32
+        monkeypatch.setattr(chunks, "_CELLS", 5 * cells)  # of 4, 4 and 3 units
+        (_, apart), slope_apart = slope(endmembers, rule)
+    # Sums over points in single precision, of some tens of nats.
+    np.testing.assert_allclose(apart, together, rtol=4e-6, atol=4e-5)
+    np.testing.assert_allclose(slope_apart, slope_together, rtol=1e-5, atol=1e-5 * np.abs(slope_together).max())
 
 
 def test_points_of_few_counts_reach_their_tails() -> None:
