@@ -82,11 +82,10 @@ def recentred(program, z: np.ndarray, data: Data, index, key, more: int, tell=la
     if not frozen.rules:
         return Mode(z, factor, frozen, np.zeros(0), definite)
 
-    def fresh(batch: int) -> np.ndarray:
-        again = with_fresh_points(program, frozen, jax.random.fold_in(key, batch + 1), index)
-        return _slope(program, z, again)
+    def fresh(keys: list[jax.Array]) -> list[np.ndarray]:
+        return [_slope(program, z, with_fresh_points(program, frozen, one, index)) for one in keys]
 
-    slope, shift = averaged(fresh, factor, tell)
+    slope, shift = averaged(fresh, key, factor, tell)
     frozen = frozen._replace(tilt=jnp.asarray(slope - _slope(program, z, frozen), frozen.tilt.dtype))
     return stepped(z, factor, frozen, slope, shift, more)
 
@@ -193,19 +192,19 @@ def _slope(program: Program, z: np.ndarray, data: Data) -> np.ndarray:
     return np.asarray(value_and_grad(program, z, data)[1], dtype=np.float64)
 
 
-def averaged(fresh: Callable[[int], np.ndarray], factor: Any, tell, least: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Mean slope over sets of fresh points; and how far its remaining error moves the posterior, in posterior sds."""
-    slopes: list[Any] = [0.0, 0.0]
-    for batch in range(_MOST_REDRAWS):
-        slopes[batch % 2] += fresh(batch)
-        if batch % 2 == 0:
-            continue
-        pairs = (batch + 1) // 2
+def averaged(
+    fresh: Callable[[list[jax.Array]], list[np.ndarray]], key: jax.Array, factor: Any, tell, least: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean slope over pairs of sets of fresh points, at ``least`` so many; and how far its remaining error moves the
+    posterior, in posterior sds. ``fresh`` gives the slopes of sets from a key each."""
+    slopes = np.zeros((2, len(sds(factor))))
+    for pairs in range(1, _MOST_REDRAWS // 2 + 1):
+        slopes += fresh([jax.random.fold_in(key, 2 * pairs - 1), jax.random.fold_in(key, 2 * pairs)])
         shift = factor @ (factor.T @ (slopes[0] - slopes[1]) / (2 * pairs)) / sds(factor)
-        if batch >= least - 1 and np.abs(shift).max() < 0.4 * MC_SHIFT_LIMIT:
+        if pairs >= least and np.abs(shift).max() < 0.4 * MC_SHIFT_LIMIT:
             break
-    tell(f"integration error: {np.abs(shift).max():.2g} posterior sd with {batch + 1} sets of points")
-    return (slopes[0] + slopes[1]) / (2 * pairs), shift
+    tell(f"integration error: {np.abs(shift).max():.2g} posterior sd with {2 * pairs} sets of points")
+    return slopes.sum(0) / (2 * pairs), shift
 
 
 def inverse_root(precision: Any) -> tuple[Any, bool]:

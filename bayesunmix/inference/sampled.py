@@ -102,7 +102,8 @@ def _around(program: Program, whole: Whole, mode: Mode, key, key_points, more: i
     if moves(slopes_at(program, points, mode.data)[1].mean(0)) < _NOTHING:
         return None
     tell("all units, around the mode")
-    around = Around(points, np.array([whole.slope(z, key_points, more)[1] for z in points]))
+    found = whole.slopes([(z, key_points) for z in points], more)
+    around = Around(points, np.array([slope for _, slope in found]))
     first, second = around.lacking(program, mode.data).reshape(2, 2, -1).mean(0)
     return around if moves(0.5 * (first - second)) < _DOUBT else None
 
@@ -175,8 +176,11 @@ def _corrected(
     factor, _ = inverse_root(-matrix)
     shift = np.zeros(0)
     if data.rules:
-        fresh = lambda batch: whole.slope(z, jax.random.fold_in(key, batch + 1), more)[1]  # noqa: E731
-        slope, shift = averaged(fresh, factor, tell, least=2)
+
+        def fresh(keys: list[jax.Array]) -> list[np.ndarray]:
+            return [slope for _, slope in whole.slopes([(z, one) for one in keys], more)]
+
+        slope, shift = averaged(fresh, key, factor, tell, least=1)
         at = at._replace(slope=slope)
         data = at.corrected(program, ruled(z), lacking)
     return stepped(z, factor, data, at.slope, shift, more), at

@@ -13,7 +13,7 @@ control variates of second order at the mode.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -154,13 +154,22 @@ class Whole:
 
     def slope(self, z: np.ndarray, key: jax.Array, more: int) -> tuple[float, np.ndarray]:
         """Log density and gradient with all units, integration points made at ``z``."""
-        at = jnp.asarray(z)
-        value, gradient, count = 0.0, np.zeros(len(z)), 0
-        for chunk in self.chunks(at, key, more):
-            own_value, own_gradient = jax.device_get(value_and_grad(self.program, at, chunk))
-            value, gradient, count = value + float(own_value), gradient + own_gradient, count + 1
-        prior, prior_gradient = jax.device_get(prior_value_and_grad(self.program, at, chunk._replace(rules={})))
-        return value - (count - 1) * float(prior), gradient - (count - 1) * prior_gradient
+        ((value, gradient),) = self.slopes([(z, key)], more)
+        return value, gradient
+
+    def slopes(self, places: Sequence[tuple[np.ndarray, jax.Array]], more: int) -> list[tuple[float, np.ndarray]]:
+        """The same at every place, with a key each, from one reading of all units."""
+        values, gradients, count = np.zeros(len(places)), np.zeros((len(places), self.program.size)), 0
+        for part, chunk in self._read():
+            for i, (z, key) in enumerate(places):
+                found = value_and_grad(self.program, z, self._ruled(chunk, part, z, key, more))
+                value, gradient = jax.device_get(found)
+                values[i], gradients[i] = values[i] + value, gradients[i] + gradient
+            count += 1
+        for i, (z, _) in enumerate(places):  # not with every chunk
+            prior, gradient = jax.device_get(prior_value_and_grad(self.program, jnp.asarray(z), chunk))
+            values[i], gradients[i] = values[i] - (count - 1) * prior, gradients[i] - (count - 1) * gradient
+        return list(zip(values.tolist(), gradients, strict=True))
 
     def expansions(self, z: np.ndarray, key: jax.Array, more: int) -> tuple[dict[str, Expansion], Data]:
         """The log likelihood of all units to second order, by observed site; and a chunk to assemble it with.
@@ -188,8 +197,10 @@ class Whole:
     def chunks(self, z: Any, key: jax.Array, more: int, order: np.ndarray | None = None) -> Iterator[Data]:
         """Chunks with integration rules, all or those of some numbers; the next one is read while one is worked on."""
         for part, chunk in self._read(order):
-            index = jnp.arange(part.start, part.stop)
-            yield with_rules(self.program, jnp.asarray(z), chunk, key, index, more)
+            yield self._ruled(chunk, part, z, key, more)
+
+    def _ruled(self, chunk: Data, part: slice, z: Any, key: jax.Array, more: int) -> Data:
+        return with_rules(self.program, jnp.asarray(z), chunk, key, jnp.arange(part.start, part.stop), more)
 
     def _read(self, order: np.ndarray | None = None) -> Iterator[tuple[slice, Data]]:
         starts = self.size * (np.arange(-(-self.n_units // self.size)) if order is None else order)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -75,6 +76,27 @@ def test_the_slope_of_chunks_is_that_of_all(setting: Setting) -> None:
     # Sums of float32 integrals in another order.
     np.testing.assert_allclose(found[0], value, rtol=1e-6)
     np.testing.assert_allclose(found[1], gradient, atol=1e-5 * np.abs(gradient).max())
+
+
+def test_places_are_looked_at_in_one_reading(setting: Setting) -> None:
+    class Read:
+        times = 0
+
+        def __len__(self) -> int:
+            return len(setting.whole.values)
+
+        def __getitem__(self, part: Any) -> np.ndarray:
+            self.times += part.stop > 2  # not a look at two of them
+            return setting.whole.values[part]
+
+    values, keys = Read(), jax.random.split(jax.random.key(1))
+    places = [(setting.z, keys[0]), (setting.z + 0.01, keys[1])]
+    expected = [setting.whole.slope(z, key, 1) for z, key in places]
+    found = replace(setting.whole, values=values).slopes(places, 1)
+    assert values.times == -(-len(values) // setting.whole.size)
+    for one, other in zip(found, expected, strict=True):
+        assert one[0] == other[0]
+        np.testing.assert_array_equal(one[1], other[1])
 
 
 def test_the_curvature_of_chunks_is_that_of_all(setting: Setting) -> None:
