@@ -197,10 +197,11 @@ def averaged(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean slope over pairs of sets of fresh points, at ``least`` so many; and how far its remaining error moves the
     posterior, in posterior sds. ``fresh`` gives the slopes of sets from a key each."""
-    slopes = np.zeros((2, len(sds(factor))))
+    widths = sds(factor)
+    slopes = np.zeros((2, len(widths)))
     for pairs in range(1, _MOST_REDRAWS // 2 + 1):
         slopes += fresh([jax.random.fold_in(key, 2 * pairs - 1), jax.random.fold_in(key, 2 * pairs)])
-        shift = factor @ (factor.T @ (slopes[0] - slopes[1]) / (2 * pairs)) / sds(factor)
+        shift = factor @ (factor.T @ (slopes[0] - slopes[1]) / (2 * pairs)) / widths
         if pairs >= least and np.abs(shift).max() < 0.4 * MC_SHIFT_LIMIT:
             break
     tell(f"integration error: {np.abs(shift).max():.2g} posterior sd with {2 * pairs} sets of points")
