@@ -14,6 +14,7 @@ import jax.numpy as jnp
 KEPT = "kept"  # of what is made anew backwards: sums over channels, which are few numbers and dear
 _WALKED = 32  # numbers that are made of a point where parts are walked over
 _BLOCKS = 32  # at most, of units that need points
+_LEAST = 32  # units in a block: a few take as long
 _CELLS = 2**20  # numbers made of a chunk of units at a time, which then stay in a cache
 
 
@@ -22,7 +23,7 @@ def in_stages(closed: Callable, fn: Callable, hard, *arrays):
 
     Both take ``arrays``, eta, held, base, shift and any more, units last but for ``base``, and give arrays, units last.
     """
-    base, size = arrays[2], -(-len(hard) // _BLOCKS)
+    base, size = arrays[2], min(len(hard), max(_LEAST, -(-len(hard) // _BLOCKS)))
     hard_first = jnp.argsort(~hard)
 
     def block(i, found):

@@ -14,16 +14,17 @@ from scipy.special import ndtri
 from bayesunmix._keys import generator
 from bayesunmix.distributions.one_face import CutOff, cut_off, drawn
 from bayesunmix.inference.program import Program
-from bayesunmix.inference.units import Draws, Running, chunks, latent_pass, local_sites, of_units
+from bayesunmix.inference.units import Draws, Running, chunks, filled, latent_pass, local_sites, of_units
 
 STATISTICS = ("mean", "sd", "lower", "upper", "sd_noise", "sd_model")
 _LATENT_DRAWS = 400  # of every unit, behind an interval
 _FEW = 32  # draws of globals that make no difference
 _NO_DIFFERENCE = 0.01  # share of globals in the variance of a latent, below which that is so
 _NORMAL = 0.2  # share of globals below which the interval is a normal's, whatever their posterior's shape
-_LEAST = 128  # units that are worked on by points
 _TOGETHER = 2**24  # values of plain units worked on at a time
-_CUT_TOGETHER = 4096  # units with one end in reach
+# Units worked on at a time, always as many: for more or fewer of them nothing is compiled anew.
+_CUT_TOGETHER = 512  # with one end in reach
+_POINTS_TOGETHER = 128  # by points, which then stay in a cache
 _TINY = 1e-7  # probability of the least and the largest score
 _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 
@@ -46,30 +47,18 @@ def latent_statistics(
     found = _in_closed_form(plain, prob)
     cut = np.flatnonzero(plain.exact & ~plain.normal)
     if len(cut):
-        among = _rounded(cut, len(y))
-        ends = _by_cut_off(some, y, covariates, prob, key, among)
-        found[cut, :, 2:4] = ends[np.searchsorted(among, cut)]
+        found[cut, :, 2:4] = _by_cut_off(some, y, covariates, prob, key, cut)
     hard = np.flatnonzero(~plain.exact)
     if len(hard):
-        among = _rounded(hard, len(y))
-        by_points, _ = _by_points(some, draws, y, covariates, prob, key, among)
-        found[hard] = by_points[np.searchsorted(among, hard)]
+        found[hard] = _by_points(some, draws, y, covariates, prob, key, hard)[0]
     return found, None
-
-
-def _rounded(chosen: np.ndarray, n_units: int) -> np.ndarray:
-    """Sorted positions, with some others to make their number round: nothing is compiled for one unit more or less."""
-    power = 2 ** int(np.ceil(np.log2(max(_LEAST, len(chosen)))))
-    count = min(n_units, power * 3 // 4 if len(chosen) <= power * 3 // 4 else power)
-    others = np.setdiff1d(np.arange(min(n_units, count)), chosen)[: count - len(chosen)]
-    return np.union1d(chosen, others)
 
 
 def _by_points(some: Draws, draws: Draws, y, covariates, prob: float, key, among) -> tuple[np.ndarray, Any]:
     """On weighted points, with ``some`` of the draws where those will do, else with all."""
     key_points, key_draws = jax.random.split(key)
     parts, entropies = [], []
-    for _, chunk in chunks(draws, y, covariates, key_points, among=among):
+    for _, chunk in chunks(draws, y, covariates, key_points, among=among, most=_POINTS_TOGETHER):
         key_chunk = jax.random.fold_in(key_draws, chunk.index[0])
         found = latent_pass(*some, chunk, key_chunk, -(-_LATENT_DRAWS // some.size))
         if some.size < draws.size:
@@ -82,7 +71,8 @@ def _by_points(some: Draws, draws: Draws, y, covariates, prob: float, key, among
         lower, upper = _ends(found.draws, prob)
         sds = np.sqrt([noise + spread, noise, spread])
         parts.append(np.stack([mean, sds[0], lower, upper, sds[1], sds[2]], axis=-1))
-    return np.concatenate(parts), np.concatenate(entropies) if entropies else None
+    count = len(y) if among is None else len(among)
+    return np.concatenate(parts)[:count], np.concatenate(entropies)[:count] if entropies else None
 
 
 def _ends(draws: jax.Array, prob: float) -> np.ndarray:
@@ -138,7 +128,7 @@ def _plain(draws: Draws, y: Any, covariates: dict[str, Any]) -> Plain | None:
     if not kinds[0]:
         return None
     fixed = (draws.program, draws.numbers, draws.values)
-    parts = _slices(y, covariates, np.arange(n_units), max(1, _TOGETHER // y[0].size))
+    parts = _slices(y, covariates, np.arange(n_units), min(n_units, max(1, _TOGETHER // y[0].size)))
     # Waited for one by one: parts that are worked on are held.
     found = [jax.device_get(_plain_pass(*fixed, *part)) for part in parts]
     return Plain(*(np.concatenate(column)[:n_units] for column in zip(*found, strict=True)))
@@ -146,9 +136,7 @@ def _plain(draws: Draws, y: Any, covariates: dict[str, Any]) -> Plain | None:
 
 def _slices(y: Any, covariates: dict[str, Any], among: np.ndarray, size: int) -> Iterator[tuple[jax.Array, Any]]:
     """Values and covariates of units, so many at a time: the last ones are filled up with the last unit."""
-    size = min(size, len(among))
-    for start in range(0, len(among), size):
-        part = among[np.minimum(np.arange(start, start + size), len(among) - 1)]
+    for part in filled(among, size):
         own = {name: of_units(value, part, len(y)) for name, value in covariates.items()}
         yield jnp.asarray(y[part], jnp.result_type(float)), own
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from bayesunmix.inference.program import Program
-from bayesunmix.inference.units import Chunk, Draws, chi_square, emission_at, inputs_of, sample_as
+from bayesunmix.inference.units import Chunk, Draws, chi_square, emission_at, inputs_of, is_white, sample_as
 
 Discrepancy = Callable[[jax.Array, Any], jax.Array]  # (units, channel) and their emission -> (units,)
 
@@ -40,11 +40,11 @@ class Ranked(NamedTuple):
     """Discrepancies of the units at the draw, and where they stand among replicates."""
 
     found: dict[str, jax.Array]  # (units,)
-    p_value: dict[str, jax.Array]  # Pr(T_rep > T), (units,)
-    chi2: jax.Array  # chi-square, its mean and its variance over replicates, (3, units)
+    p_value: dict[str, jax.Array]  # Pr(T_rep > T), (units,), of those whose law is not known
+    chi2: jax.Array  # chi-square, what is expected of it, and the variance of its difference from that, (3, units)
     residual: jax.Array | None  # standardised at the draw, (units, channel)
     fourth: jax.Array | None  # sum over units of the mean fourth power of a replicate's residual, (channel,)
-    tops: jax.Array | None  # largest residual of every replicate, (replicates, units)
+    tops: jax.Array | None  # largest residual of every replicate, (replicates, units), where its law is not known
 
 
 def one_draw(draws: Draws, key: jax.Array) -> Draws:
@@ -60,7 +60,8 @@ def rank_pass(
     """Ranks of the units' discrepancies at the first draw in ``values``, at whose values the chunk was made.
 
     Residuals by channel, and what is made of them, are there for spectra whose emission has a mean and a variance for
-    every channel and no discrepancy of its own.
+    every channel and no discrepancy of its own. Where the noise is normal only a discrepancy of the user's own needs
+    replicates.
     """
     key_latent, key_data, key_rank = jax.random.split(key, 3)
     y = chunk.y
@@ -71,33 +72,46 @@ def rank_pass(
     if by_channel:
         judged.update(autocorrelation=along_channels, largest=largest)
     found = {name: of(y, emission) for name, of in judged.items()}
-    zero = jnp.zeros(len(y), y.dtype)
+    white = by_channel and is_white(emission, y.shape)
+    if white:
+        judged = {} if discrepancy is chi_square else {"discrepancy": discrepancy}
 
     def again(carry, key):
         above, ties, moments, fourth = carry
         other = sample_as(y, emission, key)
         theirs = {name: of(other, emission) for name, of in judged.items()}
-        above = {name: above[name] + (theirs[name] > found[name]) for name in found}
-        ties = {name: ties[name] + (theirs[name] == found[name]) for name in found}
-        chi2 = chi_square(other, emission)
-        moments = moments + jnp.stack([chi2, chi2**2])
-        if by_channel:
-            fourth = fourth + (standardised(other, emission) ** 4).sum(0)
+        above = {name: above[name] + (theirs[name] > found[name]) for name in judged}
+        ties = {name: ties[name] + (theirs[name] == found[name]) for name in judged}
+        if not white:
+            chi2 = chi_square(other, emission)
+            moments = moments + jnp.stack([chi2, chi2**2])
+            if by_channel:
+                fourth = fourth + (standardised(other, emission) ** 4).sum(0)
         return (above, ties, moments, fourth), theirs.get("largest")
 
-    none = dict.fromkeys(found, zero)
+    zero = jnp.zeros(len(y), y.dtype)
+    none = dict.fromkeys(judged, zero)
     start = (none, none, jnp.zeros((2, len(y)), y.dtype), jnp.zeros(y.shape[1:] if by_channel else (), y.dtype))
-    (above, ties, moments, fourth), tops = jax.lax.scan(again, start, jax.random.split(key_data, replicates))
-    mean, square = moments / replicates
+    count = replicates if judged else 0
+    (above, ties, moments, fourth), tops = jax.lax.scan(again, start, jax.random.split(key_data, replicates)[:count])
     # A rank among replicates, ties and the step between ranks broken at random, is exactly uniform.
-    uniform = jax.random.uniform(key_rank, (len(found), len(y)), y.dtype)
-    ranks = {name: above[name] + own * (ties[name] + 1.0) for name, own in zip(found, uniform, strict=True)}
+    uniform = jax.random.uniform(key_rank, (len(judged), len(y)), y.dtype)
+    ranks = {name: above[name] + own * (ties[name] + 1.0) for name, own in zip(judged, uniform, strict=True)}
+    if white:
+        present = ~jnp.isnan(y)
+        expected = present.sum(-1).astype(y.dtype)
+        variance, fourth = 2.0 * expected, 3.0 * present.sum(0).astype(y.dtype)
+    else:
+        expected, square = moments / replicates
+        # An average over replicates has an error of its own.
+        variance = jnp.maximum(square - expected**2, 0.0) * (1.0 + 1.0 / replicates)
+        fourth = fourth / replicates
     return Ranked(
         found,
         {name: rank / (replicates + 1.0) for name, rank in ranks.items()},
-        jnp.stack([chi_square(y, emission), mean, jnp.maximum(square - mean**2, 0.0)]),
+        jnp.stack([chi_square(y, emission), expected, variance]),
         standardised(y, emission) if by_channel else None,
-        fourth / replicates if by_channel else None,
+        fourth if by_channel else None,
         tops,
     )
 

@@ -14,12 +14,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
+from jax.scipy.special import gammaincc
 from numpyro import handlers
 
 from bayesunmix.inference.program import Program
 
 _CHUNK_BYTES = 2**28  # of integration points held at a time
 POINT_SETS = 128  # of integration points, beside the rule's own, behind a marginal likelihood that is reported
+FEWEST_WHITE = 8  # channels from which laws of white residuals are as good as exact
 _SETS_OF_MEAN = (8, 32)  # of points, behind what points add to the variance of means of few draws, and of many
 
 
@@ -69,21 +72,21 @@ def chunks(
     key: jax.Array,
     held: int = 0,
     among: np.ndarray | None = None,
+    most: int | None = None,
 ) -> Iterator[tuple[Any, Chunk]]:
     """Slices of the units with their chunk. All but the last are of one size, so two programs are compiled at
     most.
 
-    ``held`` is the number of values that the pass keeps of every unit. With ``among``, sorted positions, only those
-    units are visited, and parts of it are handed out instead of slices.
+    ``held`` is the number of values that the pass keeps of every unit. With ``among``, positions, only those units are
+    visited, at most ``most`` at a time, and positions are handed out instead of slices, always as many: the last are
+    filled up with the last unit.
     """
     n_units = len(y)
     one = {name: of_units(value, slice(0, 1), n_units) for name, value in covariates.items()}
     local = local_sites(draws.program, draws.numbers, y.shape[1:], one)
     size = _units_a_chunk(draws, y, one, local, held)
-    total = n_units if among is None else len(among)
-    for start in range(0, total, size):
-        stop = min(start + size, total)
-        part = slice(start, stop) if among is None else among[start:stop]
+    slices = (slice(start, min(start + size, n_units)) for start in range(0, n_units, size))
+    for part in slices if among is None else filled(among, min(size, most or size)):
         index = jnp.asarray(np.arange(n_units)[part])
         values = jnp.asarray(y[part], jnp.result_type(float))
         own = {name: of_units(value, part, n_units) for name, value in covariates.items()}
@@ -91,6 +94,12 @@ def chunks(
         centre = {**draws.centre, **{name: value.mean(0) for name, value in here.items()}}
         rule = _rule(draws.program, draws.numbers, centre, values, own, key, index)
         yield part, Chunk(values, index, rule, own, here)
+
+
+def filled(among: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Positions, ``size`` at a time: the last ones are filled up with the last."""
+    for start in range(0, len(among), size):
+        yield among[np.minimum(np.arange(start, start + size), len(among) - 1)]
 
 
 def of_units(value: Any, part: Any, n_units: int) -> Any:
@@ -225,14 +234,15 @@ class PredictionPass(NamedTuple):
     mean: jax.Array  # (units, channel)
     variance_mean: jax.Array  # Var E(y | latent, globals), (units, channel), ddof 1
     mean_variance: jax.Array  # E Var(y | latent, globals), (units, channel)
-    exceeded: jax.Array  # share of draws whose replicate is more discrepant than the data (ties half), (units,)
+    exceeded: jax.Array  # probability of a replicate that is more discrepant than the data, mean over draws, (units,)
 
 
 @partial(jax.jit, static_argnames=("program", "discrepancy"))
 def prediction_pass(
     program: Program, numbers, values, chunk: Chunk, key, discrepancy: Callable | None = None
 ) -> PredictionPass:
-    """Law of total variance over joint draws of globals and latent; with a ``discrepancy`` a replicate each."""
+    """Law of total variance over joint draws of globals and latent; with a ``discrepancy`` a replicate each, unless its
+    law is known."""
 
     def one(carry, inputs):
         value, key = inputs
@@ -243,8 +253,11 @@ def prediction_pass(
         noise = noise + (emission.variance - noise) / means.number
         if discrepancy is not None:
             found = discrepancy(chunk.y, emission)
-            again = discrepancy(sample_as(chunk.y, emission, key_replicate), emission)
-            exceeded = exceeded + (again > found) + 0.5 * (again == found)
+            if discrepancy is chi_square and is_white(emission, chunk.y.shape):
+                exceeded = exceeded + gammaincc(0.5 * (~jnp.isnan(chunk.y)).sum(-1), 0.5 * found)
+            else:
+                again = discrepancy(sample_as(chunk.y, emission, key_replicate), emission)
+                exceeded = exceeded + (again > found) + 0.5 * (again == found)
         return (means, noise, exceeded), None
 
     values = inputs_of(program, values, chunk)
@@ -261,6 +274,15 @@ def chi_square(y, emission):
         return emission.discrepancy(y)
     away = jnp.where(jnp.isnan(y), 0.0, y - emission.mean)
     return (away**2 / emission.variance).sum(-1)
+
+
+def is_white(emission, shape: tuple[int, ...]) -> bool:
+    """Whether residuals of data of this shape over the emission's standard deviations are independent normal numbers.
+
+    What sums over the channels of a unit follow is then known: see :mod:`bayesunmix.misfit`.
+    """
+    normal = isinstance(emission, dist.Independent) and isinstance(emission.base_dist, dist.Normal)
+    return normal and len(shape) == 2 and shape[1] >= FEWEST_WHITE
 
 
 def sample_as(y, distribution, key):
