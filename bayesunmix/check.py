@@ -15,7 +15,7 @@ from bayesunmix._keys import as_key
 from bayesunmix.fit import Fit, as_fit
 from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.replicates import Discrepancy, one_draw, rank_pass
-from bayesunmix.inference.units import chi_square, chunks, prediction_pass
+from bayesunmix.inference.units import cached, chi_square, chunks, prediction_pass
 from bayesunmix.misfit import (
     Neighbours,
     alike_above,
@@ -214,7 +214,7 @@ def _passes(fit: Fit, draws: int, key: jax.Array, replicates: int, discrepancy: 
     with native_precision():
         chosen = fit.draws(draws)
         key_points, key_moments, key_rank, key_one = jax.random.split(key, 4)
-        for part, chunk in chunks(chosen, units.values, fit.covariates, key_points):
+        for part, chunk in chunks(chosen, units.values, fit.covariates, key_points, most=cached(units.values)):
             seen = prediction_pass(*chosen, chunk, jax.random.fold_in(key_moments, part.start), judge)
             total = np.sqrt(np.asarray(seen.variance_mean + seen.mean_variance))
             residual[part] = (units.values[part] - np.asarray(seen.mean)) / total

@@ -13,7 +13,7 @@ import xarray as xr
 from bayesunmix._keys import as_key
 from bayesunmix.fit import Fit, as_fit
 from bayesunmix.inference.precision import native_precision
-from bayesunmix.inference.units import chunks, of_units, prediction_pass
+from bayesunmix.inference.units import cached, chunks, of_units, prediction_pass
 from bayesunmix.predict import check_unit, local_latents, per_unit_covariates
 
 _MOST_BYTES = 2**30  # of all maps in double precision
@@ -81,7 +81,7 @@ def uncertainty(fit: Fit, unit: str = "same", draws: int = 200, seed: int | jax.
             dtype = units.values.dtype if 4 * units.values.size * 8 < _MOST_BYTES else np.dtype(np.float32)
             parts = {name: np.empty(units.values.shape, dtype) for name in _MEANING[unit]}
             key_points, key_draws = jax.random.split(as_key(seed))
-            for part, chunk in chunks(chosen, units.values, fit.covariates, key_points):
+            for part, chunk in chunks(chosen, units.values, fit.covariates, key_points, most=cached(units.values)):
                 found = prediction_pass(*chosen, chunk, jax.random.fold_in(key_draws, part.start))
                 for name, values in _split(found.mean, found.variance_mean, found.mean_variance).items():
                     parts[name][part] = values

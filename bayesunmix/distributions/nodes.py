@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from bayesunmix.distributions import chunks, simplex
 from bayesunmix.distributions.walk import normal_moments, scores, stacked, walk, walk_apart
+from bayesunmix.distributions.weighted import WeightedPoints
 
 _SMALL = -7.0  # log of a part, a thousandth
 
@@ -66,6 +67,31 @@ def nodes(
         # A small part is what rounding leaves of its distance from the centre.
         points = jnp.where(logs < _SMALL, jnp.exp(logs.astype(pull.dtype)), points)
     return Nodes(points, jax.nn.softmax(log_weight.astype(pull.dtype), axis=0), logs)
+
+
+def one_each(own: simplex.Frame, pull, gram, key, least: int = 32) -> jax.Array:
+    """One draw of the parts of every unit given the data, (K, units), from a frame that knows which are near a face."""
+    if not len(own.base):
+        return jnp.ones_like(pull)
+    eta, held = simplex.natural(own, pull, gram, None), simplex.sorted_hold(own)
+    pick = jax.random.uniform(key, own.near.shape, jnp.float32)
+
+    def walked(e, h, base, shift, order):
+        found = walk_apart(e, h, base, shift)
+        return stacked(simplex.as_given(found.away, order), found.log_weight), found.log_weight
+
+    def alone(e, h, base, shift, order, _):
+        # Their points weigh all alike, so that any one is a draw.
+        return walked(e, h, jnp.zeros_like(base[:, :1]), shift, order)[0][:, 0]
+
+    def among_points(e, h, base, shift, order, pick):
+        away, log_weight = walked(e, h, base, shift, order)
+        return WeightedPoints(away, jax.nn.softmax(log_weight, axis=0)).picked(pick)
+
+    hard = (own.near > 1) & (len(own.base) > 1)  # of two parts none is
+    arrays = (eta, held, simplex.more_points(own, least), own.shift, own.order, pick)
+    away = chunks.in_stages(alone, among_points, hard, *arrays)
+    return jnp.maximum(own.centre + away.astype(pull.dtype), 0.0)
 
 
 def missed_covariance(own: simplex.Frame, pull, gram, concentration=None, least: int = 32) -> jax.Array:

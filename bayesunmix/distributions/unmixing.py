@@ -9,6 +9,7 @@ The integral over ``a_n`` is taken by importance sampling around its mode with p
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ from bayesunmix.distributions.curvature import curvature
 from bayesunmix.distributions.information import information, layered
 from bayesunmix.distributions.mixed_spectra import Curved, MixedSpectra
 from bayesunmix.distributions.moments import moments
-from bayesunmix.distributions.nodes import nodes
+from bayesunmix.distributions.nodes import nodes, one_each
 from bayesunmix.distributions.one_face import FreeNormal
 from bayesunmix.distributions.weighted import WeightedPoints
 
@@ -38,6 +39,35 @@ class Rule(NamedTuple):
     residual: jax.Array  # (units, channel)
     squares: jax.Array  # (units,): sum of squared residuals
     reference: jax.Array  # (K, channel): endmembers the residual was taken with
+
+
+class Abundances:
+    """The abundances of every unit given its data."""
+
+    def __init__(self, frame: simplex.Frame, pull, gram, concentration) -> None:
+        self._given = frame, pull, gram
+        self._concentration = concentration
+
+    @cached_property
+    def _points(self) -> WeightedPoints:
+        found = nodes(*self._given, self._concentration)
+        return WeightedPoints(found.points, found.weights)
+
+    @property
+    def mean(self):
+        """(units, K)"""
+        return self._points.mean
+
+    @property
+    def variance(self):
+        """(units, K)"""
+        return self._points.variance
+
+    def sample(self, key, sample_shape=()):
+        """Draws, ``sample_shape + (units, K)``: several from a unit's points, one without where none are needed."""
+        if sample_shape or self._given[0].near is None:
+            return self._points.sample(key, sample_shape)
+        return one_each(*self._given, key).T
 
 
 class NormalUnmixing(MixedSpectra):
@@ -140,11 +170,10 @@ class NormalUnmixing(MixedSpectra):
 
     # ------------------------------------------------------------------ the latent
 
-    def conditional_on(self, rule: Rule) -> WeightedPoints:
+    def conditional_on(self, rule: Rule) -> Abundances:
         """Distribution of the abundances given the data, on the points of a rule made at nearby parameters."""
         pull, gram, _ = self._about(rule)
-        found = nodes(rule.frame, pull, gram, self.concentration)
-        return WeightedPoints(found.points, found.weights)
+        return Abundances(rule.frame, pull, gram, self.concentration)
 
     def without_faces(self, value) -> FreeNormal:
         """The normal distribution of the abundances given the data ``value`` (units, channel) that faces cut off."""

@@ -28,8 +28,11 @@ class WeightedPoints(NamedTuple):
     def sample(self, key, sample_shape=()):
         """Draws by resampling, ``sample_shape + (units, latent)``."""
         uniform = jax.random.uniform(key, (*sample_shape, self.weights.shape[1]), self.weights.dtype)
+        return jnp.moveaxis(self.picked(uniform), 0, -1)
+
+    def picked(self, uniform):
+        """The points (latent, ..., units) where so much of the weight (..., units) lies before."""
         cumulative = jnp.cumsum(self.weights, axis=0)
         rank = (uniform[..., None, :] * cumulative[-1] >= cumulative).sum(-2)
         rank = jnp.minimum(rank, self.weights.shape[0] - 1)
-        unit = jnp.arange(self.weights.shape[1])
-        return jnp.moveaxis(self.points[:, rank, unit], 0, -1)
+        return self.points[:, rank, jnp.arange(self.weights.shape[1])]

@@ -21,6 +21,7 @@ from numpyro import handlers
 from bayesunmix.inference.program import Program
 
 _CHUNK_BYTES = 2**28  # of integration points held at a time
+_CACHED = 2**19  # values of an array that is gone through for every draw
 POINT_SETS = 128  # of integration points, beside the rule's own, behind a marginal likelihood that is reported
 FEWEST_WHITE = 8  # channels from which laws of white residuals are as good as exact
 _SETS_OF_MEAN = (8, 32)  # of points, behind what points add to the variance of means of few draws, and of many
@@ -77,16 +78,16 @@ def chunks(
     """Slices of the units with their chunk. All but the last are of one size, so two programs are compiled at
     most.
 
-    ``held`` is the number of values that the pass keeps of every unit. With ``among``, positions, only those units are
-    visited, at most ``most`` at a time, and positions are handed out instead of slices, always as many: the last are
-    filled up with the last unit.
+    ``held`` is the number of values that the pass keeps of every unit, ``most`` how many units are worked on at a time
+    at most. With ``among``, positions, only those units are visited, and positions are handed out instead of slices,
+    always as many: the last are filled up with the last unit.
     """
     n_units = len(y)
     one = {name: of_units(value, slice(0, 1), n_units) for name, value in covariates.items()}
     local = local_sites(draws.program, draws.numbers, y.shape[1:], one)
-    size = _units_a_chunk(draws, y, one, local, held)
+    size = min(_units_a_chunk(draws, y, one, local, held), most or n_units)
     slices = (slice(start, min(start + size, n_units)) for start in range(0, n_units, size))
-    for part in slices if among is None else filled(among, min(size, most or size)):
+    for part in slices if among is None else filled(among, size):
         index = jnp.asarray(np.arange(n_units)[part])
         values = jnp.asarray(y[part], jnp.result_type(float))
         own = {name: of_units(value, part, n_units) for name, value in covariates.items()}
@@ -94,6 +95,11 @@ def chunks(
         centre = {**draws.centre, **{name: value.mean(0) for name, value in here.items()}}
         rule = _rule(draws.program, draws.numbers, centre, values, own, key, index)
         yield part, Chunk(values, index, rule, own, here)
+
+
+def cached(y: np.ndarray) -> int:
+    """Units of which arrays by channel, as passes over predictions go through for every draw, stay in a cache."""
+    return max(256, _CACHED // y[0].size)
 
 
 def filled(among: np.ndarray, size: int) -> Iterator[np.ndarray]:
