@@ -125,8 +125,8 @@ def check(
         Another seed takes another posterior draw.
     replicates : int
         Simulated measurements of every pixel behind its p-values, which have steps of 1 / (replicates + 1) then. Where
-        noise is normal, and there are 8 channels and more, their laws are known and nothing is simulated. In sums over
-        the image no p-value counts for less than that step.
+        noise is normal, no values are missing and there are 8 channels and more, their laws are known and nothing is
+        simulated. In sums over the image no p-value counts for less than that step.
     discrepancy : function, optional
         In place of chi-square: ``discrepancy(y, emission) -> (unit,)`` of data (unit, channel) and the NumPyro
         distribution p(y | latent, globals), written in ``jax.numpy``; larger is worse. It is traced, and must not
@@ -219,15 +219,14 @@ def _passes(fit: Fit, draws: int, key: jax.Array, replicates: int, discrepancy: 
             total = np.sqrt(np.asarray(seen.variance_mean + seen.mean_variance))
             residual[part] = (units.values[part] - np.asarray(seen.mean)) / total
             by_unit.setdefault("p_mean", []).append(np.asarray(seen.exceeded))
-        one = one_draw(fit.draws(), key_one)
+        one, complete = one_draw(fit.draws(), key_one), bool(np.isfinite(units.values).all())
         for part, chunk in chunks(one, units.values, fit.covariates, jax.random.fold_in(key_points, 1)):
-            ranked = rank_pass(*one, chunk, jax.random.fold_in(key_rank, part.start), judge, replicates)
+            ranked = rank_pass(*one, chunk, jax.random.fold_in(key_rank, part.start), judge, replicates, complete)
             chi2.append(np.asarray(ranked.chi2))
-            present = np.isfinite(units.values[part])
             named: dict[str, Any] = {
                 "p_value" if name == "discrepancy" else f"p_{name}": ranked.p_value[name]
                 if name in ranked.p_value
-                else _LAWS[name](np.asarray(found), present)
+                else _LAWS[name](np.asarray(found), units.values.shape[1])
                 for name, found in ranked.found.items()
             }
             if discrepancy is not None:

@@ -2,7 +2,7 @@
 
 Of noise that is normal the laws of three sums over the channels of a unit are known, and nothing needs to be simulated:
 ``chi_square_above``, ``largest_above`` and ``alike_above`` give the probability of more than what was ``found`` (unit,)
-in the channels that are ``present``, boolean (unit, channel).
+in so many channels.
 """
 
 from __future__ import annotations
@@ -22,44 +22,37 @@ class Neighbours(NamedTuple):
     p_value: np.ndarray  # the same for every unit and its own neighbours, (unit,); NaN without neighbours
 
 
-def chi_square_above(found: np.ndarray, present: np.ndarray) -> np.ndarray:
+def chi_square_above(found: np.ndarray, channels: int) -> np.ndarray:
     """Of a larger sum of squared residuals."""
     from scipy.stats import chi2
 
-    return chi2.sf(found, present.sum(1))
+    return chi2.sf(found, channels)
 
 
-def largest_above(found: np.ndarray, present: np.ndarray) -> np.ndarray:
+def largest_above(found: np.ndarray, channels: int) -> np.ndarray:
     """Of a larger residual in any channel, whatever its sign."""
     from scipy.stats import norm
 
-    with np.errstate(divide="ignore"):
-        return -np.expm1(present.sum(1) * np.log1p(-2.0 * norm.sf(found)))
+    with np.errstate(divide="ignore"):  # found may be zero
+        return -np.expm1(channels * np.log1p(-2.0 * norm.sf(found)))
 
 
-def alike_above(found: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Of a larger correlation of adjacent residuals, ``sum z_i z_(i+1) / sum z_i^2``; 1 where none are adjacent.
+def alike_above(found: np.ndarray, channels: int) -> np.ndarray:
+    """Of a larger correlation of adjacent residuals, ``sum z_i z_(i+1) / sum z_i^2``.
 
     A ratio of quadratic forms whose matrix has 1/2 for every two channels side by side. It is symmetric, and a beta
-    distribution with its variance and kurtosis has its probabilities to 1e-4 in 8 channels and 4e-6 in 12 (Imhof's
-    integral).
+    distribution with its variance and kurtosis has its probabilities to 1e-4 in 8 channels and 4e-6 in 12 (by Imhof's
+    integral, Biometrika 48, 419 (1961)).
     """
     from scipy.stats import beta
 
-    n = present.sum(1).astype(float)
-    pair = present[:, 1:] & present[:, :-1]
-    beside = np.pad(pair, ((0, 0), (1, 0))).astype(int) + np.pad(pair, ((0, 0), (0, 1)))
-    pairs = pair.sum(1)
-    second = pairs / 2.0  # trace of the square of the matrix, and of its fourth power
-    fourth = ((beside**2).sum(1) - pairs) / 8.0
-    square = 2.0 * second / (n * (n + 2.0))
-    fourth = (12.0 * second**2 + 48.0 * fourth) / (n * (n + 2.0) * (n + 4.0) * (n + 6.0))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        kurtosis = fourth / square**2
-        shape = 1.5 * (kurtosis - 1.0) / (3.0 - kurtosis)
-        reach = np.sqrt(square * (2.0 * shape + 1.0))
-        p = beta.sf(0.5 + 0.5 * found / reach, shape, shape)
-    return np.where(pairs > 0, p, 1.0)
+    n = float(channels)
+    second, fourth = (n - 1.0) / 2.0, (3.0 * n - 5.0) / 8.0  # traces of the matrix's square and fourth power
+    variance = 2.0 * second / (n * (n + 2.0))
+    kurtosis = (12.0 * second**2 + 48.0 * fourth) / (n * (n + 2.0) * (n + 4.0) * (n + 6.0)) / variance**2
+    shape = 1.5 * (kurtosis - 1.0) / (3.0 - kurtosis)
+    reach = np.sqrt(variance * (2.0 * shape + 1.0))
+    return beta.sf(0.5 + 0.5 * found / reach, shape, shape)
 
 
 def fisher(p_values: np.ndarray, least: float = 0.0) -> float:

@@ -39,9 +39,17 @@ def compilations() -> Iterator[list[str]]:
         _LISTENING.clear()
 
 
-def image(seed: int, side: int, n_parts: int = 2, *, counts: float = 0.0, brightness: bool = False) -> xr.DataArray:
+def image(
+    seed: int,
+    side: int,
+    n_parts: int = 2,
+    *,
+    counts: float = 0.0,
+    brightness: bool = False,
+    concentration: float = 1.0,
+) -> xr.DataArray:
     rng = np.random.default_rng(seed)
-    parts = rng.dirichlet(np.ones(n_parts), (side, side))
+    parts = rng.dirichlet(np.full(n_parts, concentration), (side, side))
     if brightness:
         parts = parts * rng.gamma(4.0, 0.25, (side, side, 1))
     mean = parts @ SPECTRA[:n_parts]
@@ -59,6 +67,11 @@ def vectors(seed: int) -> np.ndarray:
 
 KINDS: dict[str, tuple[Any, Any, Callable[[int], Any]]] = {
     "three endmembers": (LinearUnmixing(3), SVI, lambda seed: image(seed, 16, 3)),
+    "other numbers of pixels near faces": (
+        LinearUnmixing(3),
+        SVI,
+        lambda seed: image(seed, 32, 3, concentration=2.0 / seed),
+    ),
     "samples of pixels": (LinearUnmixing(2), bu.SVI(draws=100, batch=100), lambda seed: image(seed, 24)),
     "counts": (LinearUnmixing(2, likelihood="poisson"), SVI, lambda seed: image(seed, 10, counts=300.0)),
     "brightness": (LinearUnmixing(2, brightness=True), SVI, lambda seed: image(seed, 10, brightness=True)),

@@ -9,7 +9,6 @@ The integral over ``a_n`` is taken by importance sampling around its mode with p
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import NamedTuple
 
 import jax
@@ -39,35 +38,6 @@ class Rule(NamedTuple):
     residual: jax.Array  # (units, channel)
     squares: jax.Array  # (units,): sum of squared residuals
     reference: jax.Array  # (K, channel): endmembers the residual was taken with
-
-
-class Abundances:
-    """The abundances of every unit given its data."""
-
-    def __init__(self, frame: simplex.Frame, pull, gram, concentration) -> None:
-        self._given = frame, pull, gram
-        self._concentration = concentration
-
-    @cached_property
-    def _points(self) -> WeightedPoints:
-        found = nodes(*self._given, self._concentration)
-        return WeightedPoints(found.points, found.weights)
-
-    @property
-    def mean(self):
-        """(units, K)"""
-        return self._points.mean
-
-    @property
-    def variance(self):
-        """(units, K)"""
-        return self._points.variance
-
-    def sample(self, key, sample_shape=()):
-        """Draws, ``sample_shape + (units, K)``: several from a unit's points, one without where none are needed."""
-        if sample_shape or self._given[0].near is None:
-            return self._points.sample(key, sample_shape)
-        return one_each(*self._given, key).T
 
 
 class NormalUnmixing(MixedSpectra):
@@ -149,14 +119,15 @@ class NormalUnmixing(MixedSpectra):
         weighted = shapes * precision
         moved = self.endmembers - rule.reference
         centre = rule.frame.centre
-        # residual at these parameters is rule.residual - centre' moved; it enters through three small products.
-        pull = weighted @ rule.residual.T - (weighted @ moved.T) @ centre
+        # residual at these parameters is rule.residual - centre' moved; it enters through small products, two of them
+        # at once: an array of the data's size is read, not multiplied.
+        pull, cross = jnp.split(jnp.concatenate([weighted, moved * precision]) @ rule.residual.T, 2)
+        pull = pull - (weighted @ moved.T) @ centre
         if self.noise_scale.ndim:
             # Not as a product with squares, which would be written out: an array of the data's size every time.
             chi2 = (rule.residual * (rule.residual * precision)).sum(1)
         else:
             chi2 = rule.squares * self.noise_scale**-2.0
-        cross = (moved * precision) @ rule.residual.T
         chi2 = chi2 - 2.0 * (centre * cross).sum(0)
         chi2 = chi2 + (centre * (((moved * precision) @ moved.T) @ centre)).sum(0)
         more = self.n_pooled - 1
@@ -170,10 +141,18 @@ class NormalUnmixing(MixedSpectra):
 
     # ------------------------------------------------------------------ the latent
 
-    def conditional_on(self, rule: Rule) -> Abundances:
+    def conditional_on(self, rule: Rule) -> WeightedPoints:
         """Distribution of the abundances given the data, on the points of a rule made at nearby parameters."""
         pull, gram, _ = self._about(rule)
-        return Abundances(rule.frame, pull, gram, self.concentration)
+        found = nodes(rule.frame, pull, gram, self.concentration)
+        return WeightedPoints(found.points, found.weights)
+
+    def draw_on(self, rule: Rule, key):
+        """One draw of every unit's abundances given the data, (units, K): from points only where those are needed."""
+        if rule.frame.near is None:
+            return self.conditional_on(rule).sample(key)
+        pull, gram, _ = self._about(rule)
+        return one_each(rule.frame, pull, gram, key).T
 
     def without_faces(self, value) -> FreeNormal:
         """The normal distribution of the abundances given the data ``value`` (units, channel) that faces cut off."""

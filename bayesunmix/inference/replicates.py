@@ -53,15 +53,22 @@ def one_draw(draws: Draws, key: jax.Array) -> Draws:
     return draws._replace(values={name: value[at][None] for name, value in draws.values.items()})
 
 
-@partial(jax.jit, static_argnames=("program", "discrepancy", "replicates"))
+@partial(jax.jit, static_argnames=("program", "discrepancy", "replicates", "complete"))
 def rank_pass(
-    program: Program, numbers, values, chunk: Chunk, key, discrepancy: Discrepancy, replicates: int
+    program: Program,
+    numbers,
+    values,
+    chunk: Chunk,
+    key,
+    discrepancy: Discrepancy,
+    replicates: int,
+    complete: bool,
 ) -> Ranked:
     """Ranks of the units' discrepancies at the first draw in ``values``, at whose values the chunk was made.
 
     Residuals by channel, and what is made of them, are there for spectra whose emission has a mean and a variance for
-    every channel and no discrepancy of its own. Where the noise is normal only a discrepancy of the user's own needs
-    replicates.
+    every channel and no discrepancy of its own. Where the noise is normal and the data are ``complete``, only a
+    discrepancy of the user's own needs replicates.
     """
     key_latent, key_data, key_rank = jax.random.split(key, 3)
     y = chunk.y
@@ -72,7 +79,7 @@ def rank_pass(
     if by_channel:
         judged.update(autocorrelation=along_channels, largest=largest)
     found = {name: of(y, emission) for name, of in judged.items()}
-    white = by_channel and is_white(emission, y.shape)
+    white = complete and by_channel and is_white(emission, y.shape)
     if white:
         judged = {} if discrepancy is chi_square else {"discrepancy": discrepancy}
 
@@ -98,9 +105,8 @@ def rank_pass(
     uniform = jax.random.uniform(key_rank, (len(judged), len(y)), y.dtype)
     ranks = {name: above[name] + own * (ties[name] + 1.0) for name, own in zip(judged, uniform, strict=True)}
     if white:
-        present = ~jnp.isnan(y)
-        expected = present.sum(-1).astype(y.dtype)
-        variance, fourth = 2.0 * expected, 3.0 * present.sum(0).astype(y.dtype)
+        expected = jnp.full_like(zero, y.shape[1])
+        variance, fourth = 2.0 * expected, jnp.full(y.shape[1:], 3.0 * len(y), y.dtype)
     else:
         expected, square = moments / replicates
         # An average over replicates has an error of its own.

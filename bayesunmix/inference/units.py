@@ -155,14 +155,17 @@ def _make_rule(program, numbers, centre, y, covariates, key, index):
 _rule = partial(jax.jit, static_argnames="program")(_make_rule)
 
 
-def _condition(program, numbers, value, chunk: Chunk, key):
-    """Likelihood at one draw of the globals, and the conditional of the latent on fresh points."""
+def _likelihood(program, numbers, value, chunk: Chunk, key):
+    """Likelihood at one draw of the globals, and its rule with fresh points, if it has one."""
     fn = program.likelihood(numbers, value, chunk.y, chunk.covariates)
-    if chunk.rule is not None:
-        return fn, fn.conditional_on(fn.redraw(chunk.rule, key, chunk.index))
-    if hasattr(fn, "conditional"):
-        return fn, fn.conditional(chunk.y)
-    return fn, None
+    return fn, None if chunk.rule is None else fn.redraw(chunk.rule, key, chunk.index)
+
+
+def _conditional(fn, rule, y):
+    """The conditional of the latent of every unit; None without a latent."""
+    if rule is not None:
+        return fn.conditional_on(rule)
+    return fn.conditional(y) if hasattr(fn, "conditional") else None
 
 
 class LatentPass(NamedTuple):
@@ -189,7 +192,7 @@ def latent_pass(program: Program, numbers, values, chunk: Chunk, key, per_draw: 
     visits = {n: jnp.concatenate([v, at_mean[n]]) for n, v in values.items()}
 
     def conditional(value, key):
-        return _condition(program, numbers, value, chunk, key)[1]
+        return _conditional(*_likelihood(program, numbers, value, chunk, key), chunk.y)
 
     def one(carry, visit):
         value, key, drawn = visit
@@ -318,7 +321,10 @@ def replicate_pass(program: Program, numbers, values, chunk: Chunk, key) -> jax.
 def emission_at(program, numbers, value, chunk, key):
     """p(y | latent, globals) at one draw of both."""
     key_points, key_draw = jax.random.split(key)
-    fn, conditional = _condition(program, numbers, value, chunk, key_points)
+    fn, rule = _likelihood(program, numbers, value, chunk, key_points)
+    if hasattr(fn, "draw_on"):  # cheaper than the conditional itself
+        return fn.emission(fn.draw_on(rule, key_draw))
+    conditional = _conditional(fn, rule, chunk.y)
     return fn if conditional is None else fn.emission(conditional.sample(key_draw))
 
 

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, kstest
 
-from bayesunmix.misfit import fisher, neighbours, scatter, too_many_above
+from bayesunmix.misfit import (
+    alike_above,
+    chi_square_above,
+    fisher,
+    largest_above,
+    neighbours,
+    scatter,
+    too_many_above,
+    too_many_below,
+)
 
 LEVEL = 1e-3
 EVERY = np.ones((16, 16), bool)
@@ -80,3 +89,50 @@ def test_a_few_values_that_stand_out() -> None:
         assert np.mean(p < level) < level + 3 * np.sqrt(level * (1 - level) / 400)
     found[0][:8] = 6.0
     assert too_many_above(found[0], again[0], 99) < 1e-4
+
+
+def alike(z: np.ndarray) -> np.ndarray:
+    return (z[:, 1:] * z[:, :-1]).sum(1) / (z**2).sum(1)
+
+
+@pytest.mark.parametrize("n_channels", [8, 40])
+def test_white_residuals_follow_their_laws(n_channels: int) -> None:
+    """20000 units: four tests at .001 each."""
+    z = np.random.default_rng(5).normal(size=(20000, n_channels))
+    assert kstest(chi_square_above((z**2).sum(1), n_channels), "uniform").pvalue > LEVEL
+    p_largest = largest_above(np.abs(z).max(1), n_channels)
+    assert kstest(p_largest, "uniform").pvalue > LEVEL
+    assert kstest(alike_above(alike(z), n_channels), "uniform").pvalue > LEVEL
+    assert too_many_below(p_largest) > LEVEL
+    z[:40, 3] = 6.0
+    assert too_many_below(largest_above(np.abs(z).max(1), n_channels)) < LEVEL
+
+
+def imhof(found: float, eigenvalues: np.ndarray) -> float:
+    """Probability of a larger ratio of quadratic forms of normal numbers (Imhof, Biometrika 48, 419 (1961))."""
+    t = np.arange(-60.0, 60.0, 0.05)
+    a = (eigenvalues - found)[:, None] * np.exp(t)
+    angle, log_size = 0.5 * np.arctan(a).sum(0), 0.25 * np.log1p(a**2).sum(0)
+    return 0.5 + float((np.sin(angle) * np.exp(-log_size)).sum() * 0.05 / np.pi)
+
+
+@pytest.mark.parametrize(("n_channels", "tolerance"), [(8, 1.2e-4), (12, 5e-6), (64, 1e-8)])
+def test_correlation_of_adjacent_channels_has_its_exact_probability(n_channels: int, tolerance: float) -> None:
+    eigenvalues = np.cos(np.pi * np.arange(1, n_channels + 1) / (n_channels + 1))
+    found = np.linspace(-0.9, 0.9, 13)
+    exact = [imhof(one, eigenvalues) for one in found]
+    np.testing.assert_allclose(alike_above(found, n_channels), exact, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("least", [0.0, 0.01, 0.5])
+def test_a_sum_of_logarithms_that_are_cut_off(least: float) -> None:
+    """Uniform over 2000 images of 30 pixels; without a cut it is the exact chi-square."""
+    p = np.random.default_rng(6).uniform(size=(2000, 30))
+    assert kstest([fisher(one, least) for one in p], "uniform").pvalue > LEVEL
+    assert fisher(p[0]) == pytest.approx(chi2.sf(-2 * np.log(p[0]).sum(), 60))
+
+
+def test_one_pixel_does_not_stand_for_all() -> None:
+    p = np.random.default_rng(7).uniform(size=1000)
+    p[0] = 1e-300
+    assert fisher(p) < LEVEL < fisher(p, 0.01)
