@@ -73,6 +73,7 @@ def one_each(own: simplex.Frame, pull, gram, key, least: int = 32) -> jax.Array:
     """One draw of the parts of every unit given the data, (K, units), from a frame that knows which are near a face."""
     if not len(own.base):
         return jnp.ones_like(pull)
+    assert own.near is not None
     eta, held = simplex.natural(own, pull, gram, None), simplex.sorted_hold(own)
     pick = jax.random.uniform(key, own.near.shape, jnp.float32)
 

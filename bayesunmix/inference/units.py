@@ -23,7 +23,7 @@ from bayesunmix.inference.program import Program
 _CHUNK_BYTES = 2**28  # of integration points held at a time
 _CACHED = 2**19  # values of an array that is gone through for every draw
 POINT_SETS = 128  # of integration points, beside the rule's own, behind a marginal likelihood that is reported
-FEWEST_WHITE = 8  # channels from which laws of white residuals are as good as exact
+_FEWEST_WHITE = 8  # channels from which laws of white residuals are as good as exact
 _SETS_OF_MEAN = (8, 32)  # of points, behind what points add to the variance of means of few draws, and of many
 
 
@@ -291,7 +291,7 @@ def is_white(emission, shape: tuple[int, ...]) -> bool:
     What sums over the channels of a unit follow is then known: see :mod:`bayesunmix.misfit`.
     """
     normal = isinstance(emission, dist.Independent) and isinstance(emission.base_dist, dist.Normal)
-    return normal and len(shape) == 2 and shape[1] >= FEWEST_WHITE
+    return normal and len(shape) == 2 and shape[1] >= _FEWEST_WHITE
 
 
 def sample_as(y, distribution, key):

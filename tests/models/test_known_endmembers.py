@@ -91,7 +91,6 @@ def test_one_face_in_reach_has_a_closed_form(scene: Any) -> None:
 def test_the_shorter_ways_lead_to_the_same_statistics(scene: Any, spread: float, monkeypatch: Any) -> None:
     """Against points everywhere and all draws, at a noise level known to a ``spread``, and so with each of the ways."""
     endmembers, _, y = scene
-    monkeypatch.setattr(latents, "_LEAST", 1)
     units = as_units(y.reshape(SIDE, SIDE, CHANNELS))
     model = bu.models.LinearUnmixing(PARTS, endmembers=endmembers).bind(units.values)
     levels = NOISE * np.exp(spread * default_rng(1).standard_normal(100))
