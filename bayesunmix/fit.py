@@ -328,11 +328,12 @@ class Fit:
 
     def _draws_for(self, model: Any, values: Any, most: int | None) -> Draws:
         """The same for a model with the same globals, and its data."""
-        flat = self.posterior.stack(sample=("chain", "draw")).transpose("sample", ...)
-        take = evenly(flat.sizes["sample"], most)
+        sizes = self.posterior.sizes
+        take = evenly(sizes["chain"] * sizes["draw"], most)
         program, numbers = compile_model(model, jnp.asarray(values[:1]), self.covariates)
         dtype = jnp.result_type(float)
-        chosen = {str(n): jnp.asarray(flat[n].values[take], dtype) for n in flat.data_vars}
+        by_chain = {str(n): v.transpose("chain", "draw", ...).values for n, v in self.posterior.data_vars.items()}
+        chosen = {n: jnp.asarray(v.reshape(-1, *v.shape[2:])[take], dtype) for n, v in by_chain.items()}
         return Draws(program, tuple(jnp.asarray(n, dtype) for n in numbers), chosen)
 
     def _for_latents(self, draws: int) -> tuple[Draws, Any, dict[str, Any]]:

@@ -6,6 +6,7 @@ import datetime
 import platform
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -54,6 +55,7 @@ def describe_run(
     }
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

@@ -115,7 +115,8 @@ def finite(values: np.ndarray, where: Where) -> None:
     if values.dtype.kind != "f":
         return
     with np.errstate(over="ignore", invalid="ignore"):
-        if all(np.isfinite(part.sum(axis=-1)).all() for part in _parts(values)):
+        # A product of vectors takes a third of the time of a sum, and is finite unless values are huge.
+        if all(np.isfinite(np.dot(part.ravel(), part.ravel())) for part in _parts(values)):
             return
     for test, words in ((np.isnan(values), "NaN"), (np.isinf(values), "infinite values")):
         if test.any():

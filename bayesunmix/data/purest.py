@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.linalg
 
 _RESTARTS = 8
 
@@ -15,11 +16,12 @@ def principal_plane(values: np.ndarray, dimension: int) -> tuple[np.ndarray, np.
     values = np.asarray(values, dtype=np.float64)
     mean = values.mean(0)
     covariance = np.cov(values, rowvar=False, bias=True).reshape(mean.size, mean.size)
-    _, vectors = np.linalg.eigh(covariance)
-    axes = vectors[:, ::-1][:, :dimension].T
-    beyond = np.eye(mean.size) - axes.T @ axes
-    left = np.einsum("pq,qr,pr->p", beyond, covariance, beyond, optimize=True)
-    return mean, axes, np.maximum(left, 0.0)
+    found = min(dimension, mean.size)
+    if found == 0:
+        return mean, np.zeros((0, mean.size)), np.diag(covariance)
+    variances, vectors = scipy.linalg.eigh(covariance, subset_by_index=(mean.size - found, mean.size - 1))
+    left = np.diag(covariance) - vectors**2 @ variances
+    return mean, vectors[:, ::-1].T, np.maximum(left, 0.0)
 
 
 def purest_pixels(values: np.ndarray, n_endmembers: int, *, seed: int = 0) -> np.ndarray:

@@ -142,9 +142,13 @@ class Units:
                 f"expected {self.n_units} units followed by axes {tuple(dims)}, got shape {rows.shape} "
                 f"(the unit axis moved first from {axis})"
             )
-        shape = (int(np.prod(self.pixel_shape)), *rows.shape[1:])
-        flat = np.full(shape, fill, dtype=np.result_type(rows.dtype, fill))
-        flat[self.index] = self.without_padding(rows, dims, fill)
+        n_pixels, rows = int(np.prod(self.pixel_shape)), self.without_padding(rows, dims, fill)
+        dtype = np.result_type(rows.dtype, fill)
+        if self.n_units == n_pixels:
+            flat = rows.astype(dtype)
+        else:
+            flat = np.full((n_pixels, *rows.shape[1:]), fill, dtype)
+            flat[self.index] = rows
         return self._image(flat, tuple(dims), coords or {})
 
     def without_padding(
@@ -357,7 +361,7 @@ def _gather(image: xr.DataArray, keep: np.ndarray) -> np.ndarray:
     values = np.empty((np.count_nonzero(keep), image.shape[-1]), dtype=image.dtype.newbyteorder("="))
     start = 0
     for rows, block in _slabs(image):
-        kept = block[keep[rows]]
+        kept = block.reshape(-1, block.shape[-1]) if keep[rows].all() else block[keep[rows]]
         values[start : start + len(kept)] = kept
         start += len(kept)
     return values

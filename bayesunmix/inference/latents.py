@@ -13,18 +13,29 @@ from scipy.special import ndtri
 
 from bayesunmix._keys import generator
 from bayesunmix.distributions.one_face import CutOff, cut_off, drawn
+from bayesunmix.distributions.skewed import standard_quantiles
 from bayesunmix.inference.program import Program
-from bayesunmix.inference.units import Draws, Running, chunks, filled, latent_pass, local_sites, of_units
+from bayesunmix.inference.units import (
+    Draws,
+    Running,
+    chunks,
+    filled,
+    kind_of_likelihood,
+    latent_pass,
+    local_sites,
+    of_units,
+)
 
 STATISTICS = ("mean", "sd", "lower", "upper", "sd_noise", "sd_model")
 _LATENT_DRAWS = 400  # of every unit, behind an interval
-_FEW = 32  # draws of globals that make no difference
+_FEWEST, _FEW = 8, 32  # draws of globals that make no difference
+_MANY_POINTS, _FEW_POINTS = 256, 32  # of a unit, for what noise leaves and for what globals add
 _NO_DIFFERENCE = 0.01  # share of globals in the variance of a latent, below which that is so
 _NORMAL = 0.2  # share of globals below which the interval is a normal's, whatever their posterior's shape
 _TOGETHER = 2**24  # values of plain units worked on at a time
 # Units worked on at a time, always as many: for more or fewer of them nothing is compiled anew.
-_CUT_TOGETHER = 512  # with one end in reach
-_POINTS_TOGETHER = 128  # by points, which then stay in a cache
+_CUT_TOGETHER, _NEAREST_TOGETHER = 512, 2048  # with one end in reach
+_POINTS_TOGETHER, _MANY_TOGETHER = 128, 64  # by points, which then stay in a cache
 _TINY = 1e-7  # probability of the least and the largest score
 _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 
@@ -35,44 +46,91 @@ def latent_statistics(
     """``STATISTICS`` of every unit's latent, (unit, *latent, statistic), and the entropy that noise leaves, if any.
 
     Units whose latent has a closed form given the globals need no points: it is normal, or cut off at one end of its
-    domain. Where globals make no difference to those, few draws of them are taken; for the others too, if they make
-    none to those either.
+    domain. Where globals make no difference to those, few draws of them are taken, and the intervals are those given
+    the globals; for the others too few draws, if they make none to those either.
     """
-    some = draws.thinned(_FEW)
-    plain = _plain(some, y, covariates)
-    if plain is not None and plain.share[plain.exact].max(initial=0.0) > _NO_DIFFERENCE:
-        some, plain = draws, _plain(draws, y, covariates)
+    plain, few = _plain_of_few(draws, y, covariates)
     if plain is None or not plain.exact.any():
-        return _by_points(draws, draws, y, covariates, prob, key, None)
+        return _by_points(draws, y, covariates, prob, key)
     found = _in_closed_form(plain, prob)
     cut = np.flatnonzero(plain.exact & ~plain.normal)
-    if len(cut):
-        found[cut, :, 2:4] = _by_cut_off(some, y, covariates, prob, key, cut)
+    if len(cut) and few:
+        found[cut, :, 2:4] = _cut_off_ends(draws, plain, y, covariates, prob, cut)
+    elif len(cut):
+        found[cut, :, 2:4] = _by_cut_off(draws, y, covariates, prob, key, cut)
     hard = np.flatnonzero(~plain.exact)
     if len(hard):
-        found[hard] = _by_points(some, draws, y, covariates, prob, key, hard)[0]
+        by_points = _by_many_points if few else _by_points
+        found[hard] = by_points(draws, y, covariates, prob, key, hard)[0]
     return found, None
 
 
-def _by_points(some: Draws, draws: Draws, y, covariates, prob: float, key, among) -> tuple[np.ndarray, Any]:
-    """On weighted points, with ``some`` of the draws where those will do, else with all."""
+def _by_points(draws: Draws, y, covariates, prob: float, key, among=None) -> tuple[np.ndarray, Any]:
+    """On weighted points of their own at every draw of the globals."""
     key_points, key_draws = jax.random.split(key)
     parts, entropies = [], []
     for _, chunk in chunks(draws, y, covariates, key_points, among=among, most=_POINTS_TOGETHER):
         key_chunk = jax.random.fold_in(key_draws, chunk.index[0])
-        found = latent_pass(*some, chunk, key_chunk, -(-_LATENT_DRAWS // some.size))
-        if some.size < draws.size:
-            variance = found.variance_noise + found.variance_model
-            if not bool((found.variance_model <= 2 * _NO_DIFFERENCE * variance).all()):
-                found = latent_pass(*draws, chunk, key_chunk, -(-_LATENT_DRAWS // draws.size))
+        found = latent_pass(*draws, chunk, key_chunk, -(-_LATENT_DRAWS // draws.size))
         if found.entropy is not None:
             entropies.append(np.asarray(found.entropy))
-        mean, noise, spread = (np.asarray(a) for a in (found.mean, found.variance_noise, found.variance_model))
-        lower, upper = _ends(found.draws, prob)
-        sds = np.sqrt([noise + spread, noise, spread])
-        parts.append(np.stack([mean, sds[0], lower, upper, sds[1], sds[2]], axis=-1))
+        ends = _ends(found.draws, prob)
+        parts.append(_statistics(found.mean, found.variance_noise, found.variance_model, *ends))
     count = len(y) if among is None else len(among)
     return np.concatenate(parts)[:count], np.concatenate(entropies)[:count] if entropies else None
+
+
+def _by_many_points(draws: Draws, y, covariates, prob: float, key, among: np.ndarray) -> tuple[np.ndarray, None]:
+    """On many points at the mean of the globals, where these make no difference; else as :func:`_by_points`."""
+    some, parts = draws.thinned(_FEWEST), []
+    blocks = filled(among, _MANY_TOGETHER), _slices(y, covariates, among, _MANY_TOGETHER)
+    for index, (values, own) in zip(*blocks, strict=True):
+        found = _many_points_pass(*some, values, own, key, jnp.asarray(index))
+        *moments, points, weights = jax.device_get(found)
+        parts.append(_statistics(*moments, *_weighted_ends(points, weights, prob)))
+    every = np.concatenate(parts)[: len(among)]
+    if (every[..., 5] ** 2 > 2 * _NO_DIFFERENCE * every[..., 1] ** 2).any():
+        return _by_points(draws, y, covariates, prob, key, among)[0], None
+    return every, None
+
+
+@partial(jax.jit, static_argnames="program")
+def _many_points_pass(program: Program, numbers, values, y, covariates, key, index) -> tuple[jax.Array, ...]:
+    """Mean, its variances by noise and by globals, points (units, latent, points) and weights (units, points)."""
+
+    def at(value):
+        return program.likelihood(numbers, value, y, covariates)
+
+    fn = at({name: value.mean(0) for name, value in values.items()})
+    found = fn.conditional_on(fn.rule(y, key, index, n_points=_MANY_POINTS))
+    # On the same points at every draw, so that they add nothing to what the globals do.
+    few = fn.rule(y, key, index, n_points=_FEW_POINTS)
+    means = jax.lax.map(lambda value: at(value).conditional_on(few).mean, values)
+    return found.mean, found.variance, means.var(0), jnp.moveaxis(found.points, -1, 0), found.weights.T
+
+
+def _statistics(mean, noise, model, lower, upper) -> np.ndarray:
+    """``STATISTICS`` (..., statistic)."""
+    mean, noise, model = (np.asarray(x) for x in (mean, noise, model))
+    # Statistics first in memory: who looks at one of them reads it as it lies.
+    return np.moveaxis(np.stack([mean, np.sqrt(noise + model), lower, upper, np.sqrt(noise), np.sqrt(model)]), 0, -1)
+
+
+def _weighted_ends(points: np.ndarray, weights: np.ndarray, prob: float) -> np.ndarray:
+    """The ends of the interval of every latent, (2, unit, latent), from points (unit, latent, point) and their weights
+    (unit, point)."""
+    order = np.argsort(points, axis=-1)
+    points = np.take_along_axis(points, order, -1)
+    weights = np.take_along_axis(np.broadcast_to(weights[:, None], order.shape), order, -1)
+    below = np.cumsum(weights, axis=-1) - 0.5 * weights
+
+    def at(share: float) -> np.ndarray:
+        after = np.clip((below < share).sum(-1, keepdims=True), 1, below.shape[-1] - 1)
+        (low, high), (left, right) = ([np.take_along_axis(x, after - i, -1) for i in (1, 0)] for x in (below, points))
+        part = np.clip((share - low) / np.maximum(high - low, np.finfo(low.dtype).tiny), 0.0, 1.0)
+        return (left + part * (right - left))[..., 0]
+
+    return np.stack([at((1 - prob) / 2), at((1 + prob) / 2)])
 
 
 def _ends(draws: jax.Array, prob: float) -> np.ndarray:
@@ -100,14 +158,9 @@ class Plain(NamedTuple):
     mean: Any  # (units, latent)
     variance_noise: Any
     variance_model: Any
+    share: Any  # (units,) of the globals in the variance, the largest of a unit
     exact: Any  # (units,) whether that is so at every draw of the globals
     free: Any  # (units,) whether none is in reach
-
-    @property
-    def share(self) -> np.ndarray:
-        """Share of the globals in the variance, the largest of a unit."""
-        total = self.variance_noise + self.variance_model
-        return np.divide(self.variance_model, total, out=np.zeros_like(total), where=total > 0).max(1)
 
     @property
     def normal(self) -> np.ndarray:
@@ -115,17 +168,21 @@ class Plain(NamedTuple):
         return self.free & (self.share < _NORMAL)
 
 
+def _plain_of_few(draws: Draws, y: Any, covariates: dict[str, Any]) -> tuple[Plain | None, bool]:
+    """By as few draws of the globals as move no mean much; and whether few will do."""
+    for number in (_FEWEST, _FEW):
+        plain = _plain(draws.thinned(number), y, covariates)
+        if plain is None or plain.share[plain.exact].max(initial=0.0) <= _NO_DIFFERENCE * number / _FEW:
+            return plain, True
+    return _plain(draws, y, covariates), False
+
+
 def _plain(draws: Draws, y: Any, covariates: dict[str, Any]) -> Plain | None:
     """None for a likelihood that knows no such units."""
     n_units = len(y)
     one = {name: of_units(value, slice(0, 1), n_units) for name, value in covariates.items()}
-    if local_sites(draws.program, draws.numbers, y.shape[1:], one):
-        return None
-    shape = jax.ShapeDtypeStruct((1, *y.shape[1:]), jnp.result_type(float))
-    kinds: list[bool] = []
-    likelihood = lambda v: draws.program.likelihood(draws.numbers, draws.centre, v, one)  # noqa: E731
-    jax.eval_shape(lambda v: kinds.append(hasattr(likelihood(v), "without_faces")), shape)
-    if not kinds[0]:
+    looked_at = (draws.program, draws.numbers, y.shape[1:], one)
+    if local_sites(*looked_at) or not hasattr(kind_of_likelihood(*looked_at), "without_faces"):
         return None
     fixed = (draws.program, draws.numbers, draws.values)
     parts = _slices(y, covariates, np.arange(n_units), min(n_units, max(1, _TOGETHER // y[0].size)))
@@ -155,15 +212,39 @@ def _plain_pass(program: Program, numbers, values, y, covariates) -> Plain:
 
     zero, always = jnp.zeros_like(at({n: v[0] for n, v in values.items()}).mean), jnp.ones(len(y), bool)
     (means, noise, exact, free), _ = jax.lax.scan(one, (Running.none(zero), zero, always, always), values)
-    return Plain(means.mean, noise, means.spread / means.number, exact, free)
+    model = means.spread / means.number
+    share = jnp.where(model > 0.0, model / (noise + model), 0.0).max(1)
+    return Plain(means.mean, noise, model, share, exact, free)
 
 
 def _in_closed_form(plain: Plain, prob: float) -> np.ndarray:
     """``STATISTICS`` of all units as if they were normal."""
-    sd = np.sqrt(plain.variance_noise + plain.variance_model)
-    reach = ndtri((1 + prob) / 2) * sd
-    noise, model = np.sqrt(plain.variance_noise), np.sqrt(plain.variance_model)
-    return np.stack([plain.mean, sd, plain.mean - reach, plain.mean + reach, noise, model], axis=-1)
+    reach = ndtri((1 + prob) / 2) * np.sqrt(plain.variance_noise + plain.variance_model)
+    return _statistics(*plain[:3], plain.mean - reach, plain.mean + reach)
+
+
+def _cut_off_ends(
+    draws: Draws, plain: Plain, y: Any, covariates: dict[str, Any], prob: float, among: np.ndarray
+) -> np.ndarray:
+    """Intervals (unit, latent, 2) of units with one end of their domain in reach, at the mean of the globals."""
+    slices = _slices(y, covariates, among, _NEAREST_TOGETHER)
+    parts = [_nearest_pass(*draws[:2], draws.centre, *part) for part in slices]
+    first, low = (np.concatenate(column)[: len(among)] for column in zip(*(part[:2] for part in parts), strict=True))
+    correlation, ends = np.asarray(parts[0][2]), np.array([1 - prob, 1 + prob]) / 2
+    scores = np.empty((2, *plain.mean[among].shape))
+    for i in np.unique(first):
+        for k, of_both in enumerate(correlation[i]):
+            scores[:, first == i, k] = standard_quantiles(ends, low[first == i], float(of_both))
+    sd = np.sqrt(plain.variance_noise + plain.variance_model)[among]
+    return np.moveaxis(plain.mean[among] + sd * scores, 0, -1)
+
+
+@partial(jax.jit, static_argnames="program")
+def _nearest_pass(program: Program, numbers, value, y, covariates) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Of every unit the latent nearest to its end, where that is in its sds, and how all latents go together."""
+    normal = program.likelihood(numbers, value, y, covariates).without_faces(y)
+    first, low, _ = normal.at_nearest()
+    return first, low[:, 0], normal.covariance / (normal.sd * normal.sd[:, None])
 
 
 def _by_cut_off(draws: Draws, y: Any, covariates: dict[str, Any], prob: float, key, among: np.ndarray) -> np.ndarray:

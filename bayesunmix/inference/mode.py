@@ -63,21 +63,37 @@ def find_mode(
     """
     z, more = np.asarray(start), 1
     while True:
-        z = ascend(program, z, data, index, key, more, tell)
+        z, known = _ascended(program, z, data, index, key, more, tell, DECREMENT)
         if relabel is not None:
             # An order is plain on the default points too, for which everything is compiled.
-            z = relabel(z, [with_rules(program, jnp.asarray(z), data, key, index)])
-        mode = recentred(program, z, data, index, key, more, tell)
+            ordered = relabel(z, [with_rules(program, jnp.asarray(z), data, key, index)])
+            z, known = ordered, known if np.array_equal(ordered, z) else None
+        mode = recentred(program, z, data, index, key, more, tell, known)
         settled = mode.found and np.abs(mode.mc_shift).max(initial=0.0) <= MC_SHIFT_LIMIT
         if settled or not mode.data.rules or more == MOST_POINTS:
             return mode
         more = MOST_POINTS
 
 
-def recentred(program, z: np.ndarray, data: Data, index, key, more: int, tell=lambda _: None) -> Mode:
-    """Freeze points at ``z``, measure slope and curvature there, and take the Newton step that is left."""
-    frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
-    matrix = measured_softness(program, z, frozen, curvature(program, z, frozen)[1])
+def recentred(
+    program,
+    z: np.ndarray,
+    data: Data,
+    index,
+    key,
+    more: int,
+    tell=lambda _: None,
+    known: tuple[Data, Any] | None = None,
+) -> Mode:
+    """Freeze points at ``z``, measure slope and curvature there, and take the Newton step that is left.
+
+    Where the frozen points and the curvature are ``known`` already, these are taken.
+    """
+    if known is None:
+        frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
+        known = frozen, curvature(program, z, frozen)[1]
+    frozen, matrix = known
+    matrix = measured_softness(program, z, frozen, matrix)
     factor, definite = inverse_root(-matrix)
     if not frozen.rules:
         return Mode(z, factor, frozen, np.zeros(0), definite)
@@ -102,6 +118,13 @@ def ascend(
 ) -> np.ndarray:
     """Climb on points frozen at every step's start, until Newton steps are short ``enough`` (their squared length, in
     posterior sds) or only integration error is left."""
+    return _ascended(program, z, data, index, key, more, tell, enough)[0]
+
+
+def _ascended(
+    program, z: np.ndarray, data: Data, index, key, more: int, tell, enough: float
+) -> tuple[np.ndarray, tuple[Data, Any] | None]:
+    """The same, and the frozen points and the curvature there; None where the steps ran out."""
     decrements: list[float] = []
     for taken in range(_STEPS):
         frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
@@ -111,12 +134,12 @@ def ascend(
         decrements.append(float(white @ white))
         tell(f"mode: step {taken + 1}, {decrements[-1]:.2g} to go")
         if decrements[-1] < enough or stalled(decrements, len(z)):
-            break
+            return z, (frozen, matrix)
         moved = _climb(program, z, factor, white, frozen)
         if not moved.any():
-            break
+            return z, (frozen, matrix)
         z = lifted(program, z + factor @ moved, frozen)
-    return z
+    return z, None
 
 
 def lifted(program: Program, z: np.ndarray, data: Data) -> np.ndarray:

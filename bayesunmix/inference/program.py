@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -122,12 +122,29 @@ def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> t
     """
     leaves, treedef = jax.tree_util.tree_flatten(model)
     constants = tuple(_NUMBER if _is_number(leaf) else _Identity(leaf) for leaf in leaves)
+    numbers = numbers_of(model)
+    if covariates:
+        shapes = _shapes(model, y, covariates)
+    else:
+        shapes = _known_shapes(Program(treedef, constants, ()), tuple(n.shape for n in numbers), y.shape)
+    return Program(treedef, constants, shapes), numbers
+
+
+@lru_cache
+def _known_shapes(program: Program, of_numbers: tuple[tuple[int, ...], ...], of_y: tuple[int, ...]):
+    """The same for a model whose numbers have these shapes, whatever they are."""
+    dtype = jnp.result_type(float)
+    return _shapes(program.model(tuple(map(jnp.ones, of_numbers))), jax.ShapeDtypeStruct(of_y, dtype), {})
+
+
+def _shapes(model: Callable[..., None], y: Any, covariates: dict) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Names and unconstrained shapes of the latent sites of a model that can be fitted."""
     shapes: list[tuple[str, tuple[int, ...]]] = []
     observed: dict[str, tuple[list[str], bool]] = {}  # plates, and whether scaled
 
-    def look() -> None:
+    def look(y) -> None:
         with handlers.trace() as trace, handlers.seed(rng_seed=0):
-            model(y, n_units=y.shape[0], **(covariates or {}))
+            model(y, n_units=y.shape[0], **covariates)
         for name, site in trace.items():
             if site["type"] != "sample":
                 continue
@@ -145,7 +162,7 @@ def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> t
             else:
                 observed[name] = [frame.name for frame in site["cond_indep_stack"]], site["scale"] is not None
 
-    jax.eval_shape(look)  # shapes only: nothing is computed, nor compiled
+    jax.eval_shape(look, y)  # shapes only: nothing is computed, nor compiled
     if "y" not in observed:
         raise ValueError(
             f'expected an observed site named "y" in the plate "unit", got observed sites {list(observed)}'
@@ -154,7 +171,7 @@ def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> t
         _check_observed(name, plates, scaled)
     if not shapes:
         raise ValueError("the model has nothing to infer: expected at least one latent sample site")
-    return Program(treedef, constants, tuple(shapes)), numbers_of(model)
+    return tuple(shapes)
 
 
 def numbers_of(model: Any) -> tuple[jax.Array, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 from pathlib import Path
 
 import jax
@@ -12,6 +13,8 @@ import jax
 _MAPPINGS = Path("/proc/self/maps")
 _MOST_MAPPINGS = Path("/proc/sys/vm/max_map_count")
 _FULL = 0.5  # what one fit of a new kind and a look at everything in it need is a fifth
+_PAUSE = 2.0  # seconds in which no more than a few hundred are taken, and after which a look of 4 ms does not matter
+_looked = [-_PAUSE]
 
 
 def make_room() -> None:
@@ -21,8 +24,10 @@ def make_room() -> None:
     all that it holds ("LLVM ERROR: Unable to allocate section memory"). What is used again is compiled again. Other
     systems have no such limit. Not in threads, which share their caller's programs.
     """
-    if threading.current_thread() is not threading.main_thread():
+    now = time.monotonic()
+    if threading.current_thread() is not threading.main_thread() or now < _looked[0] + _PAUSE:
         return
+    _looked[0] = now
     try:
         most = int(_MOST_MAPPINGS.read_text())
         held = _MAPPINGS.read_bytes().count(b"\n")

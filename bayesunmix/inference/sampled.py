@@ -165,15 +165,17 @@ def _corrected(
         at = at if astray else found
         z = at.z
         data = at.corrected(program, ruled(z), lacking)
-        factor = step_root(program, z, data, *curvature(program, z, data))
+        gradient, matrix = curvature(program, z, data)
+        factor = step_root(program, z, data, gradient, matrix)
         decrement = float(((factor.T @ at.slope) ** 2).sum())
         tell(f"all units: {decrement:.2g} to go")
         if astray or decrement < agreed or decrement > 0.5 * before:
             break
         before = decrement
         z = ascend(program, z, data, index, key, more, tell, 0.03 * agreed)
-    matrix = measured_softness(program, z, data, curvature(program, z, data)[1])
-    factor, _ = inverse_root(-matrix)
+    else:  # it has moved since
+        matrix = curvature(program, z, data)[1]
+    factor, _ = inverse_root(-measured_softness(program, z, data, matrix))
     shift = np.zeros(0)
     if data.rules:
 

@@ -8,7 +8,7 @@ distribution without ``conditional`` has no latent and predicts by itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -115,15 +115,34 @@ def of_units(value: Any, part: Any, n_units: int) -> Any:
 
 def local_sites(program: Program, numbers, shape: tuple[int, ...], one: dict[str, Any]) -> tuple[str, ...]:
     """Latents that are sample sites inside the plate "unit"; ``shape`` and ``one`` belong to one unit."""
-    names: list[str] = []
+    return _looked_at(program, numbers, shape, one)[0]
+
+
+def kind_of_likelihood(program: Program, numbers, shape: tuple[int, ...], one: dict[str, Any]) -> type:
+    """Class of the distribution of the units."""
+    return _looked_at(program, numbers, shape, one)[1]
+
+
+def _looked_at(program: Program, numbers, shape: tuple[int, ...], one: dict[str, Any]) -> tuple[tuple[str, ...], type]:
+    return _look(program, numbers, shape, one) if one else _known(program, tuple(map(np.shape, numbers)), shape)
+
+
+@lru_cache
+def _known(program: Program, sizes: tuple[tuple[int, ...], ...], shape: tuple[int, ...]):
+    return _look(program, tuple(map(jnp.ones, sizes)), shape, {})
+
+
+def _look(program: Program, numbers, shape: tuple[int, ...], one: dict[str, Any]) -> tuple[tuple[str, ...], type]:
+    sites: dict[str, Any] = {}
 
     def run() -> None:
         with handlers.trace() as trace, handlers.seed(rng_seed=0):
             program.model(numbers)(jnp.zeros((1, *shape)), n_units=1, **one)
-        names.extend(n for n, site in trace.items() if site["type"] == "sample" and is_local(site))
+        sites.update(trace)
 
     jax.eval_shape(run)
-    return tuple(names)
+    local = tuple(n for n, site in sites.items() if site["type"] == "sample" and is_local(site))
+    return local, type(sites["y"]["fn"])
 
 
 def is_local(site: dict[str, Any]) -> bool:
@@ -134,10 +153,7 @@ def is_local(site: dict[str, Any]) -> bool:
 def _units_a_chunk(draws: Draws, y: np.ndarray, one: dict[str, Any], local: tuple[str, ...], held: int) -> int:
     shape = jax.ShapeDtypeStruct((1, *y.shape[1:]), jnp.result_type(float))
     centre = {name: value[:1] if name in local else value for name, value in draws.centre.items()}
-    probe = jax.eval_shape(
-        lambda v: _make_rule(draws.program, draws.numbers, centre, v, one, jax.random.key(0), jnp.arange(1)),
-        shape,
-    )
+    probe = _rule.eval_shape(draws.program, draws.numbers, centre, shape, one, jax.random.key(0), jnp.arange(1))
     rule = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree_util.tree_leaves(probe))
     return max(256, int(_CHUNK_BYTES // (rule + 8 * 8 * y[0].size + 8 * held)))
 

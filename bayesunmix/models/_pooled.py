@@ -19,8 +19,8 @@ from bayesunmix.distributions.simplex import AWAY
 from bayesunmix.models._hyperparameters import hyperparameters
 
 _FEWEST = 2**13  # pixels that are worth it
-_FEWEST_LEFT, _FEWEST_NEAR = 2**9, 2**10  # so that other images of a size have as many
-_MARGIN = 1.5  # times the likeliest noise level: of a posterior a hundred times as narrow, far out
+_FEWEST_LEFT, _FEWEST_NEAR = 2**8, 2**10  # so that other images of a size have as many
+_MARGIN = 1.1  # times the likeliest noise level: of so many pixels, a dozen standard deviations
 _CERTAIN = 1e2  # standard deviations from a face
 
 
@@ -85,17 +85,21 @@ def _faces(mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.nda
 
     ``mean`` (unit, K).
     """
-    every, sd = np.arange(len(mean)), np.sqrt(np.diag(covariance))
+    sd = np.sqrt(np.diag(covariance))
     room = mean / sd
-    first = room.argmin(1)
-    nearest = room[every, first]
-    slope = covariance[first] / (sd * sd[first, None])
+    nearest, hard = room.min(1), np.zeros(len(mean), bool)
+    close = np.flatnonzero(nearest < AWAY * _MARGIN)
+    room = room[close]
+    every, first = np.arange(len(close)), room.argmin(1)
+    low = room[every, first]
+    slope = (covariance / (sd * sd[:, None]))[first]
     # The nearest face pushes its part away, at least to where it is, at most by Mills' ratio; the others go with it.
-    at_least = np.maximum(-nearest, 0.0)[:, None]
-    at_most = 0.5 * (np.sqrt(nearest**2 + 4.0 * _MARGIN**2) - nearest)[:, None]
+    at_least = np.maximum(-low, 0.0)[:, None]
+    at_most = 0.5 * (np.sqrt(low**2 + 4.0 * _MARGIN**2) - low)[:, None]
     room += slope * np.where(slope < 0.0, at_most, at_least)
     room[every, first] = np.inf
-    return nearest, room.min(1) < AWAY * _MARGIN
+    hard[close] = room.min(1) < AWAY * _MARGIN
+    return nearest, hard
 
 
 def _rounded(chosen: np.ndarray, least: int) -> int:

@@ -12,7 +12,8 @@ from bayesunmix.distributions.unmixing import NormalUnmixing
 from bayesunmix.models._hyperparameters import hyperparameters
 from bayesunmix.models._pooled import Pooled, pool
 
-_CHUNK_BYTES = 2**24  # of values worked on at a time
+_CHUNK_BYTES = 2**22  # of values worked on at a time, which stay in a cache
+_LOST = 1e-8  # share of a square that is left, below which a difference of squares has lost digits
 
 
 @hyperparameters
@@ -65,10 +66,21 @@ def summarised(endmembers: np.ndarray, values: Any) -> tuple[np.ndarray, np.ndar
     n_units, n_channels = values.shape
     found = np.empty((n_units, len(endmembers) + 1))
     step = max(1, _CHUNK_BYTES // (8 * n_channels))
-    for start in range(0, n_units, step):
-        part = slice(start, start + step)
+
+    def summarise(part: slice) -> None:
         spectra = np.array(values[part], np.float64)
         inside = spectra @ basis
-        spectra -= inside @ basis.T
-        found[part, :-1], found[part, -1] = inside, np.sqrt(np.einsum("np,np->n", spectra, spectra))
+        square = _squares(spectra)
+        outside = square - _squares(inside)
+        if (outside < _LOST * square).any():
+            spectra -= inside @ basis.T
+            outside = _squares(spectra)
+        found[part, :-1], found[part, -1] = inside, np.sqrt(outside)
+
+    for start in range(0, n_units, step):
+        summarise(slice(start, start + step))
     return np.pad(endmembers @ basis, ((0, 0), (0, 1))), found
+
+
+def _squares(rows: np.ndarray) -> np.ndarray:
+    return np.einsum("np,np->n", rows, rows)

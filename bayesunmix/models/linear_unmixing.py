@@ -292,7 +292,8 @@ class LinearUnmixing:
             For known endmembers that cannot be told apart, or do not resemble the data.
         """
         n_units, n_channels = int(np.prod(np.shape(data)[:-1])), np.shape(data)[-1]
-        values = thinned(data, _FOR_NOISE) if self._all_known and not self.missing else thinned(data)
+        enough = max(_FOR_NOISE, _UNITS_FOR_NOISE * n_channels)
+        values = thinned(data, enough) if self._all_known and not self.missing else thinned(data)
         given = channels_of(self.endmembers)
         if given not in (None, n_channels):
             raise ValueError(f"endmembers have {given} channels, the data {n_channels}: give both the same axis")
@@ -419,7 +420,7 @@ _TYPICAL_LENGTH = 5.0  # channels
 _TYPICAL_SPARSITY = 2.0
 _FAR_BELOW = 1e-8  # of the width at which an endmember is told from zero
 _MANY_COUNTS = 50  # of a channel in the whole image
-_FOR_NOISE = 2**20  # values behind the prior of a noise level alone
+_FOR_NOISE, _UNITS_FOR_NOISE = 2**17, 2**8  # values and units behind the prior of a noise level alone, at least
 _LEARNED = {"concentration": "", "smoothness": " of channels", "sparsity": ""}  # settings, and their unit
 _CHOICES = {
     "likelihood": ("normal", "poisson", "scaled-poisson"),

@@ -133,6 +133,20 @@ def test_a_bent_ridge_takes_few_curvatures(monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_allclose(found, 1.0, atol=0.1 * np.sqrt(1 / 50))
 
 
+def test_the_curvature_at_the_mode_is_taken_once(problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last step of the search has it already; where labels are put in another order it is taken there."""
+    data, key = problem.mode.data._replace(rules={}), jax.random.key(0)
+    taken, curvature = [], modes.curvature
+    monkeypatch.setattr(modes, "curvature", lambda *args: taken.append(0) or curvature(*args))
+    search = (problem.program, data, problem.mode.z, jnp.arange(64), key)
+    found = modes.find_mode(*search, relabel=lambda z, _: z.copy())
+    assert len(taken) == 1
+    np.testing.assert_allclose(found.z, problem.mode.z, atol=1e-3)
+    moved = modes.find_mode(*search, relabel=lambda z, _: z + 1e-6)
+    assert len(taken) == 3
+    np.testing.assert_allclose(moved.factor, found.factor, rtol=1e-3, atol=1e-6)
+
+
 def test_a_search_far_from_the_mode_has_more_patience() -> None:
     """Squared lengths of Newton steps of 256 x 256 x 1024 with six endmembers, which went on to 490."""
     far = [7.7e7, 2.6e4, 8.0e4, 2.5e6]

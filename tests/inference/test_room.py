@@ -23,6 +23,7 @@ def mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     most.write_text("100\n")
     monkeypatch.setattr(room, "_MAPPINGS", held)
     monkeypatch.setattr(room, "_MOST_MAPPINGS", most)
+    monkeypatch.setattr(room, "_PAUSE", 0.0)
     return held
 
 
@@ -34,6 +35,17 @@ def test_programs_are_let_go_when_half_of_the_mappings_are_taken(held: int, kept
     with native_precision():
         assert program._cache_size() == kept
     assert program(jnp.ones(3))[0] == 2.0
+
+
+def test_nothing_is_looked_at_again_at_once(mapped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the mappings takes as long as a small fit."""
+    monkeypatch.setattr(room, "_PAUSE", 3600.0)
+    monkeypatch.setattr(room, "_looked", [room.time.monotonic()])
+    mapped.write_text("address\n" * 99)
+    program = jax.jit(lambda x: x + 1.0)
+    program(jnp.ones(3))
+    room.make_room()
+    assert program._cache_size() == 1
 
 
 def test_threads_keep_the_programs_of_their_caller(mapped: Path) -> None:
