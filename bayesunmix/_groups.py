@@ -12,7 +12,7 @@ import xarray as xr
 from bayesunmix._arviz import as_groups
 from bayesunmix._keys import as_key
 from bayesunmix.fit import Fit
-from bayesunmix.inference.precision import native_precision
+from bayesunmix.inference.context import computing
 from bayesunmix.inference.replicates import moments_pass
 from bayesunmix.inference.units import chunks
 from bayesunmix.predict import POINTS
@@ -95,7 +95,7 @@ def _predictive(fit: Fit, draws: int, max_bytes: int) -> xr.Dataset:
             "ask for fewer, or use bayesunmix.uncertainty, which keeps none"
         )
     parts = []
-    with native_precision():
+    with computing():
         chosen = fit.draws(draws)
         key_points, key_draws = jax.random.split(as_key(POINTS))
         held = 3 * chosen.size * units.values[0].size

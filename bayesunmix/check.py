@@ -13,7 +13,7 @@ import xarray as xr
 
 from bayesunmix._keys import as_key
 from bayesunmix.fit import Fit, as_fit
-from bayesunmix.inference.precision import native_precision
+from bayesunmix.inference.context import computing
 from bayesunmix.inference.replicates import Discrepancy, one_draw, rank_pass
 from bayesunmix.inference.units import cached, chi_square, chunks, prediction_pass
 from bayesunmix.misfit import (
@@ -211,7 +211,7 @@ def _passes(fit: Fit, draws: int, key: jax.Array, replicates: int, discrepancy: 
     by_unit: dict[str, list[np.ndarray]] = {}
     chi2, at_draw, fourth, tops = [], [], [], []
     judge = discrepancy or chi_square
-    with native_precision():
+    with computing():
         chosen = fit.draws(draws)
         key_points, key_moments, key_rank, key_one = jax.random.split(key, 4)
         for part, chunk in chunks(chosen, units.values, fit.covariates, key_points, most=cached(units.values)):

@@ -18,7 +18,7 @@ import xarray as xr
 from bayesunmix._keys import as_key
 from bayesunmix.distributions import paths
 from bayesunmix.fit import Fit
-from bayesunmix.inference.precision import native_precision
+from bayesunmix.inference.context import computing
 
 _STATISTICS = ("mean", "sd", "lower", "upper")
 
@@ -197,7 +197,7 @@ def viterbi(fit: Fit) -> xr.DataArray:
     TypeError
         For a model without hidden states.
     """
-    with native_precision():
+    with computing():
         draws = fit.draws()
         y = jnp.asarray(fit.units.values, jnp.result_type(float))
         fn = draws.program.likelihood(draws.numbers, draws.centre, y, fit.covariates)
@@ -373,7 +373,7 @@ def _paths(fit: Fit, draws: int, key: jax.Array, stride: int) -> tuple[np.ndarra
     """Paths given the data and simulated ones in every ``stride``-th frame: (draw, sequence, time), padded with NaN."""
     units = fit.units
     beyond = (np.arange(units.values.shape[1]) >= np.asarray(units.lengths)[:, None])[:, ::stride]
-    with native_precision():
+    with computing():
         chosen = fit.draws(draws)
         y = jnp.asarray(units.values, jnp.result_type(float))
         make: Callable = partial(chosen.program.likelihood, chosen.numbers, y=y, covariates=fit.covariates)

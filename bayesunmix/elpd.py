@@ -14,7 +14,7 @@ from bayesunmix._arviz import SHAPE_LIMIT, psis, relative_efficiency
 from bayesunmix._keys import as_key
 from bayesunmix.data.sharing import sum_error
 from bayesunmix.fit import Fit, as_fit
-from bayesunmix.inference.precision import native_precision
+from bayesunmix.inference.context import computing
 from bayesunmix.inference.units import Draws, LikelihoodPass, likelihood_pass
 from bayesunmix.predict import POINTS, likelihood_chunks, local_latents
 
@@ -107,7 +107,7 @@ def waic(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS,
     """
     unit = _unit(as_fit(fit), conditional, n_blocks)
     log_mean, variance = np.empty((2, fit.units.n_units * (n_blocks or 1)))
-    with native_precision():
+    with computing():
         for part, found in _passes(fit, fit.draws(), as_key(seed), n_blocks):
             log_mean[part] = found.log_mean
             variance[part] = np.where(_impossible(found), np.inf, found.variance)
@@ -145,7 +145,7 @@ def loo(fit: Fit, *, conditional: bool = False, seed: int | jax.Array = POINTS, 
     unit = _unit(as_fit(fit), conditional, n_blocks)
     terms, gain, shape = np.empty((3, fit.units.n_units * (n_blocks or 1)))
     efficiency = relative_efficiency(fit.posterior)
-    with native_precision():
+    with computing():
         for part, found in _passes(fit, fit.draws(), as_key(seed), n_blocks):
             never = _impossible(found)
             log_p = np.where(never, 0.0, np.asarray(found.pointwise, dtype=np.float64)).T
@@ -246,7 +246,7 @@ def _integration_error(fit: Fit, seed: int | jax.Array, n_blocks: int | None) ->
         return 0.0
     key = as_key(seed)
     terms = np.zeros((2, fit.units.n_units))
-    with native_precision():
+    with computing():
         draws = fit.draws(_ERROR_DRAWS)
         for row, own in enumerate((key, jax.random.fold_in(key, 1))):
             for part, chunk, key_sets in likelihood_chunks(draws, fit.units, fit.covariates, own):

@@ -17,12 +17,13 @@ import xarray as xr
 from bayesunmix._keys import as_key
 from bayesunmix._model_units import for_globals, name_of, received, sufficient, takes, words
 from bayesunmix._named import named_diagnostics, named_posterior
+from bayesunmix._threads import one_thread
 from bayesunmix.data.units import Units
 from bayesunmix.inference import NUTS, SVI, Gibbs
 from bayesunmix.inference.composite import widened
+from bayesunmix.inference.context import computing
 from bayesunmix.inference.gibbs import gibbs_settings, infer_by_gibbs
 from bayesunmix.inference.latents import STATISTICS, latent_statistics
-from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.program import compile_model
 from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.run import infer, settings_as_dict
@@ -98,15 +99,16 @@ def fit(
             f"got {model!r}"
         )
     units, covariates = received(model, data, mask, covariates)
-    bound = model.bind(units.values) if hasattr(model, "bind") and not getattr(model, "bound", False) else model
-    hashed = hashed_aside(units)  # beside the inference: priors of large images use every core
+    hashed = hashed_aside(units)
+    with one_thread():
+        bound = model.bind(units.values) if hasattr(model, "bind") and not getattr(model, "bound", False) else model
     unknown = [name for name in covariates if not takes(model, name)]
     if unknown:
         raise TypeError(f"{name_of(model)} takes no covariate {unknown[0]!r}, and bu.fit has no such argument")
     if hasattr(bound, "unit_covariates"):
         covariates = {**bound.unit_covariates(units.values), **covariates}
     started, lean = time.perf_counter(), None
-    with native_precision(), Progress(progress) as bar:
+    with computing(), Progress(progress) as bar:
         if own is not None:
             result = infer_by_gibbs(bound, units.values, covariates, own, as_key(seed), bar)
         elif isinstance(method, Gibbs):
@@ -224,7 +226,7 @@ class Fit:
         """
         if not 0 < prob < 1:
             raise ValueError(f"prob: expected a number between 0 and 1, got {prob}")
-        with native_precision():
+        with computing():
             values, within = latent_statistics(*self._for_latents(draws), prob, as_key(seed))
         maps = self._latent_dataset(values, ("statistic",), {"statistic": list(STATISTICS)}, prob=prob)
         if within is None:
@@ -286,7 +288,7 @@ class Fit:
     def _latent_draws(self, draws: int, key: jax.Array) -> Generator[tuple[slice, np.ndarray], None, None]:
         """A chunk of the units at a time: which they are, and (unit, *latent, draw)."""
         key_points, key_draws = jax.random.split(key)
-        with native_precision():
+        with computing():
             chosen, values, covariates = self._for_latents(draws)
             for part, chunk in chunks(chosen, values, covariates, key_points):
                 found = latent_pass(*chosen, chunk, jax.random.fold_in(key_draws, part.start), 1)
@@ -323,7 +325,7 @@ class Fit:
         save_fit(self, path)
 
     def draws(self, most: int | None = None) -> Draws:
-        """Posterior draws of the globals for the engine, thinned evenly to ``most``; call in ``native_precision()``."""
+        """Posterior draws of the globals for the engine, thinned evenly to ``most``; call in ``computing()``."""
         return self._draws_for(self.model, self.units.values, most)
 
     def _draws_for(self, model: Any, values: Any, most: int | None) -> Draws:

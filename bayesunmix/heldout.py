@@ -14,7 +14,7 @@ from bayesunmix.data.units import Units
 from bayesunmix.elpd import Elpd, warning_of
 from bayesunmix.fit import Fit, fit
 from bayesunmix.inference import NUTS, SVI, Gibbs
-from bayesunmix.inference.precision import native_precision
+from bayesunmix.inference.context import computing
 from bayesunmix.inference.units import POINT_SETS, chunks, likelihood_pass
 from bayesunmix.predict import POINTS
 
@@ -123,7 +123,7 @@ def _terms(fitted: Fit, units: Units, hidden: np.ndarray, points: int) -> tuple[
     """
     seen = np.where(hidden, np.nan, units.values)
     log_mean, variance = np.empty((2, units.n_units))
-    with native_precision():
+    with computing():
         draws, key = fitted.draws(), as_key(points)
         held = 4 * draws.size + 2 * POINT_SETS
         both = (chunks(draws, y, fitted.covariates, key, held) for y in (units.values, seen))

@@ -20,7 +20,7 @@ from bayesunmix.data.axes import bare_dims
 from bayesunmix.data.sequences import as_padded
 from bayesunmix.data.units import Units
 from bayesunmix.fit import Fit
-from bayesunmix.inference.precision import native_precision
+from bayesunmix.inference.context import computing
 from bayesunmix.inference.program import Program, compile_model
 from bayesunmix.inference.units import (
     POINT_SETS,
@@ -71,7 +71,7 @@ def simulate(model: Any, like: Any, seed: int | jax.Array = 0, **covariates: Any
     bound = _bind(model, image)
     shape = _unit_shape(bound, image)
     n_units = image.size // math.prod(shape)
-    with native_precision():
+    with computing():
         key = as_key(seed)
         program, numbers = compile_model(bound, jnp.zeros((n_units, *shape)), covariates)
         y, globals_, latents = _generate(program, numbers, {}, key, n_units, getattr(bound, "latent", None), covariates)
@@ -113,7 +113,7 @@ def prior_predictive(
     shape = _unit_shape(bound, image)
     n_units = image.size // math.prod(shape)
     images = np.empty((draws, *image.shape))
-    with native_precision():
+    with computing():
         program, numbers = compile_model(bound, jnp.zeros((n_units, *shape)), covariates)
         for i, key in enumerate(jax.random.split(as_key(seed), draws)):
             y, _, _ = _generate(program, numbers, {}, key, n_units, getattr(bound, "latent", None), covariates)
@@ -152,7 +152,7 @@ def posterior_predictive(
     units = fit.units
     dtype = units.values.dtype
     _check_size(draws * int(np.prod(units.pixel_shape)) * units.values[0].size * dtype.itemsize, max_bytes, draws)
-    with native_precision():
+    with computing():
         key_points, key_draws = jax.random.split(as_key(seed))
         chosen = fit.draws(draws)
         found = np.empty((units.n_units, chosen.size, *units.values.shape[1:]), dtype)
@@ -214,7 +214,7 @@ def log_likelihood(
     sizes = tuple(fit.posterior.sizes[d] for d in ("chain", "draw"))
     _check_size(int(np.prod(sizes)) * units.n_units * 8, max_bytes, int(np.prod(sizes)))
     found = np.empty((units.n_units, int(np.prod(sizes))))
-    with native_precision():
+    with computing():
         chosen = fit.draws()
         for part, chunk, key in likelihood_chunks(chosen, units, fit.covariates, as_key(seed)):
             found[part] = np.asarray(likelihood_pass(*chosen, chunk, key).pointwise).T
@@ -272,7 +272,7 @@ def local_latents(fit: Fit) -> tuple[str, ...]:
     """Latents of the model that are sample sites, one per pixel."""
     n_units = fit.units.n_units
     one = {name: of_units(value, slice(0, 1), n_units) for name, value in fit.covariates.items()}
-    with native_precision():
+    with computing():
         chosen = fit.draws(1)
         return local_sites(chosen.program, chosen.numbers, fit.units.values.shape[1:], one)
 

@@ -19,7 +19,7 @@ from bayesunmix import _netcdf
 from bayesunmix.data.units import Units
 from bayesunmix.fit import Fit
 from bayesunmix.inference import NUTS, SVI, Gibbs
-from bayesunmix.inference.precision import native_precision
+from bayesunmix.inference.context import computing
 from bayesunmix.inference.program import compile_model
 from bayesunmix.inference.run import settings_as_dict
 
@@ -180,7 +180,7 @@ def _unpack_model(path: Path, about: dict[str, Any], arrays: xr.Dataset) -> Any:
 
 def _check_model(path: Path, model: Any, units: Units, covariates: dict[str, Any], posterior: xr.Dataset) -> None:
     """Whether the program has the sites that the file holds draws of, and of their shapes."""
-    with native_precision():
+    with computing():
         y = jnp.asarray(units.values)
         program, numbers = compile_model(model, y, covariates)
         at = partial(program.evaluate, numbers, y=y, covariates=covariates)

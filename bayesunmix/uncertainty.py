@@ -12,7 +12,7 @@ import xarray as xr
 
 from bayesunmix._keys import as_key
 from bayesunmix.fit import Fit, as_fit
-from bayesunmix.inference.precision import native_precision
+from bayesunmix.inference.context import computing
 from bayesunmix.inference.units import cached, chunks, of_units, prediction_pass
 from bayesunmix.predict import check_unit, local_latents, per_unit_covariates
 
@@ -73,7 +73,7 @@ def uncertainty(fit: Fit, unit: str = "same", draws: int = 200, seed: int | jax.
     if draws < 2:
         raise ValueError(f"draws: expected at least 2 to tell a variance, got {draws}")
     units = as_fit(fit).units
-    with native_precision():
+    with computing():
         chosen = fit.draws(draws)
         if unit == "same":
             # Four numbers a value are the whole image four times over: no more precise than the data, nor than seven
@@ -107,7 +107,7 @@ def _has_labels(fit: Fit) -> bool:
     if getattr(fit.model, "latent", None) is None:
         return False
     found = []
-    with native_precision():
+    with computing():
         draws = fit.draws(1)
         first = {name: of_units(value, slice(0, 1), fit.units.n_units) for name, value in fit.covariates.items()}
 

@@ -29,7 +29,7 @@ from benchmarks import harness, report
 HERE = Path(__file__).parent
 PACKAGES = ("bayesunmix", "jax", "jaxlib", "numpyro", "numpy", "scipy", "scikit-learn", "hmmlearn", "dynamax",
             "pysptools", "hyperspy", "pymc", "nutpie")  # fmt: skip
-NAMES = ("abundances", "samplers", "unmixing", "unmixing_large", "counts", "cost_of_a_step", "components",
+NAMES = ("abundances", "samplers", "unmixing", "unmixing_large", "counts", "criticism", "cost_of_a_step", "components",
          "classes", "classes_large", "classes_overlap", "chains_batch", "chains_long")  # fmt: skip
 
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bayesunmix as bu
-from bayesunmix.inference.precision import native_precision
+from bayesunmix.inference.context import computing
 from bayesunmix.inference.program import compile_model, unconstrain
 from bayesunmix.inference.target import as_device_data, value_and_grad, with_rules
 from benchmarks import simulated
@@ -45,7 +45,7 @@ def steps(cube: np.ndarray, endmembers: int, repeats: int) -> dict[str, float]:
     """Time and bandwidth of a step, and the gradient at a fixed place."""
     y = cube.reshape(-1, cube.shape[-1])
     model = bu.models.LinearUnmixing(endmembers).bind(y)
-    with native_precision():
+    with computing():
         program, numbers = compile_model(model, jnp.asarray(y[:2]))
         data = as_device_data(program, numbers, y, {})
         z = unconstrain(program, data.numbers, model.initial(y), data.y[:2], {})

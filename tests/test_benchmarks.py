@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from benchmarks import harness, report
+from benchmarks import harness, report, workloads
 from benchmarks.__main__ import NAMES
 
 SIZE = {"size": 100}
@@ -63,6 +65,11 @@ def test_the_table_has_a_row_for_everyone_who_worked(found: dict) -> None:
 @pytest.mark.parametrize(("value", "text"), [(0.0, "0"), (1234.5, "1234"), (12.34, "12.3"), (0.01234, "0.0123")])
 def test_numbers_are_short(value: float, text: str) -> None:
     assert report.number(value) == text
+
+
+def test_every_workload_can_be_run_by_name() -> None:
+    found = {path.stem for path in Path(workloads.__path__[0]).glob("*.py")} - {"__init__"}
+    assert set(NAMES) == found
 
 
 @pytest.mark.parametrize("name", NAMES)

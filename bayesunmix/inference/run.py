@@ -58,7 +58,7 @@ def infer(
     key: jax.Array,
     progress: Progress,
 ) -> Result:
-    """Run ``method`` on a bound model; call inside ``native_precision()``.
+    """Run ``method`` on a bound model; call inside ``computing()``.
 
     Raises
     ------

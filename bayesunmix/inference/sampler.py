@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.infer.hmc import hmc
 
+from bayesunmix.inference.context import computing
 from bayesunmix.inference.layered import inverse
 from bayesunmix.inference.mode import Mode
-from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.settings import NUTS
 from bayesunmix.inference.simplex_moves import Moves, proposed
@@ -161,7 +161,7 @@ def _run_chain(program, mode: Mode, settings: NUTS, key, state, moves, back, cha
     pieces: list[tuple[np.ndarray, ...]] = []
     gradients = 0
     try:
-        with native_precision():
+        with computing():
             key_start, key_run = jax.random.split(key)
             location, factor, back = jax.tree_util.tree_map(jnp.asarray, (mode.z, mode.factor, back))
             # Overdispersed starts, or R-hat could not see chains that have not met.

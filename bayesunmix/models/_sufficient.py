@@ -66,8 +66,8 @@ def summarised(endmembers: np.ndarray, values: Any) -> tuple[np.ndarray, np.ndar
     n_units, n_channels = values.shape
     found = np.empty((n_units, len(endmembers) + 1))
     step = max(1, _CHUNK_BYTES // (8 * n_channels))
-
-    def summarise(part: slice) -> None:
+    for start in range(0, n_units, step):
+        part = slice(start, start + step)
         spectra = np.array(values[part], np.float64)
         inside = spectra @ basis
         square = _squares(spectra)
@@ -76,9 +76,6 @@ def summarised(endmembers: np.ndarray, values: Any) -> tuple[np.ndarray, np.ndar
             spectra -= inside @ basis.T
             outside = _squares(spectra)
         found[part, :-1], found[part, -1] = inside, np.sqrt(outside)
-
-    for start in range(0, n_units, step):
-        summarise(slice(start, start + step))
     return np.pad(endmembers @ basis, ((0, 0), (0, 1))), found
 
 

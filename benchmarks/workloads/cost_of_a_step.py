@@ -14,13 +14,13 @@ def of_size(more_pixels: int, more_channels: int) -> Contender:
         import jax.numpy as jnp
 
         import bayesunmix as bu
-        from bayesunmix.inference.precision import native_precision
+        from bayesunmix.inference.context import computing
         from bayesunmix.inference.program import compile_model, unconstrain
         from bayesunmix.inference.target import as_device_data, value_and_grad, with_rules
 
         side, channels = size
         own = cube(0, side * round(more_pixels**0.5), channels * more_channels, 4)
-        with native_precision():
+        with computing():
             program, numbers = compile_model(bu.models.LinearUnmixing(4).bind(own.pixels), own.pixels)
             data = as_device_data(program, numbers, own.pixels, {})
             start = {"endmembers": own.endmembers, "noise_scale": own.noise}
@@ -28,7 +28,7 @@ def of_size(more_pixels: int, more_channels: int) -> Contender:
             data = with_rules(program, z, data, jax.random.key(0), jnp.arange(len(own.pixels)))
 
         def run(_: tuple[int, int], seed: int) -> None:
-            with native_precision():
+            with computing():
                 value_and_grad(program, z, data)[1].block_until_ready()
 
         return run

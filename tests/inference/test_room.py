@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bayesunmix.inference import room
-from bayesunmix.inference.precision import native_precision
+from bayesunmix.inference.context import computing
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_programs_are_let_go_when_half_of_the_mappings_are_taken(held: int, kept
     mapped.write_text("address\n" * held)
     program = jax.jit(lambda x: x + 1.0)
     program(jnp.ones(3))
-    with native_precision():
+    with computing():
         assert program._cache_size() == kept
     assert program(jnp.ones(3))[0] == 2.0
 

@@ -11,8 +11,8 @@ import pytest
 
 import bayesunmix as bu
 from bayesunmix.inference import rules_check
+from bayesunmix.inference.context import computing
 from bayesunmix.inference.mode import Mode, find_mode
-from bayesunmix.inference.precision import native_precision
 from bayesunmix.inference.program import Program, compile_model
 from bayesunmix.inference.rules_check import doubts, off_by
 from bayesunmix.inference.target import as_device_data, place_of
@@ -29,7 +29,7 @@ def image() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def found(image: np.ndarray) -> tuple[Program, Mode]:
-    with native_precision():
+    with computing():
         program, numbers = compile_model(bu.models.LinearUnmixing(3).bind(image), jnp.asarray(image))
         data = as_device_data(program, numbers, image, {})
         start = place_of(program, bu.models.LinearUnmixing(3).bind(image).initial(image), data)
@@ -46,7 +46,7 @@ def test_rules_hold_near_the_mode_and_not_far_from_it(found: tuple[Program, Mode
         places = mode.z + points @ mode.factor.T
         return off_by(program, mode, places, jnp.arange(len(image)), jax.random.key(1))
 
-    with native_precision():
+    with computing():
         near, far = off(white), off(60.0 * white)
         together = max(off(60.0 * center + 0.01 * white) for center in white[:4])
     assert doubts(near, program.size) == []
