@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +37,7 @@ _TOGETHER = 2**24  # values of plain units worked on at a time
 # Units worked on at a time, always as many: for more or fewer of them nothing is compiled anew.
 _CUT_TOGETHER, _NEAREST_TOGETHER = 512, 2048  # with one end in reach
 _POINTS_TOGETHER, _MANY_TOGETHER = 128, 64  # by points, which then stay in a cache
+_AHEAD = 4  # passes that are started before they are asked for
 _TINY = 1e-7  # probability of the least and the largest score
 _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 
@@ -52,16 +54,20 @@ def latent_statistics(
     plain, few = _plain_of_few(draws, y, covariates)
     if plain is None or not plain.exact.any():
         return _by_points(draws, y, covariates, prob, key)
+    hard = np.flatnonzero(~plain.exact)
+    passes = _many_points(draws, y, covariates, key, hard) if few else iter(())
+    ahead = list(islice(passes, _AHEAD))  # beside what follows
     found = _in_closed_form(plain, prob)
     cut = np.flatnonzero(plain.exact & ~plain.normal)
     if len(cut) and few:
         found[cut, :, 2:4] = _cut_off_ends(draws, plain, y, covariates, prob, cut)
     elif len(cut):
         found[cut, :, 2:4] = _by_cut_off(draws, y, covariates, prob, key, cut)
-    hard = np.flatnonzero(~plain.exact)
     if len(hard):
-        by_points = _by_many_points if few else _by_points
-        found[hard] = by_points(draws, y, covariates, prob, key, hard)[0]
+        known = _by_many_points(chain(ahead, passes), prob) if few else None
+        if known is None:
+            known, _ = _by_points(draws, y, covariates, prob, key, hard)
+        found[hard] = known[: len(hard)]
     return found, None
 
 
@@ -80,18 +86,23 @@ def _by_points(draws: Draws, y, covariates, prob: float, key, among=None) -> tup
     return np.concatenate(parts)[:count], np.concatenate(entropies)[:count] if entropies else None
 
 
-def _by_many_points(draws: Draws, y, covariates, prob: float, key, among: np.ndarray) -> tuple[np.ndarray, None]:
-    """On many points at the mean of the globals, where these make no difference; else as :func:`_by_points`."""
-    some, parts = draws.thinned(_FEWEST), []
+def _many_points(draws: Draws, y, covariates, key, among: np.ndarray) -> Iterator[tuple[jax.Array, ...]]:
+    """Some units at a time, the last ones filled up, on many points at the mean of the globals."""
+    some = draws.thinned(_FEWEST)
     blocks = filled(among, _MANY_TOGETHER), _slices(y, covariates, among, _MANY_TOGETHER)
     for index, (values, own) in zip(*blocks, strict=True):
-        found = _many_points_pass(*some, values, own, key, jnp.asarray(index))
-        *moments, points, weights = jax.device_get(found)
+        yield _many_points_pass(*some, values, own, key, jnp.asarray(index))
+
+
+def _by_many_points(passes: Iterator[tuple[jax.Array, ...]], prob: float) -> np.ndarray | None:
+    """``STATISTICS`` of units from :func:`_many_points`; None where globals make a difference to one of them."""
+    parts = []
+    for *moments, points, weights in map(jax.device_get, passes):
+        _, noise, model = moments
+        if (model > 2 * _NO_DIFFERENCE * (noise + model)).any():
+            return None
         parts.append(_statistics(*moments, *_weighted_ends(points, weights, prob)))
-    every = np.concatenate(parts)[: len(among)]
-    if (every[..., 5] ** 2 > 2 * _NO_DIFFERENCE * every[..., 1] ** 2).any():
-        return _by_points(draws, y, covariates, prob, key, among)[0], None
-    return every, None
+    return np.concatenate(parts)
 
 
 @partial(jax.jit, static_argnames="program")
@@ -102,9 +113,10 @@ def _many_points_pass(program: Program, numbers, values, y, covariates, key, ind
         return program.likelihood(numbers, value, y, covariates)
 
     fn = at({name: value.mean(0) for name, value in values.items()})
-    found = fn.conditional_on(fn.rule(y, key, index, n_points=_MANY_POINTS))
+    rule = fn.rule(y, key, index, n_points=_MANY_POINTS)
+    found = fn.conditional_on(rule)
     # On the same points at every draw, so that they add nothing to what the globals do.
-    few = fn.rule(y, key, index, n_points=_FEW_POINTS)
+    few = rule._replace(frame=rule.frame._replace(base=rule.frame.base[:, :_FEW_POINTS]))
     means = jax.lax.map(lambda value: at(value).conditional_on(few).mean, values)
     return found.mean, found.variance, means.var(0), jnp.moveaxis(found.points, -1, 0), found.weights.T
 

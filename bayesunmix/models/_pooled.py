@@ -33,11 +33,7 @@ class Pooled:
     freedom: Any  # directions about it, summed
     distances: Any  # (near,) from the one face that is in reach, in standard deviations at a noise level of one
     constant: Any  # of the log density
-
-    @property
-    def noise_scale(self) -> float:
-        """The likeliest level, but for faces."""
-        return float(np.sqrt(self.square / self.freedom))
+    noise_scale: Any  # the likeliest level, but for faces, of all pixels
 
     def law(self, noise_scale: Any) -> PooledNoise:
         """Distribution of the sum of squares."""
@@ -51,20 +47,21 @@ def pool(endmembers: np.ndarray, values: np.ndarray, n_channels: int) -> tuple[P
     ``endmembers`` (K, number) and values are those of :func:`~bayesunmix.models._sufficient.summarised`.
     """
     every, (n_parts, _) = np.arange(len(values)), endmembers.shape
-    edges, away = endmembers[1:] - endmembers[0], values - endmembers[0]
+    # Units last: sums over a few numbers of each then go along lanes.
+    edges, away = endmembers[1:] - endmembers[0], np.ascontiguousarray((values - endmembers[0]).T)
     lengths = np.linalg.svd(edges, compute_uv=False)
     if len(values) < _FEWEST or n_parts == 1 or lengths[-1] < 1e-6 * lengths[0]:
         return None, every
-    turn = np.linalg.pinv(edges)
-    parts = away @ turn
-    squares = ((away - parts @ edges) ** 2).sum(1)
+    turn = np.linalg.pinv(edges).T
+    parts = turn @ away
+    squares = ((away - edges.T @ parts) ** 2).sum(0)
     freedom = n_channels - n_parts + 1
     noise = np.sqrt(squares.mean() / freedom)
     if noise == 0.0:
         return None, every
-    parts = np.column_stack([1.0 - parts.sum(1), parts])
-    turn = np.column_stack([-turn.sum(1), turn])
-    covariance = turn.T @ turn  # of the abundances, at a noise level of one
+    parts = np.vstack([1.0 - parts.sum(0), parts])
+    turn = np.vstack([-turn.sum(0), turn])
+    covariance = turn @ turn.T  # of the abundances, at a noise level of one
     nearest, hard = _faces(parts, noise**2 * covariance)
     count = _rounded(hard, _FEWEST_LEFT)
     if count > len(values) // 2:
@@ -77,28 +74,28 @@ def pool(endmembers: np.ndarray, values: np.ndarray, n_channels: int) -> tuple[P
     # Of a unit: uniform abundances, the plane's own volume, and the normal density.
     constant = lgamma(n_parts) - np.log(lengths).sum() - 0.5 * freedom * log(2.0 * pi)
     number = len(values) - len(kept)
-    return Pooled(float(squares[together].sum()), float(number * freedom), distances, float(number * constant)), kept
+    square = float(squares[together].sum())
+    return Pooled(square, float(number * freedom), distances, float(number * constant), float(noise)), kept
 
 
 def _faces(mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Standard deviations (unit,) of normal abundances from the nearest face, and whether another one is in reach.
 
-    ``mean`` (unit, K).
+    ``mean`` (K, unit).
     """
     sd = np.sqrt(np.diag(covariance))
-    room = mean / sd
-    nearest, hard = room.min(1), np.zeros(len(mean), bool)
+    room = mean / sd[:, None]
+    nearest, hard = room.min(0), np.zeros(mean.shape[1], bool)
     close = np.flatnonzero(nearest < AWAY * _MARGIN)
-    room = room[close]
-    every, first = np.arange(len(close)), room.argmin(1)
-    low = room[every, first]
-    slope = (covariance / (sd * sd[:, None]))[first]
+    room, low = room[:, close], nearest[close]
+    first, every = room.argmin(0), np.arange(len(close))
+    slope = (covariance / (sd * sd[:, None]))[:, first]
     # The nearest face pushes its part away, at least to where it is, at most by Mills' ratio; the others go with it.
-    at_least = np.maximum(-low, 0.0)[:, None]
-    at_most = 0.5 * (np.sqrt(low**2 + 4.0 * _MARGIN**2) - low)[:, None]
+    at_least = np.maximum(-low, 0.0)
+    at_most = 0.5 * (np.sqrt(low**2 + 4.0 * _MARGIN**2) - low)
     room += slope * np.where(slope < 0.0, at_most, at_least)
-    room[every, first] = np.inf
-    hard[close] = room.min(1) < AWAY * _MARGIN
+    room[first, every] = np.inf
+    hard[close] = room.min(0) < AWAY * _MARGIN
     return nearest, hard
 
 
