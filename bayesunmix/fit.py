@@ -371,7 +371,7 @@ class Fit:
         for name, (array, own) in self._latents_of(values).items():
             sizes = zip(own, array.shape[1 : 1 + len(own)], strict=True)
             label = {dim: np.arange(size) for dim, size in sizes if dim != self.units.channel_dim}
-            arrays[name] = self.units.to_map(array, (*own, *extra), {**label, **coords})
+            arrays[name] = self.units.to_map(array, (*own, *extra), {**label, **coords}, copy=False)
         return xr.Dataset(arrays, attrs=attrs)
 
     def __repr__(self) -> str:

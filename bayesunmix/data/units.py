@@ -110,6 +110,7 @@ class Units:
         coords: Mapping[str, Any] | None = None,
         fill: float = np.nan,
         axis: int = 0,
+        copy: bool = True,
     ) -> xr.DataArray:
         """Put values of the units back on the pixel grid.
 
@@ -125,6 +126,8 @@ class Units:
             Value of the pixels that were masked.
         axis : int
             Where the units are in ``values``.
+        copy : bool
+            Whether the result must not share memory with ``values``, as it may where no pixel is masked.
 
         Returns
         -------
@@ -145,7 +148,7 @@ class Units:
         n_pixels, rows = int(np.prod(self.pixel_shape)), self.without_padding(rows, dims, fill)
         dtype = np.result_type(rows.dtype, fill)
         if self.n_units == n_pixels:
-            flat = rows.astype(dtype)
+            flat = rows.astype(dtype, copy=copy)
         else:
             flat = np.full((n_pixels, *rows.shape[1:]), fill, dtype)
             flat[self.index] = rows

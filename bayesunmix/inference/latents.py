@@ -80,8 +80,7 @@ def _by_points(draws: Draws, y, covariates, prob: float, key, among=None) -> tup
         found = latent_pass(*draws, chunk, key_chunk, -(-_LATENT_DRAWS // draws.size))
         if found.entropy is not None:
             entropies.append(np.asarray(found.entropy))
-        ends = _ends(found.draws, prob)
-        parts.append(_statistics(found.mean, found.variance_noise, found.variance_model, *ends))
+        parts.append(_statistics(found.mean, found.variance_noise, found.variance_model, _ends(found.draws, prob)))
     count = len(y) if among is None else len(among)
     return np.concatenate(parts)[:count], np.concatenate(entropies)[:count] if entropies else None
 
@@ -97,11 +96,10 @@ def _many_points(draws: Draws, y, covariates, key, among: np.ndarray) -> Iterato
 def _by_many_points(passes: Iterator[tuple[jax.Array, ...]], prob: float) -> np.ndarray | None:
     """``STATISTICS`` of units from :func:`_many_points`; None where globals make a difference to one of them."""
     parts = []
-    for *moments, points, weights in map(jax.device_get, passes):
-        _, noise, model = moments
+    for mean, noise, model, points, weights in map(jax.device_get, passes):
         if (model > 2 * _NO_DIFFERENCE * (noise + model)).any():
             return None
-        parts.append(_statistics(*moments, *_weighted_ends(points, weights, prob)))
+        parts.append(_statistics(mean, noise, model, _weighted_ends(points, weights, prob)))
     return np.concatenate(parts)
 
 
@@ -121,11 +119,20 @@ def _many_points_pass(program: Program, numbers, values, y, covariates, key, ind
     return found.mean, found.variance, means.var(0), jnp.moveaxis(found.points, -1, 0), found.weights.T
 
 
-def _statistics(mean, noise, model, lower, upper) -> np.ndarray:
-    """``STATISTICS`` (..., statistic)."""
+def _statistics(mean, noise, model, ends) -> np.ndarray:
+    """``STATISTICS`` (..., statistic) from a mean, its variances by noise and by globals, and the ends (2, ...) of its
+    interval, or how many standard deviations they are away."""
     mean, noise, model = (np.asarray(x) for x in (mean, noise, model))
     # Statistics first in memory: who looks at one of them reads it as it lies.
-    return np.moveaxis(np.stack([mean, np.sqrt(noise + model), lower, upper, np.sqrt(noise), np.sqrt(model)]), 0, -1)
+    found = np.empty((len(STATISTICS), *mean.shape), mean.dtype)
+    found[0], found[1], found[4], found[5] = mean, np.sqrt(noise + model), np.sqrt(noise), np.sqrt(model)
+    if np.ndim(ends):
+        found[2:4] = ends
+    else:
+        np.multiply(found[1], ends, out=found[3])
+        np.subtract(mean, found[3], out=found[2])
+        found[3] += mean
+    return np.moveaxis(found, 0, -1)
 
 
 def _weighted_ends(points: np.ndarray, weights: np.ndarray, prob: float) -> np.ndarray:
@@ -231,8 +238,7 @@ def _plain_pass(program: Program, numbers, values, y, covariates) -> Plain:
 
 def _in_closed_form(plain: Plain, prob: float) -> np.ndarray:
     """``STATISTICS`` of all units as if they were normal."""
-    reach = ndtri((1 + prob) / 2) * np.sqrt(plain.variance_noise + plain.variance_model)
-    return _statistics(*plain[:3], plain.mean - reach, plain.mean + reach)
+    return _statistics(*plain[:3], ndtri((1 + prob) / 2))
 
 
 def _cut_off_ends(
