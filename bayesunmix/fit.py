@@ -326,6 +326,7 @@ class Fit:
 
     def draws(self, most: int | None = None) -> Draws:
         """Posterior draws of the globals for the engine, thinned evenly to ``most``; call in ``computing()``."""
+        self.units.unchanged()
         return self._draws_for(self.model, self.units.values, most)
 
     def _draws_for(self, model: Any, values: Any, most: int | None) -> Draws:
@@ -345,6 +346,8 @@ class Fit:
                 "are in fit.posterior"
             )
         lean, values = self._lean
+        if values is self.units.values:
+            self.units.unchanged()
         return self._draws_for(lean, values, draws), values, self.covariates
 
     @cached_property

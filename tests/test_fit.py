@@ -428,3 +428,15 @@ def test_nuts_on_the_textbook_program_and_on_the_marginal_agree(fit: bu.Fit) -> 
     z = (latent.sel(statistic="mean").values - shares.mean(0)) / shares.std(0)
     assert np.sqrt(np.mean(z**2)) < 0.15
     np.testing.assert_allclose(np.mean(latent.sel(statistic="sd").values / shares.std(0)), 1.0, atol=0.05)
+
+
+def test_an_image_that_is_changed_behind_a_fit_is_not_taken_for_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is too large to be copied."""
+    monkeypatch.setattr("bayesunmix.data.units._SHARED_BYTES", 0)
+    image, _ = mixed()
+    fit = run(image)
+    fit.latent()
+    image.values[:] -= image.values.mean()
+    for look in (fit.latent, lambda: bu.check(fit), lambda: bu.uncertainty(fit), lambda: bu.waic(fit)):
+        with pytest.raises(ValueError, match="changed in place since"):
+            look()

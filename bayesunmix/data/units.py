@@ -19,7 +19,9 @@ from bayesunmix.data.sharing import independent, sharing
 
 _SLAB_BYTES = 2**26
 _HASH_BYTES = 2**22
-_SHARED_BYTES = 2**27  # a second copy of more than this would decide how large an image can be fitted
+_IN_FILE_BYTES = 2**27  # of an image that is not in memory, and need not be
+_SHARED_BYTES = 2**25  # new pages for a second copy of more than this take as long as a small fit
+_SEEN = 2**14  # values of a shared image by which it is told that it has been changed
 _EXACT_IN_FLOAT32 = 2**24
 _EXACT_IN_FLOAT64 = 2**53
 
@@ -45,6 +47,8 @@ class Units:
         ``(unit,)``, frames of each sequence; what lies beyond is padding.
     members : numpy.ndarray, optional
         ``(unit, k)`` of int, what each unit is made of, where units share parts and so depend on one another.
+    seen : numpy.ndarray, optional
+        Some of the values as they were, where memory is shared with the image.
     name, attrs
         Of the image; the unit of the values is ``attrs["units"]`` where it is known.
     """
@@ -60,6 +64,22 @@ class Units:
     feature_dim: str = ""
     lengths: np.ndarray | None = None
     members: np.ndarray | None = None
+    seen: np.ndarray | None = None
+
+    def unchanged(self) -> None:
+        """See whether an image whose memory is shared still holds what it did.
+
+        Raises
+        ------
+        ValueError
+            When it does not. A change of few values may pass.
+        """
+        if self.seen is not None and not np.array_equal(_some(self.values), self.seen, equal_nan=True):
+            raise ValueError(
+                "expected the image as it was fitted, got one that has been changed in place since: its memory is shared "
+                f"with the fit (images of more than {_SHARED_BYTES >> 20} MiB are not copied). Fit it again, or hand "
+                "image.copy() to bu.fit and change the original"
+            )
 
     @property
     def inner_dims(self) -> tuple[str, ...]:
@@ -190,9 +210,9 @@ def as_units(data: Any, *, mask: Any = None, likelihood: str = "normal", entries
     -------
     Units
         Floats keep their precision (half becomes single); integers become float32 where it holds each of them
-        exactly, else float64; byte order becomes the machine's. Floating-point images of more than 128 MiB in
+        exactly, else float64; byte order becomes the machine's. Floating-point images of more than 32 MiB in
         memory of which every pixel is kept are shared and not copied: leave them as they are while the result
-        is in use.
+        is in use (:meth:`Units.unchanged`).
 
     Raises
     ------
@@ -224,7 +244,7 @@ def as_units(data: Any, *, mask: Any = None, likelihood: str = "normal", entries
     index = np.flatnonzero(keep)
     pixel_dims = tuple(map(str, image.dims[:-1]))
     where = checks.Where(index, pixel_dims, keep.shape)
-    if image.nbytes > _SHARED_BYTES and not isinstance(image.variable._data, np.ndarray):
+    if image.nbytes > _IN_FILE_BYTES and not isinstance(image.variable._data, np.ndarray):
         values: Any = _in_file(image, where, likelihood, entries)
     else:
         values = _gather(image, keep)
@@ -235,6 +255,8 @@ def as_units(data: Any, *, mask: Any = None, likelihood: str = "normal", entries
         checks.warn_of_zeros(checks.zero_everywhere(values), where, str(image.dims[-1]))
         values = _floating(values)
         values.flags.writeable = False
+    held = image.variable._data
+    shared = isinstance(held, np.ndarray) and isinstance(values, np.ndarray) and np.may_share_memory(held, values)
     return Units(
         values=values,
         index=index,
@@ -244,7 +266,13 @@ def as_units(data: Any, *, mask: Any = None, likelihood: str = "normal", entries
         coords=_plain_coords(image),
         name=str(image.name or ""),
         attrs=dict(image.attrs),
+        seen=_some(values) if shared else None,
     )
+
+
+def _some(values: np.ndarray) -> np.ndarray:
+    """Of all pixels and channels, evenly."""
+    return values.ravel()[np.linspace(0, values.size - 1, _SEEN).astype(np.int64)]
 
 
 def _checked(values: np.ndarray, where: checks.Where, likelihood: str, entries: bool) -> np.ndarray:

@@ -17,7 +17,7 @@ from bayesunmix.data.rows import Rows
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every image counts as large, and is read two rows at a time."""
-    monkeypatch.setattr(units, "_SHARED_BYTES", 0)
+    monkeypatch.setattr(units, "_IN_FILE_BYTES", 0)
     monkeypatch.setattr("bayesunmix.data.rows.BLOCK_BYTES", 2 * 6 * 4 * 4)
 
 
@@ -42,7 +42,7 @@ def test_rows_are_those_of_the_array() -> None:
 def test_the_hash_is_that_of_the_array_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     lazy = image()
     in_file = data_hash(as_units(lazy))
-    monkeypatch.setattr(units, "_SHARED_BYTES", 2**27)
+    monkeypatch.setattr(units, "_IN_FILE_BYTES", 2**27)
     assert data_hash(as_units(lazy)) == in_file
 
 

@@ -75,6 +75,17 @@ def test_a_large_image_is_shared_and_still_read_only(image: xr.DataArray, monkey
     assert not np.shares_memory(part.values, image.values)
 
 
+def test_a_shared_image_that_was_changed_is_told(image: xr.DataArray, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = as_units(image)
+    monkeypatch.setattr("bayesunmix.data.units._SHARED_BYTES", 0)
+    shared = as_units(image)
+    shared.unchanged()
+    image.values[1, 2] *= 2.0
+    with pytest.raises(ValueError, match=r"changed in place since.*image\.copy\(\)"):
+        shared.unchanged()
+    own.unchanged()
+
+
 def test_input_is_not_changed_and_output_is_its_own(image: xr.DataArray) -> None:
     before = image.copy(deep=True)
     units = as_units(image)
