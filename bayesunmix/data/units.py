@@ -77,8 +77,8 @@ class Units:
         if self.seen is not None and not np.array_equal(_some(self.values), self.seen, equal_nan=True):
             raise ValueError(
                 "expected the image as it was fitted, got one that has been changed in place since: its memory is "
-                f"shared with the fit (images of more than {_SHARED_BYTES >> 20} MiB are not copied). Fit it again, or hand "
-                "image.copy() to bu.fit and change the original"
+                f"shared with the fit (images of more than {_SHARED_BYTES >> 20} MiB are not copied). Fit it again, or "
+                "hand image.copy() to bu.fit and change the original"
             )
 
     @property

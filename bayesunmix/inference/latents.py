@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from bayesunmix._keys import generator
-from bayesunmix.distributions.one_face import CutOff, cut_off, drawn
+from bayesunmix.distributions.one_face import FreeNormal, cut_off, drawn
 from bayesunmix.distributions.skewed import standard_quantiles
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.units import (
@@ -35,7 +35,7 @@ _NO_DIFFERENCE = 0.01  # share of globals in the variance of a latent, below whi
 _NORMAL = 0.2  # share of globals below which the interval is a normal's, whatever their posterior's shape
 _TOGETHER = 2**24  # values of plain units worked on at a time
 # Units worked on at a time, always as many: for more or fewer of them nothing is compiled anew.
-_CUT_TOGETHER, _NEAREST_TOGETHER = 512, 2048  # with one end in reach
+_CUT_TOGETHER = 512  # with one end in reach
 _POINTS_TOGETHER, _MANY_TOGETHER = 128, 64  # by points, which then stay in a cache
 _AHEAD = 4  # passes that are started before they are asked for
 _TINY = 1e-7  # probability of the least and the largest score
@@ -60,7 +60,7 @@ def latent_statistics(
     found = _in_closed_form(plain, prob)
     cut = np.flatnonzero(plain.exact & ~plain.normal)
     if len(cut) and few:
-        found[cut, :, 2:4] = _cut_off_ends(draws, plain, y, covariates, prob, cut)
+        found[cut, :, 2:4] = _cut_off_ends(plain, prob, cut)
     elif len(cut):
         found[cut, :, 2:4] = _by_cut_off(draws, y, covariates, prob, key, cut)
     if len(hard):
@@ -180,6 +180,9 @@ class Plain(NamedTuple):
     share: Any  # (units,) of the globals in the variance, the largest of a unit
     exact: Any  # (units,) whether that is so at every draw of the globals
     free: Any  # (units,) whether none is in reach
+    first: Any  # (units,) which latent is nearest to its end, at the mean of the globals
+    low: Any  # (units,) where that end is in the latent's standard deviations
+    correlation: Any  # (latent, latent) of all latents there, as if no end were in reach
 
     @property
     def normal(self) -> np.ndarray:
@@ -207,7 +210,8 @@ def _plain(draws: Draws, y: Any, covariates: dict[str, Any]) -> Plain | None:
     parts = _slices(y, covariates, np.arange(n_units), min(n_units, max(1, _TOGETHER // y[0].size)))
     # Waited for one by one: parts that are worked on are held.
     found = [jax.device_get(_plain_pass(*fixed, *part)) for part in parts]
-    return Plain(*(np.concatenate(column)[:n_units] for column in zip(*found, strict=True)))
+    joined = (np.concatenate(column)[:n_units] for column in zip(*found, strict=True))
+    return Plain(*joined)._replace(correlation=found[0].correlation)
 
 
 def _slices(y: Any, covariates: dict[str, Any], among: np.ndarray, size: int) -> Iterator[tuple[jax.Array, Any]]:
@@ -219,21 +223,25 @@ def _slices(y: Any, covariates: dict[str, Any], among: np.ndarray, size: int) ->
 
 @partial(jax.jit, static_argnames="program")
 def _plain_pass(program: Program, numbers, values, y, covariates) -> Plain:
-    def at(value) -> CutOff:
-        return cut_off(program.likelihood(numbers, value, y, covariates).without_faces(y))
+    def free_normal(value) -> FreeNormal:
+        return program.likelihood(numbers, value, y, covariates).without_faces(y)
 
     def one(carry, value):
-        found = at(value)
+        found = cut_off(free_normal(value))
         means, noise, exact, free = carry
         means = means.seen(found.mean)
         noise = noise + (found.variance - noise) / means.number
         return (means, noise, exact & found.exact, free & found.free), None
 
-    zero, always = jnp.zeros_like(at({n: v[0] for n, v in values.items()}).mean), jnp.ones(len(y), bool)
+    like = jax.eval_shape(lambda: free_normal({n: v[0] for n, v in values.items()}).mean)
+    zero, always = jnp.zeros(like.shape, like.dtype), jnp.ones(len(y), bool)
     (means, noise, exact, free), _ = jax.lax.scan(one, (Running.none(zero), zero, always, always), values)
     model = means.spread / means.number
     share = jnp.where(model > 0.0, model / (noise + model), 0.0).max(1)
-    return Plain(means.mean, noise, model, share, exact, free)
+    normal = free_normal({name: value.mean(0) for name, value in values.items()})
+    first, low, _ = normal.at_nearest()
+    correlation = normal.covariance / (normal.sd * normal.sd[:, None])
+    return Plain(means.mean, noise, model, share, exact, free, first, low[:, 0], correlation)
 
 
 def _in_closed_form(plain: Plain, prob: float) -> np.ndarray:
@@ -241,28 +249,15 @@ def _in_closed_form(plain: Plain, prob: float) -> np.ndarray:
     return _statistics(*plain[:3], ndtri((1 + prob) / 2))
 
 
-def _cut_off_ends(
-    draws: Draws, plain: Plain, y: Any, covariates: dict[str, Any], prob: float, among: np.ndarray
-) -> np.ndarray:
+def _cut_off_ends(plain: Plain, prob: float, among: np.ndarray) -> np.ndarray:
     """Intervals (unit, latent, 2) of units with one end of their domain in reach, at the mean of the globals."""
-    slices = _slices(y, covariates, among, _NEAREST_TOGETHER)
-    parts = [_nearest_pass(*draws[:2], draws.centre, *part) for part in slices]
-    first, low = (np.concatenate(column)[: len(among)] for column in zip(*(part[:2] for part in parts), strict=True))
-    correlation, ends = np.asarray(parts[0][2]), np.array([1 - prob, 1 + prob]) / 2
+    first, low, ends = plain.first[among], plain.low[among], np.array([1 - prob, 1 + prob]) / 2
     scores = np.empty((2, *plain.mean[among].shape))
     for i in np.unique(first):
-        for k, of_both in enumerate(correlation[i]):
+        for k, of_both in enumerate(plain.correlation[i]):
             scores[:, first == i, k] = standard_quantiles(ends, low[first == i], float(of_both))
-    sd = np.sqrt(plain.variance_noise + plain.variance_model)[among]
+    sd = np.sqrt(plain.variance_noise[among] + plain.variance_model[among])
     return np.moveaxis(plain.mean[among] + sd * scores, 0, -1)
-
-
-@partial(jax.jit, static_argnames="program")
-def _nearest_pass(program: Program, numbers, value, y, covariates) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Of every unit the latent nearest to its end, where that is in its sds, and how all latents go together."""
-    normal = program.likelihood(numbers, value, y, covariates).without_faces(y)
-    first, low, _ = normal.at_nearest()
-    return first, low[:, 0], normal.covariance / (normal.sd * normal.sd[:, None])
 
 
 def _by_cut_off(draws: Draws, y: Any, covariates: dict[str, Any], prob: float, key, among: np.ndarray) -> np.ndarray:
