@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -99,16 +99,16 @@ def fit(
             f"got {model!r}"
         )
     units, covariates = received(model, data, mask, covariates)
-    hashed = hashed_aside(units)
-    with one_thread():
+    with nullcontext() if own else one_thread():  # samplers of models' own are large products and little else
         bound = model.bind(units.values) if hasattr(model, "bind") and not getattr(model, "bound", False) else model
+    hashed = hashed_aside(units)  # beside the inference: priors of large images may use every core
     unknown = [name for name in covariates if not takes(model, name)]
     if unknown:
         raise TypeError(f"{name_of(model)} takes no covariate {unknown[0]!r}, and bu.fit has no such argument")
     if hasattr(bound, "unit_covariates"):
         covariates = {**bound.unit_covariates(units.values), **covariates}
     started, lean = time.perf_counter(), None
-    with computing(), Progress(progress) as bar:
+    with computing(one=own is None), Progress(progress) as bar:
         if own is not None:
             result = infer_by_gibbs(bound, units.values, covariates, own, as_key(seed), bar)
         elif isinstance(method, Gibbs):

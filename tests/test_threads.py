@@ -36,6 +36,11 @@ def test_one_thread_within_and_as_many_as_before_afterwards() -> None:
     assert set(threads()) == {3}
 
 
+def test_a_sampler_that_is_products_alone_keeps_all() -> None:
+    with computing(one=False):
+        assert set(threads()) == {3}
+
+
 def test_the_last_one_out_puts_it_back() -> None:
     """As where draws are taken from a generator, which leaves when it is closed."""
     first, second = one_thread(), one_thread()
