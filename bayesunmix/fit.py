@@ -136,6 +136,9 @@ def fit(
         provenance=describe_run(units, settings_as_dict(method), seed, wall, name=name_of(model), hashed=hashed()),
         covariates=covariates,
     )
+    with computing():
+        program, _ = compile_model(bound, jnp.asarray(units.values[:1]), covariates)
+    vars(found)["_seen"] = program.seen
     if lean is not None:
         vars(found)["_lean"] = lean  # known already; a cached property, so that copies with other data find their own
     return found
@@ -327,7 +330,13 @@ class Fit:
     def draws(self, most: int | None = None) -> Draws:
         """Posterior draws of the globals for the engine, thinned evenly to ``most``; call in ``computing()``."""
         self.units.unchanged()
-        return self._draws_for(self.model, self.units.values, most)
+        chosen = self._draws_for(self.model, self.units.values, most)
+        if vars(self).get("_seen", chosen.program.seen) != chosen.program.seen:
+            raise ValueError(
+                f"expected {name_of(self.model)} to do what it did when it was fitted, and it does something else: a "
+                "global or a variable that it closes over has changed. Set it back, or fit again"
+            )
+        return chosen
 
     def _draws_for(self, model: Any, values: Any, most: int | None) -> Draws:
         """The same for a model with the same globals, and its data."""

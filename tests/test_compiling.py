@@ -9,10 +9,12 @@ from typing import Any
 
 import jax
 import numpy as np
+import numpyro
 import pytest
 import xarray as xr
 
 import bayesunmix as bu
+from bayesunmix.inference.program import compile_model
 from bayesunmix.models import GaussianMixture, LinearUnmixing, ProbabilisticPCA
 
 _COMPILED: list[str] = []
@@ -65,6 +67,16 @@ def vectors(seed: int) -> np.ndarray:
     return rng.normal(size=(300, 3)) + 3.0 * rng.integers(0, 2, (300, 1))
 
 
+def level(y=None, *, n_units: int) -> None:
+    """A program of one's own, with a global in its prior and a number in its likelihood that it closes over."""
+    height = numpyro.sample("height", PRIOR.expand((12,)).to_event(1))
+    with numpyro.plate("unit", n_units):
+        numpyro.sample("y", numpyro.distributions.Normal(SLOPE["of all"] * height, 1.0).to_event(1), obs=y)
+
+
+PRIOR = numpyro.distributions.Normal(0.0, 100.0)
+SLOPE = {"of all": 1.0}
+
 KINDS: dict[str, tuple[Any, Any, Callable[[int], Any]]] = {
     "three endmembers": (LinearUnmixing(3), SVI, lambda seed: image(seed, 16, 3)),
     "other numbers of pixels near faces": (
@@ -79,17 +91,52 @@ KINDS: dict[str, tuple[Any, Any, Callable[[int], Any]]] = {
     "chains": (LinearUnmixing(2), bu.NUTS(draws=30, warmup=30, chains=1), lambda seed: image(seed, 10)),
     "components": (ProbabilisticPCA(2), bu.Gibbs(draws=50, warmup=20, chains=2), lambda seed: image(seed, 10)),
     "classes": (GaussianMixture(2), SVI, vectors),
+    "a program of one's own": (level, SVI, lambda seed: image(seed, 10)),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_second_fit_of_the_same_shape_compiles_nothing(kind: str) -> None:
-    """Nor do its maps."""
+    """Nor do its maps, or its check where there are none."""
     model, method, make = KINDS[kind]
     for seed in (1, 2):
         with compilations() as compiled:
-            bu.fit(model, make(seed), method, seed=seed, progress=False).latent()
+            fit = bu.fit(model, make(seed), method, seed=seed, progress=False)
+            bu.check(fit) if model is level else fit.latent()
             if seed == 2:
                 assert len(compiled) == 0
                 jax.jit(lambda x: x + 1.2345)(1.0)
                 assert len(compiled) == 1  # the count does count
+
+
+def test_a_program_of_ones_own_is_compiled_anew_where_it_does_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it reads beside its arguments has no name to the engine."""
+    data = image(0, 10)
+    means, fits = [], []
+    for slope in (1.0, 2.0):
+        monkeypatch.setitem(SLOPE, "of all", slope)
+        fits.append(bu.fit(level, data, SVI, progress=False))
+        means.append(float(fits[-1].posterior["height"].mean()))
+        bu.check(fits[-1])
+    # 1200 values of a noise of one say 400 times as much as the prior; the same random numbers.
+    assert means[1] == pytest.approx(0.5 * means[0], rel=0.01)
+    with pytest.raises(ValueError, match="level to do what it did when it was fitted"):
+        bu.check(fits[0])
+
+
+def test_arrays_that_a_program_closes_over_count_too() -> None:
+    def closing(over: np.ndarray) -> Callable[..., None]:
+        def program(y=None, *, n_units: int) -> None:
+            height = numpyro.sample("height", numpyro.distributions.Normal(0.0, 1.0))
+            with numpyro.plate("unit", n_units):
+                mean = height * jax.numpy.asarray(over)
+                numpyro.sample("y", numpyro.distributions.Normal(mean, 1.0).to_event(1), obs=y)
+
+        return program
+
+    over, y = np.ones(3), jax.numpy.zeros((5, 3))
+    program = closing(over)
+    first, again = (compile_model(program, y)[0] for _ in range(2))
+    assert first == again and hash(first) == hash(again)
+    over[1] = 2.0
+    assert compile_model(program, y)[0] != first

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -47,6 +49,7 @@ class Program:
     treedef: Any
     constants: tuple[Any, ...]
     shapes: tuple[tuple[str, tuple[int, ...]], ...]  # unconstrained shape of every latent site, in order
+    seen: str = ""  # of code of one's own: what it did, which may hang on more than it was handed
 
     @property
     def size(self) -> int:
@@ -123,11 +126,13 @@ def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> t
     leaves, treedef = jax.tree_util.tree_flatten(model)
     constants = tuple(_NUMBER if _is_number(leaf) else _Identity(leaf) for leaf in leaves)
     numbers = numbers_of(model)
-    if covariates:
-        shapes = _shapes(model, y, covariates)
+    of_ones_own = not all(c is _NUMBER or isinstance(c.value, str | int | None) for c in constants)
+    if of_ones_own or covariates:
+        shapes = _shapes(model, y, covariates or {})
     else:
         shapes = _known_shapes(Program(treedef, constants, ()), tuple(n.shape for n in numbers), y.shape)
-    return Program(treedef, constants, shapes), numbers
+    seen = _digest(model, y, covariates or {}) if of_ones_own else ""
+    return Program(treedef, constants, shapes, seen), numbers
 
 
 @lru_cache
@@ -135,6 +140,33 @@ def _known_shapes(program: Program, of_numbers: tuple[tuple[int, ...], ...], of_
     """The same for a model whose numbers have these shapes, whatever they are."""
     dtype = jnp.result_type(float)
     return _shapes(program.model(tuple(map(jnp.ones, of_numbers))), jax.ShapeDtypeStruct(of_y, dtype), {})
+
+
+def _digest(model: Callable[..., None], y: Any, covariates: dict) -> str:
+    """A hash of what code of one's own does with one unit of data such as ``y``, whatever their values.
+
+    A function reads globals and what it closes over, which are not among its arguments and may have changed since its
+    program was compiled.
+    """
+    kinds: list[tuple[str, str]] = []
+
+    def look(y, covariates):
+        with handlers.trace() as trace, handlers.seed(rng_seed=0):
+            model(y, n_units=1, **covariates)
+        sites = {name: site for name, site in trace.items() if site["type"] == "sample"}
+        kinds.extend((name, type(site["fn"]).__qualname__) for name, site in sites.items())
+        laws = [site["fn"] for site in sites.values()]
+        foreign = [s for s in sites.values() if not type(s["fn"]).__module__.startswith(("numpyro", "bayesunmix"))]
+        densities = [site["fn"].log_prob(site["value"]) for site in foreign]
+        return [leaf for leaf in jax.tree_util.tree_leaves((laws, densities)) if _is_number(leaf)]
+
+    few = {name: value[:1] if np.ndim(value) and len(value) == len(y) else value for name, value in covariates.items()}
+    traced = jax.make_jaxpr(look)(jax.ShapeDtypeStruct((1, *y.shape[1:]), jnp.result_type(float)), few)
+    # Without addresses of functions, which differ from one look to the next.
+    found = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", f"{kinds} {traced.jaxpr}").encode())
+    for constant in traced.consts:
+        found.update(np.asarray(constant).tobytes())
+    return found.hexdigest()
 
 
 def _shapes(model: Callable[..., None], y: Any, covariates: dict) -> tuple[tuple[str, tuple[int, ...]], ...]:
