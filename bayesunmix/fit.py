@@ -329,20 +329,20 @@ class Fit:
 
     def draws(self, most: int | None = None) -> Draws:
         """Posterior draws of the globals for the engine, thinned evenly to ``most``; call in ``computing()``."""
-        self.units.unchanged()
-        chosen = self._draws_for(self.model, self.units.values, most)
-        if vars(self).get("_seen", chosen.program.seen) != chosen.program.seen:
-            raise ValueError(
-                f"expected {name_of(self.model)} to do what it did when it was fitted, and it does something else: a "
-                "global or a variable that it closes over has changed. Set it back, or fit again"
-            )
-        return chosen
+        return self._draws_for(self.model, self.units.values, most)
 
     def _draws_for(self, model: Any, values: Any, most: int | None) -> Draws:
         """The same for a model with the same globals, and its data."""
         sizes = self.posterior.sizes
         take = evenly(sizes["chain"] * sizes["draw"], most)
         program, numbers = compile_model(model, jnp.asarray(values[:1]), self.covariates)
+        if model is self.model:
+            self.units.unchanged()
+            if vars(self).get("_seen", program.seen) != program.seen:
+                raise ValueError(
+                    f"expected {name_of(model)} to do what it did when it was fitted, and it does something else: a "
+                    "global or a variable that it closes over has changed. Set it back, or fit again"
+                )
         dtype = jnp.result_type(float)
         by_chain = {str(n): v.transpose("chain", "draw", ...).values for n, v in self.posterior.data_vars.items()}
         chosen = {n: jnp.asarray(v.reshape(-1, *v.shape[2:])[take], dtype) for n, v in by_chain.items()}
@@ -355,8 +355,6 @@ class Fit:
                 "are in fit.posterior"
             )
         lean, values = self._lean
-        if values is self.units.values:
-            self.units.unchanged()
         return self._draws_for(lean, values, draws), values, self.covariates
 
     @cached_property

@@ -233,12 +233,11 @@ def _plain_pass(program: Program, numbers, values, y, covariates) -> Plain:
         noise = noise + (found.variance - noise) / means.number
         return (means, noise, exact & found.exact, free & found.free), None
 
-    like = jax.eval_shape(lambda: free_normal({n: v[0] for n, v in values.items()}).mean)
-    zero, always = jnp.zeros(like.shape, like.dtype), jnp.ones(len(y), bool)
+    normal = free_normal({name: value.mean(0) for name, value in values.items()})
+    zero, always = jnp.zeros_like(normal.mean), jnp.ones(len(y), bool)
     (means, noise, exact, free), _ = jax.lax.scan(one, (Running.none(zero), zero, always, always), values)
     model = means.spread / means.number
     share = jnp.where(model > 0.0, model / (noise + model), 0.0).max(1)
-    normal = free_normal({name: value.mean(0) for name, value in values.items()})
     first, low, _ = normal.at_nearest()
     correlation = normal.covariance / (normal.sd * normal.sd[:, None])
     return Plain(means.mean, noise, model, share, exact, free, first, low[:, 0], correlation)
