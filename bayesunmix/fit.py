@@ -137,7 +137,7 @@ def fit(
         covariates=covariates,
     )
     with computing():
-        program, _ = compile_model(bound, jnp.asarray(units.values[:1]), covariates)
+        program, _ = compile_model(bound, units.values[:1], covariates)
     vars(found)["_seen"] = program.seen
     if lean is not None:
         vars(found)["_lean"] = lean  # known already; a cached property, so that copies with other data find their own
@@ -335,7 +335,7 @@ class Fit:
         """The same for a model with the same globals, and its data."""
         sizes = self.posterior.sizes
         take = evenly(sizes["chain"] * sizes["draw"], most)
-        program, numbers = compile_model(model, jnp.asarray(values[:1]), self.covariates)
+        program, numbers = compile_model(model, values[:1], self.covariates)
         if model is self.model:
             self.units.unchanged()
             if vars(self).get("_seen", program.seen) != program.seen:
@@ -345,8 +345,8 @@ class Fit:
                 )
         dtype = jnp.result_type(float)
         by_chain = {str(n): v.transpose("chain", "draw", ...).values for n, v in self.posterior.data_vars.items()}
-        chosen = {n: jnp.asarray(v.reshape(-1, *v.shape[2:])[take], dtype) for n, v in by_chain.items()}
-        return Draws(program, tuple(jnp.asarray(n, dtype) for n in numbers), chosen)
+        chosen = {n: v.reshape(-1, *v.shape[2:])[take].astype(dtype) for n, v in by_chain.items()}
+        return Draws(program, tuple(np.asarray(n, dtype) for n in numbers), jax.device_put(chosen))
 
     def _for_latents(self, draws: int) -> tuple[Draws, Any, dict[str, Any]]:
         if getattr(self.model, "latent", None) is None:

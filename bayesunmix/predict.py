@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from numpyro import handlers
@@ -73,7 +72,7 @@ def simulate(model: Any, like: Any, seed: int | jax.Array = 0, **covariates: Any
     n_units = image.size // math.prod(shape)
     with computing():
         key = as_key(seed)
-        program, numbers = compile_model(bound, jnp.zeros((n_units, *shape)), covariates)
+        program, numbers = compile_model(bound, np.zeros((n_units, *shape)), covariates)
         y, globals_, latents = _generate(program, numbers, {}, key, n_units, getattr(bound, "latent", None), covariates)
     data = image.copy(data=_with_gaps(bound, np.asarray(y).reshape(image.shape), image))
     return data, _truth(bound, globals_, latents, image)
@@ -114,7 +113,7 @@ def prior_predictive(
     n_units = image.size // math.prod(shape)
     images = np.empty((draws, *image.shape))
     with computing():
-        program, numbers = compile_model(bound, jnp.zeros((n_units, *shape)), covariates)
+        program, numbers = compile_model(bound, np.zeros((n_units, *shape)), covariates)
         for i, key in enumerate(jax.random.split(as_key(seed), draws)):
             y, _, _ = _generate(program, numbers, {}, key, n_units, getattr(bound, "latent", None), covariates)
             images[i] = _with_gaps(bound, np.asarray(y).reshape(image.shape), image)

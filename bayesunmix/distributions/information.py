@@ -22,6 +22,7 @@ from bayesunmix.distributions.moments import Moments
 class Information(NamedTuple):
     """Sums over units."""
 
+    latent: jax.Array  # (K,), of mean abundances
     mean: jax.Array  # (K, K), of products of mean abundances
     spread: jax.Array  # (K, K), of covariances of abundances
     features: jax.Array  # (K^2 + 1, K^2 + 1), of covariances of g and of the squared residual
@@ -40,38 +41,45 @@ class Layered(NamedTuple):
     core: np.ndarray  # (r, r)
 
 
-def information(endmembers, value, moments: Moments) -> Information:
-    """Sums over the units ``value`` (units, channel), with moments of their abundances."""
+def information(endmembers, residual, squares, centre, reference, moments: Moments) -> Information:
+    """Sums over units, with moments of their abundances.
+
+    The data (units, channel) are ``residual + centre' reference``, and ``squares`` (units,) the sums of squared
+    residuals: nothing of the size of the data is made.
+    """
     n_parts = len(endmembers)
     rows, columns = np.triu_indices(n_parts)
-    n_pairs = len(rows)
+    pair = np.zeros((n_parts, n_parts), int)
+    pair[rows, columns] = pair[columns, rows] = np.arange(len(rows))
+    part, product = slice(0, n_parts), slice(n_parts, n_parts + len(rows))
+    mean, covariance = moments.mean, moments.covariance
     gram = endmembers @ endmembers.T
-    least_squares = jnp.linalg.solve(gram, endmembers @ value.T)  # (K, units)
-    mean, covariance = moments.mean[: n_parts + n_pairs], moments.covariance[: n_parts + n_pairs, : n_parts + n_pairs]
-    # g and the squared residual as combinations of the features (a, a_k a_m): what depends on b, and what does not.
-    by_b = np.zeros((n_parts**2, n_parts + n_pairs, n_parts))
-    constant = np.zeros((n_parts**2, n_parts + n_pairs))
-    for j, (k, m) in enumerate(zip(rows, columns, strict=True)):
-        constant[k * n_parts + m, n_parts + j] = constant[m * n_parts + k, n_parts + j] = -1.0
-    part = np.arange(n_parts)
-    by_b[part[:, None] * n_parts + part, part[:, None], part] = 1.0
-    squares = gram[rows, columns] * np.where(rows == columns, 1.0, 2.0)
-    energy = jnp.concatenate(
-        [-2.0 * gram @ least_squares, jnp.broadcast_to(squares[:, None], (n_pairs, value.shape[0]))]
-    )
-    change = jnp.concatenate([jnp.einsum("cfm,mn->cfn", by_b, least_squares) + constant[..., None], energy[None]])
-    half = jnp.einsum("cfn,fgn->cgn", change, covariance)
-    products = jnp.zeros((n_parts, n_parts), value.dtype).at[rows, columns].set(mean[n_parts:].sum(1))
-    products = products + jnp.triu(products, 1).T
-    seen = mean[:n_parts] @ value
-    aligned = seen - products @ endmembers
+    along, across = jnp.split(jnp.concatenate([endmembers, reference]) @ residual.T, 2)
+    least_squares = jnp.linalg.solve(gram, along + (endmembers @ reference.T) @ centre)  # b, (K, units)
+    # g and the squared residual are combinations of the features (a, a_k a_m), most of them of two.
+    of_parts, crossed = covariance[part, part], covariance[part, product]
+    between = jnp.einsum("kjn,mln->kmjl", of_parts, least_squares[:, None] * least_squares)
+    mixed = jnp.einsum("kpn,mn->kmp", crossed, least_squares)[..., pair]
+    of_products = covariance[product, product].sum(-1)[pair][:, :, pair]
+    features = between - mixed - mixed.transpose(2, 3, 0, 1) + of_products
+    own, weight = -2.0 * gram @ least_squares, gram[rows, columns] * np.where(rows == columns, 1.0, 2.0)
+    with_parts = jnp.einsum("kjn,jn->kn", of_parts, own) + jnp.einsum("kpn,p->kn", crossed, weight)
+    with_products = jnp.einsum("kpn,kn->p", crossed, own) + covariance[product, product].sum(-1) @ weight
+    energy = (with_parts @ least_squares.T - with_products[pair]).reshape(-1, 1)
+    alone = (own * with_parts).sum() + weight @ with_products
+    size = n_parts**2
+    sums = mean[product].sum(1)[pair]
+    seen = mean[part] @ residual + (mean[part] @ centre.T) @ reference
+    aligned = seen - sums @ endmembers
+    total = squares.sum() + (centre * (2.0 * across + (reference @ reference.T) @ centre)).sum()
     return Information(
-        mean[:n_parts] @ mean[:n_parts].T,
-        covariance[:n_parts, :n_parts].sum(-1),
-        jnp.einsum("cgn,dgn->cd", half, change),
+        mean[part].sum(1),
+        mean[part] @ mean[part].T,
+        of_parts.sum(-1),
+        jnp.block([[features.reshape(size, size), energy], [energy.T, alone]]),
         aligned,
-        (value**2).sum() - (endmembers * (seen + aligned)).sum(),
-        jnp.asarray(value.size, value.dtype),
+        total - (endmembers * (seen + aligned)).sum(),
+        jnp.asarray(residual.size, residual.dtype),
     )
 
 

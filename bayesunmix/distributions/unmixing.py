@@ -188,9 +188,9 @@ class NormalUnmixing(MixedSpectra):
 
     def layers_on(self, rule: Rule):
         """Sums over units from which :meth:`layers` makes slope and curvature in the endmembers and one noise level."""
-        value = rule.residual + rule.frame.centre.T @ rule.reference
         pull, gram, _ = self._about(rule)
-        return information(self.endmembers, value, moments(rule.frame, pull, gram, self.concentration))
+        found = moments(rule.frame, pull, gram, self.concentration)
+        return information(self.endmembers, rule.residual, rule.squares, rule.frame.centre, rule.reference, found)
 
     @staticmethod
     def layers(parameters, sums):

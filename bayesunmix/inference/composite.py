@@ -23,7 +23,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.sparse import csr_array
 
@@ -52,13 +51,13 @@ def widened(
         Ones where two different units share parts.
     """
     few = {name: of_units(value, slice(2), len(y)) for name, value in covariates.items()}
-    program, numbers = compile_model(model, jnp.asarray(y[:2]), few)
+    program, numbers = compile_model(model, y[:2], few)
     data = as_device_data(program, numbers, y[:2], few)
     chains, draws = next(iter(values.values())).shape[:2]
     sites = {name: values[name].reshape(-1, *values[name].shape[2:]) for name, _ in program.shapes}
     z = np.asarray(_unconstrained(program, sites, data), dtype=np.float64)
     moved = spread(z, slopes(program, numbers, z.mean(0), y, covariates), shared)
-    named = constrain(program, jnp.asarray(moved, data.y.dtype), data)
+    named = constrain(program, moved, data)
     return {name: np.asarray(value).reshape(chains, draws, *value.shape[1:]) for name, value in named.items()}
 
 
@@ -80,9 +79,9 @@ def slopes(program: Program, numbers: Any, z: np.ndarray, y: np.ndarray, covaria
     for start in range(0, len(y), step):
         part = slice(start, min(start + step, len(y)))
         own = {name: of_units(value, part, len(y)) for name, value in covariates.items()}
-        data, at = as_device_data(program, numbers, y[part], own), jnp.asarray(z, jnp.result_type(float))
-        data = with_rules(program, at, data, jax.random.key(0), jnp.arange(part.start, part.stop))
-        found.append(np.asarray(_slopes(program, at, data), dtype=np.float64))
+        data = as_device_data(program, numbers, y[part], own)
+        data = with_rules(program, z, data, jax.random.key(0), np.arange(part.start, part.stop))
+        found.append(np.asarray(_slopes(program, z, data), dtype=np.float64))
     return np.concatenate(found)
 
 

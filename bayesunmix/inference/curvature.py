@@ -66,14 +66,15 @@ def curvature(program: Program, z: Any, data: Data) -> tuple[np.ndarray, Any]:
 
     Raises ``ValueError`` where only a matrix would do, and would be too large.
     """
-    z = jnp.asarray(z)
     return assembled(program, z, data, expansions_of_all(program, z, data))
 
 
 def units_curvature(program: Program, z: jax.Array, data: Data) -> Any:
     """What the units have to say of the curvature: sums over them, for :func:`expanded`."""
     if data.others:
-        found = [units_curvature(program, z, part) for part in (data.alone, *(other for other, _ in data.others))]
+        parts = data.alone, *(other for other, _ in data.others)
+        # One after the other: what one holds meanwhile is several times its data.
+        found = [jax.device_get(units_curvature(program, z, part)) for part in parts]
         return jax.tree_util.tree_map(lambda *parts: sum(parts), *found)
     data = data.alone
     if can_be_layered(program, z, data):
@@ -169,7 +170,7 @@ def can_be_layered(program: Program, z: jax.Array, data: Data) -> bool:
     if not known[0] or z.size != shapes["endmembers"].size + 1:
         return False
     singles = [one is not None for p, one in _singles(program, z, data, "y").items() if shapes[p].size]
-    by_ones, probe, by_probe = _prior_products(program, z, data._replace(rules={}))
+    by_ones, probe, by_probe = map(np.asarray, _prior_products(program, z, data._replace(rules={})))
     return all(singles) and bool(np.allclose(by_probe, by_ones * probe, rtol=1e-3, atol=1e-6 * np.abs(by_ones).max()))
 
 
@@ -321,8 +322,8 @@ def _singles(program: Program, z: jax.Array, data: Data, name: str) -> dict[str,
     """
     size = z.size
     numbers, probe = np.arange(1.0, size + 1.0), np.random.default_rng(0).normal(size=size)
-    origin = jnp.zeros_like(z)
-    pushed = lambda at, v: _pushed(program, at, data, name, jnp.asarray(v, z.dtype))  # noqa: E731
+    origin = np.zeros_like(z)
+    pushed = lambda at, v: _pushed(program, at, data, name, v.astype(z.dtype))  # noqa: E731
     products = pushed(origin, np.ones(size)), pushed(origin, numbers), pushed(z, np.ones(size)), pushed(z, probe)
     found: dict[str, _Single | None] = {}
     for p, one in products[0].items():

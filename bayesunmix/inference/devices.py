@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -15,11 +14,11 @@ def spread(value: Any, n_units: int) -> jax.Array:
 
     Devices hold equal shares, so only as many are used as divide the number of units.
     """
-    value = jnp.asarray(value)
+    value = value if isinstance(value, jax.Array) else np.asarray(value)
     devices = jax.local_devices()
     share = max(count for count in range(1, len(devices) + 1) if n_units % count == 0)
     if share == 1:
-        return value
+        return jax.device_put(value)
     mesh = Mesh(np.array(devices[:share]), ("unit",))
     by_unit = value.ndim > 0 and len(value) == n_units
     return jax.device_put(value, NamedSharding(mesh, PartitionSpec("unit") if by_unit else PartitionSpec()))

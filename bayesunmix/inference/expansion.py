@@ -66,6 +66,6 @@ class Expansion:
 
     def _bent(self, away: dict[str, Any]) -> dict[str, Any]:
         """The curvature times a step of all parameters."""
-        xp: Any = np if all(isinstance(x, np.ndarray) for x in away.values()) else jnp
+        xp: Any = jnp if any(isinstance(x, jax.Array) for x in away.values()) else np
         bent = self.bend @ xp.concatenate([x.ravel() for x in away.values()])
         return {p: bent[part].reshape(away[p].shape) for p, part in self.parts.items()}

@@ -95,7 +95,7 @@ def fit_guide(
     tell: Callable[[int, int, str], None] = lambda *_: None,
 ) -> tuple[Guide, np.ndarray, bool]:
     """Guide, ELBO of every step, and whether the ELBO had stopped rising (False when the steps ran out)."""
-    location, factor = jax.tree_util.tree_map(jnp.asarray, (mode.z, mode.factor))
+    location, factor = jax.device_put((mode.z, mode.factor))
     zero = {"shift": jnp.zeros_like(location), "log_stretch": jnp.zeros_like(location)}
     state = _State(zero, _optimiser(settings).init(zero))
     trace: list[float] = []

@@ -33,7 +33,7 @@ _FEWEST, _FEW = 8, 32  # draws of globals that make no difference
 _MANY_POINTS, _FEW_POINTS = 256, 32  # of a unit, for what noise leaves and for what globals add
 _NO_DIFFERENCE = 0.01  # share of globals in the variance of a latent, below which that is so
 _NORMAL = 0.2  # share of globals below which the interval is a normal's, whatever their posterior's shape
-_TOGETHER = 2**24  # values of plain units worked on at a time
+_TOGETHER = 2**22  # values of plain units worked on at a time
 # Units worked on at a time, always as many: for more or fewer of them nothing is compiled anew.
 _CUT_TOGETHER = 512  # with one end in reach
 _POINTS_TOGETHER, _MANY_TOGETHER = 128, 64  # by points, which then stay in a cache
@@ -90,7 +90,7 @@ def _many_points(draws: Draws, y, covariates, key, among: np.ndarray) -> Iterato
     some = draws.thinned(_FEWEST)
     blocks = filled(among, _MANY_TOGETHER), _slices(y, covariates, among, _MANY_TOGETHER)
     for index, (values, own) in zip(*blocks, strict=True):
-        yield _many_points_pass(*some, values, own, key, jnp.asarray(index))
+        yield _many_points_pass(*some, values, own, key, index)
 
 
 def _by_many_points(passes: Iterator[tuple[jax.Array, ...]], prob: float) -> np.ndarray | None:
@@ -218,7 +218,7 @@ def _slices(y: Any, covariates: dict[str, Any], among: np.ndarray, size: int) ->
     """Values and covariates of units, so many at a time: the last ones are filled up with the last unit."""
     for part in filled(among, size):
         own = {name: of_units(value, part, len(y)) for name, value in covariates.items()}
-        yield jnp.asarray(y[part], jnp.result_type(float)), own
+        yield np.asarray(y[part], jnp.result_type(float)), own
 
 
 @partial(jax.jit, static_argnames="program")
@@ -267,7 +267,7 @@ def _by_cut_off(draws: Draws, y: Any, covariates: dict[str, Any], prob: float, k
     share = (places / places.size + shift[0]) % 1.0
     score = ndtri(np.clip((places * _GOLDEN + shift[1]) % 1.0, _TINY, 1.0 - _TINY))
     dtype = jnp.result_type(float)
-    lattice = tuple(jnp.asarray(x.reshape(draws.size, per_draw, 1), dtype) for x in (share, score))
+    lattice = tuple(x.reshape(draws.size, per_draw, 1).astype(dtype) for x in (share, score))
     parts = []
     for values, own in _slices(y, covariates, among, _CUT_TOGETHER):
         found = _cut_off_pass(draws.program, draws.numbers, draws.values, values, own, lattice)

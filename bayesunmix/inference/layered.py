@@ -172,9 +172,8 @@ class LayeredRoot:
     @property
     def log_det(self) -> Any:
         """Log of the determinant."""
-        diagonal = jnp.diagonal(self.inverse, axis1=1, axis2=2)
-        found = jnp.log(jnp.abs(diagonal)).sum() + jnp.log(jnp.abs(self.stretch)).sum()
-        return found + jnp.log(jnp.abs(self.scale)).sum() + jnp.log1p(self.shrink).sum()
+        diagonal = self.inverse.diagonal(axis1=1, axis2=2)
+        return sum(_sum_of_logs(x) for x in (diagonal, self.stretch, self.scale, 1.0 + self.shrink))
 
     @property
     def sds(self) -> np.ndarray:
@@ -238,8 +237,12 @@ def log_det(root: Any) -> Any:
     """Log of the determinant of a root, triangular or layered."""
     if isinstance(root, LayeredRoot):
         return root.log_det
-    numbers = np if isinstance(root, np.ndarray) else jnp  # nothing is compiled for a sum of logs
-    return numbers.log(numbers.abs(numbers.diag(root))).sum()
+    return _sum_of_logs(root.diagonal())
+
+
+def _sum_of_logs(x: Any) -> Any:
+    xp: Any = np if isinstance(x, np.ndarray) else jnp  # nothing is compiled for it
+    return xp.log(xp.abs(x)).sum()
 
 
 def sds(root: Any) -> np.ndarray:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from scipy.optimize import minimize
@@ -66,7 +65,7 @@ def find_mode(
         z, known = _ascended(program, z, data, index, key, more, tell, DECREMENT)
         if relabel is not None:
             # An order is plain on the default points too, for which everything is compiled.
-            ordered = relabel(z, [with_rules(program, jnp.asarray(z), data, key, index)])
+            ordered = relabel(z, [with_rules(program, z, data, key, index)])
             z, known = ordered, known if np.array_equal(ordered, z) else None
         mode = recentred(program, z, data, index, key, more, tell, known)
         settled = mode.found and np.abs(mode.mc_shift).max(initial=0.0) <= MC_SHIFT_LIMIT
@@ -90,7 +89,7 @@ def recentred(
     Where the frozen points and the curvature are ``known`` already, these are taken.
     """
     if known is None:
-        frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
+        frozen = with_rules(program, z, data, key, index, more)
         known = frozen, curvature(program, z, frozen)[1]
     frozen, matrix = known
     matrix = measured_softness(program, z, frozen, matrix)
@@ -102,7 +101,7 @@ def recentred(
         return [_slope(program, z, with_fresh_points(program, frozen, one, index)) for one in keys]
 
     slope, shift = averaged(fresh, key, factor, tell)
-    frozen = frozen._replace(tilt=jnp.asarray(slope - _slope(program, z, frozen), frozen.tilt.dtype))
+    frozen = frozen._replace(tilt=slope - _slope(program, z, frozen))
     return stepped(z, factor, frozen, slope, shift, more)
 
 
@@ -127,7 +126,7 @@ def _ascended(
     """The same, and the frozen points and the curvature there; None where the steps ran out."""
     decrements: list[float] = []
     for taken in range(_STEPS):
-        frozen = with_rules(program, jnp.asarray(z), data, key, index, more)
+        frozen = with_rules(program, z, data, key, index, more)
         gradient, matrix = curvature(program, z, frozen)
         factor = step_root(program, z, frozen, gradient, matrix)
         white = factor.T @ gradient
@@ -139,6 +138,7 @@ def _ascended(
         if not moved.any():
             return z, (frozen, matrix)
         z = lifted(program, z + factor @ moved, frozen)
+        del frozen  # before there are others
     return z, None
 
 
@@ -150,7 +150,7 @@ def lifted(program: Program, z: np.ndarray, data: Data) -> np.ndarray:
     model = program.model(data.numbers)
     if not hasattr(model, "lifted"):
         return z
-    values = {name: np.asarray(x) for name, x in values_at(program, jnp.asarray(z), data.alone).items()}
+    values = {name: np.asarray(x) for name, x in values_at(program, z, data.alone).items()}
     higher = model.lifted(values)
     return z if higher is None else place_of(program, higher, data).astype(np.float64)
 
@@ -168,7 +168,7 @@ def step_root(program: Program, z: np.ndarray, data: Data, gradient: np.ndarray,
     of a spectrum far below the noise bends next to nothing. And of layers a share of the diagonal is added that makes
     all positive (Levenberg and Marquardt).
     """
-    more = np.abs(gradient) * bendings(program, jnp.asarray(z), data)
+    more = np.abs(gradient) * bendings(program, z, data)
     if not isinstance(matrix, Layers):
         return inverse_root(np.diag(more) - matrix)[0]
     precision = (-matrix).damped(more)

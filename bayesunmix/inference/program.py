@@ -139,7 +139,7 @@ def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> t
 def _known_shapes(program: Program, of_numbers: tuple[tuple[int, ...], ...], of_y: tuple[int, ...]):
     """The same for a model whose numbers have these shapes, whatever they are."""
     dtype = jnp.result_type(float)
-    return _shapes(program.model(tuple(map(jnp.ones, of_numbers))), jax.ShapeDtypeStruct(of_y, dtype), {})
+    return _shapes(program.model(tuple(map(np.ones, of_numbers))), jax.ShapeDtypeStruct(of_y, dtype), {})
 
 
 def _digest(model: Callable[..., None], y: Any, covariates: dict) -> str:
@@ -206,10 +206,10 @@ def _shapes(model: Callable[..., None], y: Any, covariates: dict) -> tuple[tuple
     return tuple(shapes)
 
 
-def numbers_of(model: Any) -> tuple[jax.Array, ...]:
+def numbers_of(model: Any) -> tuple[np.ndarray, ...]:
     """Numbers of a model whose program is compiled already."""
     leaves = jax.tree_util.tree_leaves(model)
-    return tuple(jnp.asarray(leaf) for leaf in leaves if _is_number(leaf))
+    return tuple(np.asarray(leaf) for leaf in leaves if _is_number(leaf))
 
 
 def _is_number(leaf: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.units import Chunk, Draws, chi_square, emission_at, inputs_of, is_white, sample_as
@@ -49,8 +50,8 @@ class Ranked(NamedTuple):
 
 def one_draw(draws: Draws, key: jax.Array) -> Draws:
     """One of the draws, picked at random."""
-    at = jax.random.randint(key, (), 0, draws.size)
-    return draws._replace(values={name: value[at][None] for name, value in draws.values.items()})
+    at = int(jax.random.randint(key, (), 0, draws.size))
+    return draws._replace(values={name: np.asarray(value)[at][None] for name, value in draws.values.items()})
 
 
 @partial(jax.jit, static_argnames=("program", "discrepancy", "replicates", "complete"))

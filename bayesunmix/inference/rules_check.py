@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bayesunmix.inference.mode import Mode
@@ -26,7 +25,7 @@ def off_by(program: Program, mode: Mode, draws: np.ndarray, index: jax.Array, ke
         return 0.0
 
     def missing(z) -> float:
-        fresh = with_rules(program, jnp.asarray(z), mode.data, key, index, mode.more)
+        fresh = with_rules(program, z, mode.data, key, index, mode.more)
         return float(slopes_at(program, [z], fresh)[0][0] - slopes_at(program, [z], mode.data)[0][0])
 
     chosen = draws[np.linspace(0, len(draws) - 1, _DRAWS).astype(int)]

@@ -17,11 +17,13 @@ from bayesunmix.align import assigned, match_labels, profiles
 from bayesunmix.inference import diagnostics, importance, rules_check, sampler
 from bayesunmix.inference.best_guide import Best, Leapt, judged_guide, leaps, reshaped_guide
 from bayesunmix.inference.curvature import UnitCurvature, units_curvature
+from bayesunmix.inference.guide import Guide
 from bayesunmix.inference.layered import stretched
 from bayesunmix.inference.mode import Mode, find_mode, recentred
 from bayesunmix.inference.overlapping import guide_of_all
 from bayesunmix.inference.program import Program, compile_model, unconstrain
 from bayesunmix.inference.progress import Progress
+from bayesunmix.inference.room import hand_back
 from bayesunmix.inference.sampled import mode_of_all
 from bayesunmix.inference.settings import NUTS, SVI
 from bayesunmix.inference.simplex_draws import simplex_draws
@@ -29,10 +31,11 @@ from bayesunmix.inference.simplex_moves import MIXES, Moves, Simplex, crowded, d
 from bayesunmix.inference.target import Data, as_device_data, constrain, place_of, values_at
 from bayesunmix.inference.units import local_sites, of_units
 from bayesunmix.inference.view import in_view
-from bayesunmix.inference.whole import Whole
+from bayesunmix.inference.whole import Whole, dividing
 
 _MOST_ROUNDS = 4  # of NUTS in place of a guide
 _MOST_GRADIENTS = 40_000  # of a chain of it; a simplex with sharp walls takes some 10 000
+_TOGETHER = 128  # draws of thousands of globals that are worked on at a time, so that they are held once
 _MOST_PARTS = 8  # of units that stand for themselves beside a sample; with more a chain takes many hours
 _CROWDED = (
     "with as many channels as pixels noise lets the simplex of the endmembers grow until priors stop it: bin channels "
@@ -72,19 +75,19 @@ def infer(
     whole = None
     if isinstance(method, SVI) and n_units > 2 * method.batch:
         one = {name: of_units(value, slice(1), n_units) for name, value in covariates.items()}
-        program, numbers = compile_model(model, jnp.asarray(y[:2]), few)
+        program, numbers = compile_model(model, y[:2], few)
         if not local_sites(program, numbers, y.shape[1:], one):
             whole = Whole(program, numbers, y, covariates, method.batch)
             whole = whole if n_units > 2 * whole.size else None
     if whole is None:
-        program, numbers = compile_model(model, jnp.asarray(y), covariates)
+        program, numbers = compile_model(model, y, covariates)
     key_mode, key_method, key_check = jax.random.split(key, 3)
     start = model.initial(y) if hasattr(model, "initial") else {}
     relabel = _relabel(program, model)
     if whole is not None and isinstance(method, SVI):
 
         def placed(values: dict[str, np.ndarray]) -> np.ndarray:
-            return np.asarray(unconstrain(program, numbers, values, jnp.asarray(y[:2], jnp.result_type(float)), few))
+            return np.asarray(unconstrain(program, numbers, values, np.asarray(y[:2], jnp.result_type(float)), few))
 
         mode, index, other = mode_of_all(program, whole, placed(start), key_mode, relabel, progress.note)
         view = in_view(program, model, mode) if adapts else None
@@ -100,7 +103,7 @@ def infer(
         return _by_guide_of_sample(program, whole, mode, method, index, other, key_method, key_check, progress)
     data = as_device_data(program, numbers, y, covariates)
     z = place_of(program, start, data)
-    index = jnp.arange(n_units)
+    index = np.arange(n_units)
     mode = find_mode(program, data, z, index, key_mode, relabel, progress.note)
     view = in_view(program, model, mode) if adapts else None
     if view is not None:
@@ -137,6 +140,7 @@ def _by_guide_of_sample(
         mode = find_mode(program, every, start, index, key_check, None, progress.note)
         return _by_guide(program, mode, method, index, key, key_check, progress)
     best = reshaped_guide(program, mode, best, method, judge, key, key_check, progress)
+    hand_back()
     return _by_best(program, mode, best, method, index, key, key_check, progress)
 
 
@@ -171,10 +175,17 @@ def _by_best(program: Program, mode: Mode, best: Best, method: SVI, index, key, 
             return dataclasses.replace(sampled, diagnostics=sampled.diagnostics.doubted(crowd))
         faults = [*faults, f"NUTS was given up after {_MOST_GRADIENTS} gradients a chain: {(why or [_GIVEN_UP])[0]}"]
     white = generator(jax.random.fold_in(key, 2**20)).standard_normal((method.draws, program.size))
-    values = _named(program, fitted.place(white)[None], mode.data)
+    values = _named(program, _placed(fitted, white)[None], mode.data)
     judged = diagnostics.of_guide(mode, elbo, settled, checked, faults)
     doubts = list(dict.fromkeys([*doubts, *_doubts(program, data, values)]))
     return Result(values, judged.doubted(doubts), True)
+
+
+def _placed(guide: Guide, white: np.ndarray) -> np.ndarray:
+    """Points (n, size) of a guide in the place of the white ones."""
+    for first in range(0, len(white), _TOGETHER):
+        white[first : first + _TOGETHER] = guide.place(white[first : first + _TOGETHER])
+    return white
 
 
 def _doubts(program: Program, data: Data, values: dict[str, np.ndarray]) -> list[str]:
@@ -248,9 +259,15 @@ def _moves(simplex: Simplex | None, chains: int, key) -> list[Moves] | None:
 
 
 def _named(program: Program, draws: np.ndarray, data: Data) -> dict[str, np.ndarray]:
+    """Site values (chain, draw, ...) of unconstrained draws, some at a time, their labels matched."""
     chains, n_draws, size = draws.shape
-    values = constrain(program, jnp.asarray(draws.reshape(-1, size)), data.alone)
-    named = {name: np.asarray(v).reshape(chains, n_draws, *v.shape[1:]) for name, v in values.items()}
+    flat, count = draws.reshape(-1, size), chains * n_draws
+    together, found = dividing(count, _TOGETHER), dict[str, np.ndarray]()
+    for first in range(0, count, together):
+        part = slice(first, first + together)
+        for name, values in jax.device_get(constrain(program, flat[part], data.alone)).items():
+            found.setdefault(name, np.empty((count, *values.shape[1:]), values.dtype))[part] = values
+    named = {name: values.reshape(chains, n_draws, *values.shape[1:]) for name, values in found.items()}
     return match_labels(program.model(data.numbers), named)
 
 
@@ -263,7 +280,7 @@ def _relabel(program: Program, model: Any):
     def relabel(z: np.ndarray, parts: Iterable[Data]) -> np.ndarray:
         found, sizes = [], []
         for data in parts:
-            found.append(_mean_latent(program, jnp.asarray(z), data._replace(rest=None)))
+            found.append(_mean_latent(program, z, data._replace(rest=None)))
             sizes.append(len(data.y))
         order = model.order({model.latent: np.average(found, axis=0, weights=sizes)})
         return _reordered(program, model, z, order, data)
@@ -278,7 +295,7 @@ def _matcher(program: Program, model: Any):
         return None
 
     def matched(z: np.ndarray, like: np.ndarray, data: Data) -> np.ndarray:
-        both = [values_at(program, jnp.asarray(at), data.alone) for at in (like, z)]
+        both = [values_at(program, at, data.alone) for at in (like, z)]
         values = {name: np.stack([one[name] for one in both])[None] for name in both[0] if label in model.dims[name]}
         count = next(v.shape[2 + model.dims[n].index(label)] for n, v in values.items())
         first, second = profiles(values, model.dims, (label,), count)
@@ -294,17 +311,18 @@ def _reordered(program: Program, model: Any, z: np.ndarray, order: np.ndarray, d
         name: np.take(np.asarray(value), order, axis=model.dims[name].index(model.label))
         if model.label in model.dims.get(name, ())
         else value
-        for name, value in values_at(program, jnp.asarray(z), data.alone).items()
+        for name, value in values_at(program, z, data.alone).items()
     }
     return place_of(program, values, data)
 
 
-def _mean_latent(program: Program, z: jax.Array, data: Data) -> np.ndarray:
+def _mean_latent(program: Program, z: np.ndarray, data: Data) -> np.ndarray:
     """Mean latent of all units; from their curvature, which is compiled anyway, where that knows it."""
     if data.rules:
         known = units_curvature(program, z, data)
-        if isinstance(known, UnitCurvature) and "y" in known.latent:
-            return np.asarray(known.latent["y"]) / (float(data.weight) * len(data.y))
+        sums = known.latent.get("y") if isinstance(known, UnitCurvature) else known.latent
+        if sums is not None:
+            return np.asarray(sums) / (float(data.weight) * len(data.y))
     return np.asarray(_by_conditional(program, z, data))
 
 

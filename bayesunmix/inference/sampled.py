@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
@@ -27,6 +26,7 @@ from bayesunmix.inference.mode import (
 from bayesunmix.inference.program import Program
 from bayesunmix.inference.softness import measured_softness, without_softness
 from bayesunmix.inference.target import Data, has_rules, slopes_at, with_rules
+from bayesunmix.inference.units import kind_of_likelihood, of_units
 from bayesunmix.inference.whole import Around, AtPoint, Whole
 
 _CORRECTIONS = 6  # of a sample to all units
@@ -54,7 +54,7 @@ def mode_of_all(
     # So far, at least, is the mode of the sample from that of all units.
     enough = DECREMENT * len(start) * float(data.weight)
     z, more = ascend(program, np.asarray(start), data, index, key_points, 1, tell, enough), 1
-    near = whole.near(z) if _has_faces(program, z, whole) else np.zeros(0, np.int64)
+    near = whole.near(z) if _has_faces(program, whole) else np.zeros(0, np.int64)
     if near.size:
         tell(f"units near a face: {len(near)} stand for themselves")
         data, index = whole.sample(key_sample, near)
@@ -75,10 +75,10 @@ def mode_of_all(
         every = whole.expansions(z, key_points, more)[0]
         mode, found = _corrected(program, whole, data, index, z, every, key_points, more, tell)
     other, its_index = whole.sample(key_other, near, held=True)
-    ruled = with_rules(program, jnp.asarray(found.z), other, key_points, its_index, more)
+    ruled = with_rules(program, found.z, other, key_points, its_index, more)
     if near.size:  # with the same rules there
         ruled = ruled._replace(others=mode.data.others)
-    every = expansions_of_all(program, jnp.asarray(found.z), mode.data)
+    every = expansions_of_all(program, found.z, mode.data)
     judge = found.corrected(program, ruled, lacking_of(program, found.z, every, ruled))
     around = _around(program, whole, mode, key_other, key_points, more, tell) if mode.found else None
     if around is None:
@@ -113,13 +113,11 @@ def _agreed(z: np.ndarray) -> float:
     return max(DECREMENT, _AGREED**2 * len(z))
 
 
-def _has_faces(program: Program, z: np.ndarray, whole: Whole) -> bool:
+def _has_faces(program: Program, whole: Whole) -> bool:
     """Whether the units' latents lie in a simplex: where its faces are depends on few of them, other ones in every
     sample."""
-    few = whole.few
-    return hasattr(
-        program.evaluate(few.numbers, jnp.asarray(z), few.y, few.covariates).observed["y"][0], "without_faces"
-    )
+    one = {name: of_units(value, slice(1), whole.n_units) for name, value in whole.covariates.items()}
+    return hasattr(kind_of_likelihood(program, whole.numbers, whole.values.shape[1:], one), "without_faces")
 
 
 def at_odds(program: Program, z: np.ndarray, data: Data, every: dict[str, Expansion]) -> bool:
@@ -131,8 +129,8 @@ def at_odds(program: Program, z: np.ndarray, data: Data, every: dict[str, Expans
     """
     if has_rules(program, data):
         return False
-    own = expansions(program, jnp.asarray(z), data)
-    of_sample, of_all = (-assembled(program, jnp.asarray(z), data, one)[1] for one in (own, every))
+    own = expansions(program, z, data)
+    of_sample, of_all = (-assembled(program, z, data, one)[1] for one in (own, every))
     try:
         ratio = scipy.linalg.eigh(of_sample, of_all, eigvals_only=True)
     except np.linalg.LinAlgError:  # the mode of the sample is near none of all units
@@ -142,7 +140,7 @@ def at_odds(program: Program, z: np.ndarray, data: Data, every: dict[str, Expans
 
 def lacking_of(program: Program, z: np.ndarray, every: dict[str, Expansion], ruled: Data) -> dict[str, Expansion]:
     """What a sample lacks of the likelihood of all units, to second order."""
-    own = expansions(program, jnp.asarray(z), ruled)
+    own = expansions(program, z, ruled)
     lacking = {name: every[name] - own[name] for name in own}
     if not (ruled.others and ruled.rules):
         return lacking
@@ -152,7 +150,8 @@ def lacking_of(program: Program, z: np.ndarray, every: dict[str, Expansion], rul
 def _corrected(
     program, whole: Whole, data: Data, index, z: np.ndarray, every: dict[str, Expansion], key, more: int, tell
 ) -> tuple[Mode, AtPoint]:
-    ruled = lambda z: with_rules(program, jnp.asarray(z), data._replace(rest=None), key, index, more)  # noqa: E731
+    bare = data.unruled._replace(rest=None)
+    ruled = lambda z: with_rules(program, z, bare, key, index, more)  # noqa: E731
     # What a sample lacks of the curvature hardly depends on the place: one pass of all units tells it.
     lacking = lacking_of(program, z, every, ruled(z))
     at = AtPoint(z, -np.inf, np.zeros(len(z)))
@@ -171,9 +170,10 @@ def _corrected(
         tell(f"all units: {decrement:.2g} to go")
         if astray or decrement < agreed or decrement > 0.5 * before:
             break
-        before = decrement
+        before, data = decrement, data.unruled
         z = ascend(program, z, data, index, key, more, tell, 0.03 * agreed)
     else:  # it has moved since
+        data = with_rules(program, z, data, key, index, more)
         matrix = curvature(program, z, data)[1]
     factor, _ = inverse_root(-measured_softness(program, z, data, matrix))
     shift = np.zeros(0)
@@ -184,5 +184,5 @@ def _corrected(
 
         slope, shift = averaged(fresh, key, factor, tell, least=1)
         at = at._replace(slope=slope)
-        data = at.corrected(program, ruled(z), lacking)
+        data = at.corrected(program, data._replace(rest=None), lacking)
     return stepped(z, factor, data, at.slope, shift, more), at

@@ -163,7 +163,7 @@ def _run_chain(program, mode: Mode, settings: NUTS, key, state, moves, back, cha
     try:
         with computing():
             key_start, key_run = jax.random.split(key)
-            location, factor, back = jax.tree_util.tree_map(jnp.asarray, (mode.z, mode.factor, back))
+            location, factor, back = jax.device_put((mode.z, mode.factor, back))
             # Overdispersed starts, or R-hat could not see chains that have not met.
             white = 1.5 * jax.random.normal(key_start, location.shape, location.dtype)
             warmup = 0

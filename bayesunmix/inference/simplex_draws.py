@@ -73,7 +73,7 @@ def simplex_draws(
     if drawn is None:
         return None
     tell(_CHAINS, _CHAINS + 1, "weights")
-    location, factor = jax.tree_util.tree_map(jnp.asarray, (mode.z, mode.factor))
+    location, factor = jax.device_put((mode.z, mode.factor))
     own = _coordinates(program, location, mode.data, simplex, factor)
     rng = generator(key_normal)
     shift = _shift(program, mode.data, simplex, own, drawn.mixes, rng)
@@ -82,7 +82,7 @@ def simplex_draws(
     count = max(_POINTS, draws)
     white = own.beside(rng.standard_normal((count, len(shift))))
     chosen = (np.arange(count) * len(drawn.mixes)) // count
-    points, mixes = jnp.asarray(shift + white), jnp.asarray(drawn.mixes[chosen])
+    points, mixes = shift + white, drawn.mixes[chosen]
     z, log_density = jax.device_get(_points(program, mode.data, simplex, own, points, mixes))
     log_weight = log_density - drawn.heights[chosen] + 0.5 * (white**2).sum(1)
     if not np.isfinite(log_weight).any():
@@ -128,8 +128,8 @@ def _shift(
     for _ in range(_LEAPS):
         half = own.beside(rng.standard_normal((_PAIRS, len(shift))))
         points = shift + np.stack([half, -half], axis=1).reshape(-1, len(shift))
-        both = jnp.asarray(mixes[rng.integers(len(mixes), size=_PAIRS)].repeat(2, 0))
-        slopes = _slopes(program, data, simplex, own, jnp.asarray(points), both)
+        both = mixes[rng.integers(len(mixes), size=_PAIRS)].repeat(2, 0)
+        slopes = _slopes(program, data, simplex, own, points, both)
         step = own.beside((slopes + points).reshape(_PAIRS, 2, -1).mean(1)) - shift
         step = step[np.isfinite(step).all(1)]
         if len(step) < _PAIRS // 2:
@@ -144,7 +144,7 @@ def _shift(
 def _in_support(program: Program, mode: Mode, moves: Moves) -> float:
     """Share of draws of ``M`` whose endmembers are allowed, where only ``M`` differs from the mode."""
     tried = moves.mixes[:: max(1, len(moves.mixes) // _TRIED)]
-    return float(_allowed(program, jnp.asarray(mode.z), mode.data, moves.simplex, tried).mean())
+    return float(_allowed(program, mode.z, mode.data, moves.simplex, tried).mean())
 
 
 @partial(jax.jit, static_argnames="program")
@@ -196,7 +196,7 @@ def _slopes(program: Program, data: Data, simplex: Simplex, own: _Coordinates, w
     light = data._replace(y=data.y[:1], rules={})
     z = _places(program, light, simplex, own, whites, mixes)
     slopes = slopes_at(program, z, data)[1]
-    return jax.device_get(_pulled(program, light, simplex, own, whites, mixes, jnp.asarray(slopes)))
+    return jax.device_get(_pulled(program, light, simplex, own, whites, mixes, slopes))
 
 
 @partial(jax.jit, static_argnames="program")

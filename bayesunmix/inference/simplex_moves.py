@@ -88,7 +88,7 @@ def has_simplex(program: Program, data: Data, z: np.ndarray) -> bool:
         if hasattr(fn, "without_faces") and fn.endmembers.shape == endmembers.shape and len(endmembers) > 1:
             found = endmembers.size == sizes[_SITE] and fn.without_faces(y).applies
 
-    jax.eval_shape(look, jnp.asarray(z), data.y[:2])  # nothing is computed, nor compiled
+    jax.eval_shape(look, z, data.y[:2])  # nothing is computed, nor compiled
     return found
 
 
@@ -106,7 +106,7 @@ def simplex_at(program: Program, data: Data, z: np.ndarray) -> Simplex | None:
     if not has_simplex(program, data, z) or _endless(data):
         return None
     # Small matrices by NumPy: see general_inverse_and_log_det.
-    found = jax.device_get(_simplex(program, jnp.asarray(z), data))
+    found = jax.device_get(_simplex(program, z, data))
     found = found._replace(plane=np.linalg.qr(found.plane)[0])
     corners, room = jax.device_get(_corners_and_room(found))
     back = np.linalg.inv(corners)
@@ -116,7 +116,7 @@ def simplex_at(program: Program, data: Data, z: np.ndarray) -> Simplex | None:
     count = min(len(room), _ROUND * -(-int((room < _REACH).sum()) // _ROUND))
     near = np.argsort(room, kind="stable")[:count]
     free = found.free._replace(mean=found.free.mean[near])
-    return jax.tree_util.tree_map(jnp.asarray, found._replace(back=back, free=free, prior_bend=bend))
+    return jax.device_put(found._replace(back=back, free=free, prior_bend=bend))
 
 
 @partial(jax.jit, static_argnames="program")

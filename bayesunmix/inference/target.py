@@ -34,6 +34,11 @@ class Data(NamedTuple):
         """Without further units and what is said of them."""
         return self._replace(rest=None, others=())
 
+    @property
+    def unruled(self) -> Data:
+        """Without integration rules, which take as much room as the units themselves."""
+        return self._replace(rules={}, others=tuple((other.unruled, its) for other, its in self.others))
+
 
 class Rest(NamedTuple):
     """All units less a weighted sample of them, near a point.
@@ -93,20 +98,25 @@ def log_density(program: Program, z: jax.Array, data: Data) -> jax.Array:
 
 def value_and_grad(program: Program, z: Any, data: Data) -> tuple[Any, Any]:
     """Log density and gradient."""
-    at = jnp.asarray(z)
-    value, gradient = _value_and_grad(program, at, data.alone)
+    value, gradient = _alone(program, z, data.alone)
     # Outside the compiled function, which so is one for samples and for all units.
     if data.others:
-        found = jax.device_get([_value_and_grad(program, at, other) for other, _ in data.others])
-        prior, its_gradient = jax.device_get(prior_value_and_grad(program, at, data.alone._replace(rules={})))
+        found = jax.device_get([_alone(program, z, other) for other, _ in data.others])
+        prior, its_gradient = jax.device_get(prior_value_and_grad(program, z, data.alone._replace(rules={})))
         with np.errstate(invalid="ignore"):  # far out both are infinite
             value = np.asarray(value) + sum(own for own, _ in found) - len(found) * prior
             gradient = np.asarray(gradient) + sum(own for _, own in found) - len(found) * its_gradient
     if data.rest is not None:
-        more, slope = jax.device_get(_expanded_value_and_grad(program, at, data._replace(rules={}, others=())))
+        more, slope = jax.device_get(_expanded_value_and_grad(program, z, data._replace(rules={}, others=())))
         linear = data.rest.along(np.asarray(z, dtype=np.float64))
         value, gradient = np.asarray(value) + linear + more, np.asarray(gradient) + data.rest.slope + slope
     return value, gradient
+
+
+def _alone(program: Program, z: Any, data: Data) -> tuple[jax.Array, jax.Array]:
+    found = _value_and_grad(program, z, data)
+    # Programs of several devices that wait for each other's parts must not be under way at once.
+    return jax.block_until_ready(found) if len(data.y.sharding.device_set) > 1 else found
 
 
 def slopes_at(program: Program, points, data: Data) -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +148,7 @@ def with_rules(program: Program, z: jax.Array, data: Data, key: jax.Array, index
     """
     rules = _rules(program, z, data.numbers, data.y, data.covariates, key, index, more)
     others = tuple((with_rules(program, z, other, key, its, more), its) for other, its in data.others)
-    return data._replace(rules=rules, anchor=z, tilt=jnp.zeros_like(z), others=others)
+    return data._replace(rules=rules, anchor=z, tilt=np.zeros(z.shape, z.dtype), others=others)
 
 
 @partial(jax.jit, static_argnames=("program", "more"))
@@ -167,7 +177,7 @@ def with_fresh_points(program: Program, data: Data, key: jax.Array, index: jax.A
     """The same data and proposals with points that the frozen rules did not use, uncorrected."""
     rules = _redrawn(program, data.alone, key, index)
     others = tuple((with_fresh_points(program, other, key, its), its) for other, its in data.others)
-    return data._replace(rules=rules, tilt=jnp.zeros_like(data.tilt), others=others)
+    return data._replace(rules=rules, tilt=np.zeros(data.tilt.shape, data.tilt.dtype), others=others)
 
 
 @partial(jax.jit, static_argnames="program")
@@ -200,13 +210,13 @@ def as_device_data(
 ) -> Data:
     """Data in the precision of the current context, units over all local devices, without rules yet."""
     dtype = jnp.result_type(float)
-    nowhere = jnp.zeros(program.size, dtype)
+    nowhere = np.zeros(program.size, dtype)
     return Data(
-        tuple(jnp.asarray(n, dtype) for n in numbers),
-        spread(jnp.asarray(y, dtype), len(y)),
+        tuple(np.asarray(n, dtype) for n in numbers),
+        spread(np.asarray(y, dtype), len(y)),
         {k: spread(v, len(y)) for k, v in covariates.items()},
         {},
         nowhere,
         nowhere,
-        jnp.asarray(weight, dtype),
+        np.asarray(weight, dtype),
     )

@@ -41,12 +41,12 @@ class Draws(NamedTuple):
     @property
     def centre(self) -> dict[str, jax.Array]:
         """Mean over the draws, where proposals are made."""
-        return {name: value.mean(0) for name, value in self.values.items()}
+        return {name: np.asarray(value).mean(0) for name, value in self.values.items()}
 
     def thinned(self, most: int) -> Draws:
         """At most so many of them, evenly."""
         take = evenly(self.size, most)
-        return self._replace(values={name: value[take] for name, value in self.values.items()})
+        return self._replace(values={name: np.asarray(value)[take] for name, value in self.values.items()})
 
 
 def evenly(count: int, most: int | None) -> np.ndarray:
@@ -88,11 +88,11 @@ def chunks(
     size = min(_units_a_chunk(draws, y, one, local, held), most or n_units)
     slices = (slice(start, min(start + size, n_units)) for start in range(0, n_units, size))
     for part in slices if among is None else filled(among, size):
-        index = jnp.asarray(np.arange(n_units)[part])
-        values = jnp.asarray(y[part], jnp.result_type(float))
+        index = np.arange(n_units)[part]
+        values = np.asarray(y[part], jnp.result_type(float))
         own = {name: of_units(value, part, n_units) for name, value in covariates.items()}
         here = {name: draws.values[name][:, part] for name in local}
-        centre = {**draws.centre, **{name: value.mean(0) for name, value in here.items()}}
+        centre = {**draws.centre, **{name: np.asarray(value).mean(0) for name, value in here.items()}}
         rule = _rule(draws.program, draws.numbers, centre, values, own, key, index)
         yield part, Chunk(values, index, rule, own, here)
 
@@ -129,7 +129,7 @@ def _looked_at(program: Program, numbers, shape: tuple[int, ...], one: dict[str,
 
 @lru_cache
 def _known(program: Program, sizes: tuple[tuple[int, ...], ...], shape: tuple[int, ...]):
-    return _look(program, tuple(map(jnp.ones, sizes)), shape, {})
+    return _look(program, tuple(map(np.ones, sizes)), shape, {})
 
 
 def _look(program: Program, numbers, shape: tuple[int, ...], one: dict[str, Any]) -> tuple[tuple[str, ...], type]:
@@ -153,7 +153,7 @@ def is_local(site: dict[str, Any]) -> bool:
 def _units_a_chunk(draws: Draws, y: np.ndarray, one: dict[str, Any], local: tuple[str, ...], held: int) -> int:
     shape = jax.ShapeDtypeStruct((1, *y.shape[1:]), jnp.result_type(float))
     centre = {name: value[:1] if name in local else value for name, value in draws.centre.items()}
-    probe = _rule.eval_shape(draws.program, draws.numbers, centre, shape, one, jax.random.key(0), jnp.arange(1))
+    probe = _rule.eval_shape(draws.program, draws.numbers, centre, shape, one, jax.random.key(0), np.arange(1))
     rule = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree_util.tree_leaves(probe))
     return max(256, int(_CHUNK_BYTES // (rule + 8 * 8 * y[0].size + 8 * held)))
 

@@ -29,8 +29,8 @@ def in_view(program: Program, model: Any, mode: Mode) -> View | None:
     """
     if not mode.found:
         return None
-    place, name = jnp.asarray(mode.z), model.adapts_to
+    place, name = mode.z, model.adapts_to
     values = {site: np.asarray(x) for site, x in values_at(program, place, mode.data.alone).items()}
     seen = expansions_of_all(program, place, mode.data)["y"]
     better = model.adapted(values, np.asarray(seen.slope[name]), seen.by_column(name))
-    return View(tuple(jnp.asarray(x, place.dtype) for x in numbers_of(better)), values)
+    return View(tuple(np.asarray(x, jnp.result_type(float)) for x in numbers_of(better)), values)

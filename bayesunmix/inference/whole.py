@@ -20,7 +20,6 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
@@ -60,8 +59,8 @@ class AtPoint(NamedTuple):
 
     def corrected(self, program: Program, ruled: Data, lacking: dict[str, Expansion]) -> Data:
         """A sample whose rules were made at the point, with what it lacks there: ``lacking``, and what that misses."""
-        units = jax.tree_util.tree_map(jnp.asarray, lacking)  # in the current precision
-        so_far = ruled._replace(rest=Rest(units, self.z, 0.0, np.zeros(len(self.z))))
+        units = jax.device_put(lacking)  # in the current precision
+        so_far = ruled._replace(rest=Rest(units, self.z, np.zeros(()), np.zeros(len(self.z))))
         value, slope = jax.device_get(value_and_grad(program, self.z, so_far))
         return ruled._replace(rest=Rest(units, self.z, self.value - value, self.slope - slope))
 
@@ -135,7 +134,7 @@ class Whole:
         chosen = generator(key).choice(far, parts * self.size, replace=False)
         rows = np.sort((chosen if held else np.concatenate([chosen, near])).reshape(-1, self.size), axis=1)
         (data, index), *others = (
-            (self._data(part, self.values[part], len(far) / len(chosen) if i < parts else 1.0), jnp.asarray(part))
+            (self._data(part, self.values[part], len(far) / len(chosen) if i < parts else 1.0), part)
             for i, part in enumerate(rows)
         )
         return data._replace(others=tuple(others)), index
@@ -143,7 +142,7 @@ class Whole:
     def near(self, z: np.ndarray) -> np.ndarray:
         """The units whose abundances are near a face of the simplex, and the next ones up to a multiple of the size."""
         # Waited for one by one: chunks that are worked on are held.
-        room = np.concatenate([np.asarray(_room(self.program, jnp.asarray(z), chunk)) for _, chunk in self._read()])
+        room = np.concatenate([np.asarray(_room(self.program, z, chunk)) for _, chunk in self._read()])
         most = min(_MOST_NEAR, self.n_units // self.size - 1)
         parts = min(most, -(-int((~(room >= NEAR)).sum()) // self.size))
         return np.argsort(room, kind="stable")[: parts * self.size]
@@ -167,7 +166,7 @@ class Whole:
                 values[i], gradients[i] = values[i] + value, gradients[i] + gradient
             count += 1
         for i, (z, _) in enumerate(places):  # not with every chunk
-            prior, gradient = jax.device_get(prior_value_and_grad(self.program, jnp.asarray(z), chunk))
+            prior, gradient = jax.device_get(prior_value_and_grad(self.program, z, chunk))
             values[i], gradients[i] = values[i] - (count - 1) * prior, gradients[i] - (count - 1) * gradient
         return list(zip(values.tolist(), gradients, strict=True))
 
@@ -177,19 +176,19 @@ class Whole:
         Chunks are taken from all over the units until two halves of them agree in every direction, or all were. Units
         that were not, and those that do not fill a chunk, count as if they were like the others.
         """
-        at, halves, seen = jnp.asarray(z), [None, None], [0, 0]
+        halves, seen = [None, None], [0, 0]
 
         def of_all(sums: Any, seen: int) -> dict[str, Expansion]:
             total = jax.tree_util.tree_map(lambda x: x * (self.n_units / seen), sums)
-            return expanded(self.program, at, chunk, total)
+            return expanded(self.program, z, chunk, total)
 
-        for turn, chunk in enumerate(self.chunks(at, key, more, _scattered(self.n_units // self.size))):
-            own, half = jax.tree_util.tree_map(np.array, units_curvature(self.program, at, chunk)), turn % 2
+        for turn, chunk in enumerate(self.chunks(z, key, more, _scattered(self.n_units // self.size))):
+            own, half = jax.tree_util.tree_map(np.array, units_curvature(self.program, z, chunk)), turn % 2
             halves[half] = own if seen[half] == 0 else jax.tree_util.tree_map(_add, halves[half], own)
             seen[half] += self.size
             if (turn + 1) % _LOOKS == 0 and turn + 1 >= _FEWEST_CHUNKS:
                 both = [of_all(one, count) for one, count in zip(halves, seen, strict=True)]
-                if _agree(*(assembled(self.program, at, chunk, one)[1] for one in both)):
+                if _agree(*(assembled(self.program, z, chunk, one)[1] for one in both)):
                     break
         total = halves[0] if seen[1] == 0 else jax.tree_util.tree_map(_add, *halves)
         return of_all(total, sum(seen)), chunk
@@ -200,7 +199,7 @@ class Whole:
             yield self._ruled(chunk, part, z, key, more)
 
     def _ruled(self, chunk: Data, part: slice, z: Any, key: jax.Array, more: int) -> Data:
-        return with_rules(self.program, jnp.asarray(z), chunk, key, jnp.arange(part.start, part.stop), more)
+        return with_rules(self.program, z, chunk, key, np.arange(part.start, part.stop), more)
 
     def _read(self, order: np.ndarray | None = None) -> Iterator[tuple[slice, Data]]:
         starts = self.size * (np.arange(-(-self.n_units // self.size)) if order is None else order)
