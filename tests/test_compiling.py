@@ -95,15 +95,22 @@ KINDS: dict[str, tuple[Any, Any, Callable[[int], Any]]] = {
 }
 
 
+# Programs of a fit and its maps; each takes a megabyte and some hundredths of a second, however little it does, and
+# arrays that are computed with outside of compiled functions compile one for every operation and shape.
+MOST = 40
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_second_fit_of_the_same_shape_compiles_nothing(kind: str) -> None:
-    """Nor do its maps, or its check where there are none."""
+    """Nor do its maps, or its check where there are none; and the first one few programs."""
     model, method, make = KINDS[kind]
     for seed in (1, 2):
         with compilations() as compiled:
             fit = bu.fit(model, make(seed), method, seed=seed, progress=False)
             bu.check(fit) if model is level else fit.latent()
-            if seed == 2:
+            if seed == 1:
+                assert len(compiled) <= MOST
+            else:
                 assert len(compiled) == 0
                 jax.jit(lambda x: x + 1.2345)(1.0)
                 assert len(compiled) == 1  # the count does count

@@ -177,10 +177,10 @@ class NormalMixture(dist.Distribution):
         """Data of units whose class is ``latent`` (..., units, component), one-hot."""
         mean = latent @ self.means
         if self.measurement_cov is None:
-            return NormalVectors(mean, scale_tril=jnp.einsum("...k,kij->...ij", latent, self.roots))
+            return NormalVectors(mean, jnp.einsum("...k,kij->...ij", latent, self.roots))
         own = jnp.einsum("kij,klj->kil", self.roots, self.roots)
         total = jnp.einsum("...k,kij->...ij", latent, own) + self.measurement_cov
-        return NormalVectors(mean, scale_tril=cholesky.factor(total))
+        return NormalVectors(mean, cholesky.factor(total))
 
     # ------------------------------------------------------------------ draws and moments
 

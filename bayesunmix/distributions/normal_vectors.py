@@ -10,7 +10,13 @@ from bayesunmix.distributions import cholesky
 
 
 class NormalVectors(dist.MultivariateNormal):
-    """Vectors (..., d) around ``loc``; build it with ``scale_tril``, the lower root of the covariance (..., d, d)."""
+    """Vectors (..., d) around ``loc``, with ``scale_tril``, the lower root of the covariance (..., d, d).
+
+    Nothing is validated, which would compile a dozen programs.
+    """
+
+    def __init__(self, loc, scale_tril):
+        super().__init__(loc, scale_tril=scale_tril, validate_args=False)
 
     def log_prob(self, value: jax.Array, intermediates=None) -> jax.Array:
         """Log density (...)."""

@@ -17,7 +17,7 @@ from jax.extend.core import Var
 
 from bayesunmix.inference.expansion import Expansion
 from bayesunmix.inference.layered import Layers
-from bayesunmix.inference.program import Program
+from bayesunmix.inference.program import Array, Program
 from bayesunmix.inference.target import GLOBALS, Data, parameters
 
 MOST_DENSE = 2048  # globals whose curvature is a matrix, where there is a choice
@@ -34,7 +34,7 @@ class UnitCurvature(NamedTuple):
 
 
 @partial(jax.jit, static_argnames="program")
-def curvature_of_units(program: Program, z: jax.Array, data: Data) -> UnitCurvature:
+def curvature_of_units(program: Program, z: Array, data: Data) -> UnitCurvature:
     """Slope and curvature of the log likelihood of the units.
 
     A distribution that knows its own curvature gives it in its parameters; any other goes through automatic
@@ -69,7 +69,7 @@ def curvature(program: Program, z: Any, data: Data) -> tuple[np.ndarray, Any]:
     return assembled(program, z, data, expansions_of_all(program, z, data))
 
 
-def units_curvature(program: Program, z: jax.Array, data: Data) -> Any:
+def units_curvature(program: Program, z: Array, data: Data) -> Any:
     """What the units have to say of the curvature: sums over them, for :func:`expanded`."""
     if data.others:
         parts = data.alone, *(other for other, _ in data.others)
@@ -87,12 +87,12 @@ def units_curvature(program: Program, z: jax.Array, data: Data) -> Any:
     return curvature_of_units(program, z, data)
 
 
-def expansions(program: Program, z: jax.Array, data: Data) -> dict[str, Expansion]:
+def expansions(program: Program, z: Array, data: Data) -> dict[str, Expansion]:
     """The log likelihood to second order, by observed site, without what a sample lacks of all units."""
     return expanded(program, z, data, units_curvature(program, z, data))
 
 
-def expansions_of_all(program: Program, z: jax.Array, data: Data) -> dict[str, Expansion]:
+def expansions_of_all(program: Program, z: Array, data: Data) -> dict[str, Expansion]:
     """The same, with what a sample lacks of all units."""
     own = expansions(program, z, data)
     if data.rest is None:
@@ -101,20 +101,20 @@ def expansions_of_all(program: Program, z: jax.Array, data: Data) -> dict[str, E
     return {name: one + lacking[name].moved(one.at) for name, one in own.items()}
 
 
-def expanded(program: Program, z: jax.Array, data: Data, units: Any) -> dict[str, Expansion]:
+def expanded(program: Program, z: Array, data: Data, units: Any) -> dict[str, Expansion]:
     """The log likelihood to second order from sums over units."""
     data = data.alone
     if not isinstance(units, UnitCurvature):
         return {"y": _layered_expansion(program, z, data, units)}
     found = {}
-    for name, (slope, bend) in units.own.items():
+    for name, (slope, bend) in jax.device_get(units.own).items():
         at = _parameters_at(program, z, data, name, tuple(slope))
         rows = [[np.reshape(bend[p][q], (at[p].size, at[q].size)) for q in at] for p in at]
         found[name] = Expansion(at, {p: _double(x) for p, x in slope.items()}, _double(np.block(rows)))
     return found
 
 
-def assembled(program: Program, z: jax.Array, data: Data, own: dict[str, Expansion]) -> tuple[np.ndarray, Any]:
+def assembled(program: Program, z: Array, data: Data, own: dict[str, Expansion]) -> tuple[np.ndarray, Any]:
     """Gradient and Hessian of the log density from those of the likelihood, by the chain rule."""
     rest, data = data.rest, data.alone
     slopes = {name: one.slope for name, one in own.items()}
@@ -143,20 +143,20 @@ def _double(x: Any) -> np.ndarray:
     return x.astype(np.float64) if x.dtype.kind == "f" else x
 
 
-def _parameters_at(program: Program, z: jax.Array, data: Data, name: str, wanted: tuple[str, ...]):
+def _parameters_at(program: Program, z: Array, data: Data, name: str, wanted: tuple[str, ...]):
     found = jax.device_get(_parameter_values(program, z, data.alone._replace(rules={}), name))
     return {p: _double(found[p]) for p in wanted}
 
 
 @partial(jax.jit, static_argnames=("program", "name"))
-def _parameter_values(program: Program, z: jax.Array, data: Data, name: str) -> dict[str, jax.Array]:
+def _parameter_values(program: Program, z: Array, data: Data, name: str) -> dict[str, jax.Array]:
     return parameters(program, data, name)(z)
 
 
 # ---------------------------------------------------------------------- very many globals
 
 
-def can_be_layered(program: Program, z: jax.Array, data: Data) -> bool:
+def can_be_layered(program: Program, z: Array, data: Data) -> bool:
     """Whether the likelihood of very many globals knows its curvature as a block per channel and a few columns."""
     data = data.alone
     if z.size <= MOST_DENSE or set(data.rules) != {"y"}:
@@ -175,7 +175,7 @@ def can_be_layered(program: Program, z: jax.Array, data: Data) -> bool:
 
 
 @partial(jax.jit, static_argnames="program")
-def _prior_products(program: Program, z: jax.Array, data: Data):
+def _prior_products(program: Program, z: Array, data: Data):
     """The Hessian of the prior times ones and times another vector, and that vector: is it diagonal?"""
     prior = lambda v: program.evaluate(data.numbers, v, data.y, data.covariates).log_prior  # noqa: E731
     probe = 1.0 + jax.random.uniform(jax.random.key(0), z.shape, z.dtype)
@@ -183,18 +183,18 @@ def _prior_products(program: Program, z: jax.Array, data: Data):
     return by_ones, probe, by_probe
 
 
-def _site(program: Program, data: Data, z: jax.Array) -> Any:
+def _site(program: Program, data: Data, z: Array) -> Any:
     return program.evaluate(data.numbers, z, data.y, data.covariates).observed["y"][0]
 
 
 @partial(jax.jit, static_argnames="program")
-def layers_of_units(program: Program, z: jax.Array, data: Data) -> Any:
+def layers_of_units(program: Program, z: Array, data: Data) -> Any:
     """Sums over the units."""
     found = _site(program, data, z).layers_on(data.rules["y"])
     return jax.tree_util.tree_map(lambda x: data.weight * x, found)
 
 
-def _layered_expansion(program: Program, z: jax.Array, data: Data, sums: Any) -> Expansion:
+def _layered_expansion(program: Program, z: Array, data: Data, sums: Any) -> Expansion:
     likelihood: list[Any] = []
     jax.eval_shape(lambda v: likelihood.append(type(_site(program, data, v))), z)
     at = _parameters_at(program, z, data, "y", ("endmembers", "noise_scale"))
@@ -221,13 +221,13 @@ def _chained_layers(own: Layers, chain: dict[str, Any], diagonal: np.ndarray) ->
 
 
 @partial(jax.jit, static_argnames="program")
-def _diagonal_around_units(program: Program, z: jax.Array, data: Data, slopes: dict[str, dict[str, jax.Array]]):
+def _diagonal_around_units(program: Program, z: Array, data: Data, slopes: dict[str, dict[str, jax.Array]]):
     """As :func:`_around_units` for globals of which each has a prior and a coordinate of its own."""
     prior, bent = _surroundings(program, data, slopes)
     return jax.grad(prior)(z) + data.tilt, jax.jvp(jax.grad(bent), (z,), (jnp.ones_like(z),))[1]
 
 
-def bendings(program: Program, z: jax.Array, data: Data) -> np.ndarray:
+def bendings(program: Program, z: Array, data: Data) -> np.ndarray:
     """By how much the step of a parameter changes along the global that it follows: 1 for an exponential, 0 for what is
     linear, for a global without a parameter of its own, and where units are not integrated on points."""
     if "y" not in data.rules:
@@ -243,7 +243,7 @@ def bendings(program: Program, z: jax.Array, data: Data) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="program")
-def _two_derivatives(program: Program, z: jax.Array, data: Data):
+def _two_derivatives(program: Program, z: Array, data: Data):
     total = lambda v: sum(x.sum() for x in parameters(program, data, "y")(v).values())  # noqa: E731
     return jax.jvp(jax.grad(total), (z,), (jnp.ones_like(z),))
 
@@ -252,7 +252,7 @@ def _two_derivatives(program: Program, z: jax.Array, data: Data):
 
 
 @partial(jax.jit, static_argnames="program")
-def _around_units(program: Program, z: jax.Array, data: Data, slopes: dict[str, dict[str, jax.Array]]):
+def _around_units(program: Program, z: Array, data: Data, slopes: dict[str, dict[str, jax.Array]]):
     """Gradient of prior and tilt; Hessian of the prior, and the bend of the likelihood's parameters."""
     prior, bent = _surroundings(program, data, slopes)
     return jax.grad(prior)(z) + data.tilt, _dense_hessian(bent, z)
@@ -306,14 +306,14 @@ def _dense(by_z: _Single | np.ndarray, rows: int, matrix: np.ndarray) -> np.ndar
     return found
 
 
-def _chain(program: Program, z: jax.Array, data: Data, name: str) -> dict[str, _Single | np.ndarray]:
+def _chain(program: Program, z: Array, data: Data, name: str) -> dict[str, _Single | np.ndarray]:
     """Derivatives of a likelihood's parameters by ``z``, each ``_Single`` or a matrix."""
     alone = _singles(program, z, data, name)
     matrices = _jacobian(program, z, data, name) if None in alone.values() else {}
     return {p: np.asarray(matrices[p]).reshape(-1, z.size) if one is None else one for p, one in alone.items()}
 
 
-def _singles(program: Program, z: jax.Array, data: Data, name: str) -> dict[str, _Single | None]:
+def _singles(program: Program, z: Array, data: Data, name: str) -> dict[str, _Single | None]:
     """Of every parameter of a likelihood which entry of ``z`` each of its entries follows, and how steeply; None where
     one follows several.
 
@@ -343,16 +343,16 @@ def _singles(program: Program, z: jax.Array, data: Data, name: str) -> dict[str,
 
 
 @partial(jax.jit, static_argnames=("program", "name"))
-def _pushed(program: Program, z: jax.Array, data: Data, name: str, direction: jax.Array):
+def _pushed(program: Program, z: Array, data: Data, name: str, direction: jax.Array):
     return jax.jvp(parameters(program, data, name), (z,), (direction,))[1]
 
 
 @partial(jax.jit, static_argnames=("program", "name"))
-def _jacobian(program: Program, z: jax.Array, data: Data, name: str):
+def _jacobian(program: Program, z: Array, data: Data, name: str):
     return jax.jacfwd(parameters(program, data, name))(z)
 
 
-def _moved(of_site, z: jax.Array) -> list[str]:
+def _moved(of_site, z: Array) -> list[str]:
     """Names of the parameters that depend on ``z``; the others are known."""
     traced = jax.make_jaxpr(of_site)(z).jaxpr
     reached = set(traced.invars)
@@ -363,7 +363,7 @@ def _moved(of_site, z: jax.Array) -> list[str]:
     return [n for n, v in zip(names, traced.outvars, strict=True) if isinstance(v, Var) and v in reached]
 
 
-def _dense_hessian(fn, z: jax.Array) -> jax.Array:
+def _dense_hessian(fn, z: Array) -> jax.Array:
     """Hessian by forward over reverse, a block of columns at a time."""
     column = lambda direction: jax.jvp(jax.grad(fn), (z,), (direction,))[1]  # noqa: E731
     return jax.lax.map(column, jnp.eye(z.size, dtype=z.dtype), batch_size=min(_COLUMNS, z.size))

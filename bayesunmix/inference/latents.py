@@ -214,7 +214,7 @@ def _plain(draws: Draws, y: Any, covariates: dict[str, Any]) -> Plain | None:
     return Plain(*joined)._replace(correlation=found[0].correlation)
 
 
-def _slices(y: Any, covariates: dict[str, Any], among: np.ndarray, size: int) -> Iterator[tuple[jax.Array, Any]]:
+def _slices(y: Any, covariates: dict[str, Any], among: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, Any]]:
     """Values and covariates of units, so many at a time: the last ones are filled up with the last unit."""
     for part in filled(among, size):
         own = {name: of_units(value, part, len(y)) for name, value in covariates.items()}

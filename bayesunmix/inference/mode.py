@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 
 from bayesunmix.inference.curvature import bendings, curvature
 from bayesunmix.inference.layered import Layers, inverse_of_upper, sds
-from bayesunmix.inference.program import Program
+from bayesunmix.inference.program import Array, Program
 from bayesunmix.inference.softness import measured_softness
 from bayesunmix.inference.target import Data, place_of, value_and_grad, values_at, with_fresh_points, with_rules
 
@@ -48,7 +48,7 @@ def find_mode(
     program: Program,
     data: Data,
     start: np.ndarray,
-    index: jax.Array,
+    index: Array,
     key: jax.Array,
     relabel: Callable[[np.ndarray, Iterable[Data]], np.ndarray] | None = None,
     tell: Callable[[str], None] = lambda _: None,

@@ -16,6 +16,8 @@ from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
+Array = jax.Array | np.ndarray  # compiled functions take both: nothing is put on a device before, which compiles, too
+
 
 class Evaluation(NamedTuple):
     """One run of a model's program at given unconstrained values."""
@@ -62,16 +64,16 @@ class Program:
         leaves = [next(stream) if c is _NUMBER else c.value for c in self.constants]
         return jax.tree_util.tree_unflatten(self.treedef, leaves)
 
-    def split(self, z: jax.Array) -> dict[str, jax.Array]:
+    def split(self, z: Array) -> dict[str, Array]:
         """A flat vector as the unconstrained value of every site."""
-        parts, start = {}, 0
+        parts, start = dict[str, Array](), 0
         for name, shape in self.shapes:
             size = int(np.prod(shape))
             parts[name] = z[start : start + size].reshape(shape)
             start += size
         return parts
 
-    def evaluate(self, numbers: tuple[Any, ...], z: jax.Array, y: jax.Array, covariates: dict) -> Evaluation:
+    def evaluate(self, numbers: tuple[Any, ...], z: Array, y: Array, covariates: dict) -> Evaluation:
         """Run the model's program with its globals at unconstrained ``z``."""
         unconstrained = self.split(z)
         log_prior = jnp.zeros((), z.dtype)
@@ -103,7 +105,7 @@ class Program:
                 values[name] = site["value"]
         return Evaluation(values, log_prior, observed, log_volumes)
 
-    def likelihood(self, numbers: tuple[Any, ...], values: dict[str, jax.Array], y: jax.Array, covariates: dict) -> Any:
+    def likelihood(self, numbers: tuple[Any, ...], values: dict[str, jax.Array], y: Array, covariates: dict) -> Any:
         """Distribution of the site "y" with the other sites at ``values``."""
         with handlers.trace() as trace, handlers.substitute(data=values):
             self.model(numbers)(y, n_units=y.shape[0], **covariates)
@@ -114,7 +116,7 @@ _PRIOR_DRAWS = 101  # behind a median; odd
 _NUMBER = _Identity("a number of the model")
 
 
-def compile_model(model: Any, y: jax.Array, covariates: dict | None = None) -> tuple[Program, tuple[Any, ...]]:
+def compile_model(model: Any, y: Array, covariates: dict | None = None) -> tuple[Program, tuple[Any, ...]]:
     """Split a model into its static program and its numbers, and check that it can be fitted.
 
     Raises
@@ -236,7 +238,7 @@ def _check_observed(name: str, plates: list[str], scaled: bool) -> None:
 
 
 @partial(jax.jit, static_argnames="program")
-def unconstrain(program: Program, numbers: tuple[Any, ...], values: dict[str, Any], y: jax.Array, covariates: dict):
+def unconstrain(program: Program, numbers: tuple[Any, ...], values: dict[str, Any], y: Array, covariates: dict):
     """Flat unconstrained vector of given site values; a site that is not given sits at the median of its prior."""
     found: dict[str, jax.Array] = {}
 

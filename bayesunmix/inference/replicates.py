@@ -14,25 +14,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesunmix.inference.program import Program
+from bayesunmix.inference.program import Array, Program
 from bayesunmix.inference.units import Chunk, Draws, chi_square, emission_at, inputs_of, is_white, sample_as
 
 Discrepancy = Callable[[jax.Array, Any], jax.Array]  # (units, channel) and their emission -> (units,)
 
 
-def standardised(y: jax.Array, emission: Any) -> jax.Array:
+def standardised(y: Array, emission: Any) -> jax.Array:
     """Deviations from the emission's mean in its standard deviations; 0 where the data are missing."""
     return jnp.where(jnp.isnan(y), 0.0, (y - emission.mean) / jnp.sqrt(emission.variance))
 
 
-def along_channels(y: jax.Array, emission: Any) -> jax.Array:
+def along_channels(y: Array, emission: Any) -> jax.Array:
     """Correlation of the residuals of adjacent channels, per unit."""
     away = standardised(y, emission)
     products = (away[..., 1:] * away[..., :-1]).sum(-1)
     return products / jnp.maximum((away**2).sum(-1), jnp.finfo(away.dtype).tiny)
 
 
-def largest(y: jax.Array, emission: Any) -> jax.Array:
+def largest(y: Array, emission: Any) -> jax.Array:
     """Largest residual of a unit, whatever its sign."""
     return jnp.abs(standardised(y, emission)).max(-1)
 

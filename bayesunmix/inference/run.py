@@ -21,7 +21,7 @@ from bayesunmix.inference.guide import Guide
 from bayesunmix.inference.layered import stretched
 from bayesunmix.inference.mode import Mode, find_mode, recentred
 from bayesunmix.inference.overlapping import guide_of_all
-from bayesunmix.inference.program import Program, compile_model, unconstrain
+from bayesunmix.inference.program import Array, Program, compile_model, unconstrain
 from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.room import hand_back
 from bayesunmix.inference.sampled import mode_of_all
@@ -327,7 +327,7 @@ def _mean_latent(program: Program, z: np.ndarray, data: Data) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="program")
-def _by_conditional(program: Program, z: jax.Array, data: Data) -> jax.Array:
+def _by_conditional(program: Program, z: Array, data: Data) -> jax.Array:
     fn = program.evaluate(data.numbers, z, data.y, data.covariates).observed["y"][0]
     conditional = fn.conditional_on(data.rules["y"]) if "y" in data.rules else fn.conditional(data.y)
     return conditional.mean.mean(0)

@@ -23,7 +23,7 @@ from bayesunmix.inference.mode import (
     step_root,
     stepped,
 )
-from bayesunmix.inference.program import Program
+from bayesunmix.inference.program import Array, Program
 from bayesunmix.inference.softness import measured_softness, without_softness
 from bayesunmix.inference.target import Data, has_rules, slopes_at, with_rules
 from bayesunmix.inference.units import kind_of_likelihood, of_units
@@ -42,7 +42,7 @@ def mode_of_all(
     key: jax.Array,
     relabel: Callable[[np.ndarray, Iterable[Data]], np.ndarray] | None = None,
     tell: Callable[[str], None] = lambda _: None,
-) -> tuple[Mode, jax.Array, Data]:
+) -> tuple[Mode, Array, Data]:
     """The mode with all units, on samples of them; ``contradicted`` and of no use where these are at odds with all.
 
     From its own mode on, a sample is corrected to value, slope and curvature of all units, climbed, and corrected again

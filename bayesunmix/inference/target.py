@@ -11,7 +11,7 @@ import numpy as np
 
 from bayesunmix.inference.devices import spread
 from bayesunmix.inference.expansion import Expansion
-from bayesunmix.inference.program import Program, unconstrain
+from bayesunmix.inference.program import Array, Program, unconstrain
 
 GLOBALS = "globals"  # whose own parameters are the unconstrained globals, beside the sites of a model
 
@@ -23,9 +23,9 @@ class Data(NamedTuple):
     y: jax.Array
     covariates: dict[str, jax.Array]
     rules: dict[str, Any]  # frozen integration rules of the observed sites that have one
-    anchor: jax.Array  # where the rules were made
-    tilt: jax.Array  # (size,) slope there that the rules' few points miss (0 unless measured with many)
-    weight: jax.Array  # units that every unit here stands for
+    anchor: Array  # where the rules were made
+    tilt: Array  # (size,) slope there that the rules' few points miss (0 unless measured with many)
+    weight: Array  # units that every unit here stands for
     rest: Rest | None = None  # what the weighted units get wrong of all units; None where they are all
     others: tuple[tuple[Data, jax.Array], ...] = ()  # further units of other weights, and which they are
 
@@ -50,7 +50,7 @@ class Rest(NamedTuple):
 
     units: dict[str, Expansion]  # by observed site; ``GLOBALS`` for what knows no curvature in its own parameters
     at: np.ndarray
-    value: float
+    value: Any
     slope: np.ndarray  # (size,) what the expansions, made elsewhere, lack of it at the point
 
     def along(self, z: Any) -> Any:
@@ -70,14 +70,14 @@ def parameters(program: Program, data: Data, name: str):
     return found
 
 
-def _expanded(program: Program, z: jax.Array, data: Data) -> jax.Array:
+def _expanded(program: Program, z: Array, data: Data) -> jax.Array:
     """The part of the rest that is not linear in the globals."""
     rest: Any = data.rest
     parts = [one.value(parameters(program, data, name)(z)) for name, one in rest.units.items()]
     return sum(parts, start=jnp.zeros((), z.dtype))
 
 
-def _log_parts(program: Program, z: jax.Array, data: Data):
+def _log_parts(program: Program, z: Array, data: Data):
     run = program.evaluate(data.numbers, z, data.y, data.covariates)
     likelihood = jnp.zeros((), z.dtype)
     for name, (distribution, value) in run.observed.items():
@@ -88,7 +88,7 @@ def _log_parts(program: Program, z: jax.Array, data: Data):
     return run.log_prior, data.weight * likelihood
 
 
-def log_density(program: Program, z: jax.Array, data: Data) -> jax.Array:
+def log_density(program: Program, z: Array, data: Data) -> jax.Array:
     """Log joint density of data and unconstrained globals."""
     prior, likelihood = _log_parts(program, z, data)
     likelihood = likelihood + sum(_log_parts(program, z, other)[1] for other, _ in data.others)
@@ -126,22 +126,22 @@ def slopes_at(program: Program, points, data: Data) -> tuple[np.ndarray, np.ndar
 
 
 @partial(jax.jit, static_argnames="program")
-def prior_value_and_grad(program: Program, z: jax.Array, data: Data):
+def prior_value_and_grad(program: Program, z: Array, data: Data):
     """Log prior and its gradient."""
     return jax.value_and_grad(lambda v: program.evaluate(data.numbers, v, data.y, data.covariates).log_prior)(z)
 
 
 @partial(jax.jit, static_argnames="program")
-def _expanded_value_and_grad(program: Program, z: jax.Array, data: Data):
+def _expanded_value_and_grad(program: Program, z: Array, data: Data):
     return jax.value_and_grad(lambda v: _expanded(program, v, data))(z)
 
 
 @partial(jax.jit, static_argnames="program")
-def _value_and_grad(program: Program, z: jax.Array, data: Data):
+def _value_and_grad(program: Program, z: Array, data: Data):
     return jax.value_and_grad(lambda v: log_density(program, v, data))(z)
 
 
-def with_rules(program: Program, z: jax.Array, data: Data, key: jax.Array, index: jax.Array, more: int = 1) -> Data:
+def with_rules(program: Program, z: Array, data: Data, key: jax.Array, index: Array, more: int = 1) -> Data:
     """Data with integration rules made at ``z`` for the observed sites whose distribution has one.
 
     ``more`` multiplies the distribution's own number of points.
@@ -173,7 +173,7 @@ def has_rules(program: Program, data: Data) -> bool:
     return any(found)
 
 
-def with_fresh_points(program: Program, data: Data, key: jax.Array, index: jax.Array) -> Data:
+def with_fresh_points(program: Program, data: Data, key: jax.Array, index: Array) -> Data:
     """The same data and proposals with points that the frozen rules did not use, uncorrected."""
     rules = _redrawn(program, data.alone, key, index)
     others = tuple((with_fresh_points(program, other, key, its), its) for other, its in data.others)
@@ -181,13 +181,13 @@ def with_fresh_points(program: Program, data: Data, key: jax.Array, index: jax.A
 
 
 @partial(jax.jit, static_argnames="program")
-def _redrawn(program: Program, data: Data, key: jax.Array, index: jax.Array) -> dict[str, Any]:
+def _redrawn(program: Program, data: Data, key: jax.Array, index: Array) -> dict[str, Any]:
     run = program.evaluate(data.numbers, data.anchor, data.y, data.covariates)
     return {name: run.observed[name][0].redraw(rule, key, index) for name, rule in data.rules.items()}
 
 
 @partial(jax.jit, static_argnames="program")
-def values_at(program: Program, z: jax.Array, data: Data) -> dict[str, jax.Array]:
+def values_at(program: Program, z: Array, data: Data) -> dict[str, jax.Array]:
     """Site values at one place."""
     return program.evaluate(data.numbers, z, data.y, data.covariates).values
 

@@ -59,8 +59,8 @@ def evenly(count: int, most: int | None) -> np.ndarray:
 class Chunk(NamedTuple):
     """Some of the units, ready for every draw."""
 
-    y: jax.Array
-    index: jax.Array  # type: ignore[assignment]  # a field, which hides a method of tuple
+    y: Any
+    index: Any  # a field, which hides a method of tuple
     rule: Any  # None where the likelihood has no rule
     covariates: dict[str, jax.Array]
     local: dict[str, jax.Array]  # draws of the latents that are sample sites in the plate, (draw, unit, ...)

@@ -27,7 +27,7 @@ from bayesunmix._keys import generator
 from bayesunmix.distributions.one_face import NEAR
 from bayesunmix.inference.curvature import assembled, expanded, units_curvature
 from bayesunmix.inference.expansion import Expansion
-from bayesunmix.inference.program import Program
+from bayesunmix.inference.program import Array, Program
 from bayesunmix.inference.room import hand_back
 from bayesunmix.inference.target import (
     Data,
@@ -124,7 +124,7 @@ class Whole:
 
     def sample(
         self, key: jax.Array, near: np.ndarray = _NONE, parts: int = 1, held: bool = False
-    ) -> tuple[Data, jax.Array]:
+    ) -> tuple[Data, Array]:
         """Units chosen at random, so many chunks of them, each standing for as many as there are more; and which they
         are.
 
@@ -244,7 +244,7 @@ def _add(total: np.ndarray, more: np.ndarray) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="program")
-def _room(program: Program, z: jax.Array, data: Data) -> jax.Array:
+def _room(program: Program, z: Array, data: Data) -> jax.Array:
     """By how many of its standard deviations a unit's latent is away from the nearest end of its domain."""
     fn = program.evaluate(data.numbers, z, data.y, data.covariates).observed["y"][0]
     return fn.without_faces(data.y).room.min(1)

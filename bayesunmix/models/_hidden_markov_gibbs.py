@@ -41,29 +41,25 @@ class PathSampler:
         if unknown:
             raise TypeError(f"expected no covariates but measurement_cov, got {unknown}")
         self._model, self._sorted_by = _without_order(model)
-        self._y = jnp.asarray(y, jnp.result_type(float))
+        self._y = jax.device_put(np.asarray(y, jnp.result_type(float)))
         noise = covariates.get("measurement_cov")
         check_noise(noise, self._y.shape, model)
-        self._noise = None if noise is None else jnp.asarray(noise, self._y.dtype)
+        self._noise = None if noise is None else jax.device_put(np.asarray(noise, self._y.dtype))
 
     def start(self, rng: np.random.Generator, chains: int) -> Values:
         """Clustered frames, every parameter moved at random in unconstrained coordinates."""
         model, begin = self._model, self._model.initial(np.asarray(self._y))
-        found = {}
-        for name, value in begin.items():
-            transform = biject_to(model.prior(name).support)
-            free = transform.inv(jnp.asarray(value, self._y.dtype))
-            moved = np.asarray(free) + 0.2 * rng.normal(size=(chains, *free.shape))
-            found[name] = jax.vmap(transform)(jnp.asarray(moved))
-        return found
+        free = jax.device_get(_unconstrained(model, {n: np.asarray(v, self._y.dtype) for n, v in begin.items()}))
+        moved = {name: free[name] + 0.2 * rng.normal(size=(chains, *free[name].shape)) for name in begin}
+        return _constrained(model, moved)
 
     def sweeps(self, state: Values, rng: np.random.Generator, thin: int, count: int):
         """All chains ``thin * count`` times: where they are then, and ``count`` states on the way, (chain, draw, ...).
 
         Compiled for a block of draws; a shorter one is cut from it.
         """
-        seed = jnp.asarray(rng.integers(2**31, size=(), dtype=np.int64))
-        state, kept = _sweeps(self._model, seed, jnp.asarray(thin), state, self._y, self._noise)
+        seed = rng.integers(2**31, size=(), dtype=np.int64)
+        state, kept = _sweeps(self._model, seed, np.asarray(thin), state, self._y, self._noise)
         return state, {name: np.moveaxis(np.asarray(value), 0, 1)[:, :count] for name, value in kept.items()}
 
     def finished(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -97,6 +93,17 @@ def _sweeps(model: HiddenMarkovModel, seed, thin, state: Values, y, noise, draws
         return state, state
 
     return jax.lax.scan(draw, state, jnp.arange(draws))
+
+
+@jax.jit
+def _unconstrained(model: HiddenMarkovModel, values: dict[str, Any]) -> dict[str, jax.Array]:
+    return {name: biject_to(model.prior(name).support).inv(value) for name, value in values.items()}
+
+
+@jax.jit
+def _constrained(model: HiddenMarkovModel, moved: dict[str, Any]) -> dict[str, jax.Array]:
+    """Parameters of every chain, from unconstrained ones (chain, ...)."""
+    return {name: jax.vmap(biject_to(model.prior(name).support))(value) for name, value in moved.items()}
 
 
 def _sweep(model: HiddenMarkovModel, key, values: Values, y, noise) -> Values:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
@@ -41,8 +40,7 @@ class PriorSpec(Mapping[str, Any]):
 
     def distribution(self) -> dist.Distribution:
         """The NumPyro distribution."""
-        parameters = {key: jnp.asarray(value) for key, value in self.parameters.items()}
-        return (_OWN.get(self.kind) or getattr(dist, self.kind))(**parameters)
+        return (_OWN.get(self.kind) or getattr(dist, self.kind))(**self.parameters)
 
     def __str__(self) -> str:
         return f"{self.kind}({', '.join(f'{key}={_number(value)}' for key, value in self.parameters.items())})"
