@@ -62,11 +62,10 @@ def mode_of_all(
         z = relabel(z, whole.chunks(z, key_points, 1))
     tell("all units, curvature")
     every = whole.expansions(z, key_points, more)[0]
-    in_memory = isinstance(whole.values, np.ndarray)
-    if in_memory and at_odds(program, z, data, every):
+    if not whole.in_file and at_odds(program, z, data, every):
         return Mode(z, np.eye(len(z)), data, np.zeros(0), False, contradicted=True), index, data
     mode, found = _corrected(program, whole, data, index, z, every, key_points, more, tell)
-    if in_memory and not (mode.found or mode.data.rules):
+    if not (whole.in_file or mode.found or mode.data.rules):
         return mode._replace(contradicted=True), index, data
     settled = mode.found and np.abs(mode.mc_shift).max(initial=0.0) <= MC_SHIFT_LIMIT
     if mode.data.rules and not settled:

@@ -118,6 +118,11 @@ class Whole:
         return dividing(self.n_units, most)
 
     @property
+    def in_file(self) -> bool:
+        """Whether values are read when they are asked for."""
+        return not isinstance(self.values, np.ndarray)
+
+    @property
     def few(self) -> Data:
         """Two of them, for a look."""
         return self._data(slice(2), self.values[:2], 1.0)
@@ -212,6 +217,8 @@ class Whole:
                 if following is not None:
                     read.append(reader.submit(self.values.__getitem__, following))
                 yield part, self._data(part, values, 1.0)
+                if self.in_file:
+                    hand_back()  # what reading took
 
     def _data(self, part: Any, values: np.ndarray, weight: float) -> Data:
         covariates = {name: of_units(v, part, self.n_units) for name, v in self.covariates.items()}

@@ -14,7 +14,7 @@ import pytest
 from scipy.linalg import eigh
 
 import bayesunmix as bu
-from bayesunmix.inference import sampled
+from bayesunmix.inference import mode, sampled
 from bayesunmix.inference import whole as wholes
 from bayesunmix.inference.curvature import assembled, curvature, curvature_of_units, expansions
 from bayesunmix.inference.guide_check import GuideCheck
@@ -297,6 +297,24 @@ def test_the_posterior_of_samples_is_that_of_all_units() -> None:
     assert 0.8 < ratio.min() <= ratio.max() < 1.25
     elbo = [fit.diagnostics["elbo"].values[-10:].mean() for fit in fits]
     assert abs(elbo[1] - elbo[0]) < 2.0
+
+
+def test_a_sample_lets_go_of_its_points_before_others_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points take as much room as the units; the last ones are those of another sample, beside the one of the fit."""
+    held: list[tuple[int, int]] = []
+
+    def counted(program: Program, z: Any, data: Data, *rest: Any) -> Data:
+        shape = (size, *data.y.shape[1:])
+        held.append((sum(x.shape == shape for x in jax.live_arrays()), 1 + len(data.others)))
+        return with_rules(program, z, data, *rest)
+
+    size = 120  # of no other test's arrays
+    for module in (mode, sampled):
+        monkeypatch.setattr(module, "with_rules", counted)
+    image = pixels(960).reshape(30, 32, -1)
+    bu.fit(LinearUnmixing(3), image, bu.SVI(batch=size, draws=50), progress=False)
+    assert len(held) > 3
+    assert all(arrays == parts for arrays, parts in held[:-1])
 
 
 def test_a_sample_at_odds_with_all_units_is_told() -> None:
