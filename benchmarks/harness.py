@@ -158,10 +158,11 @@ def _serve(pipe: Any, name: str, index: int, size: dict[str, Any]) -> None:
         except ImportError as error:
             pipe.send(f"not installed: {error}")
             return
-        cold = _worked() - work
+        cold, peak = _worked() - work, memory("VmHWM")
         pipe.send("")
         while (repeat := pipe.recv()) is not None:
             problem = workload.problem(repeat + 1, **size)
+            _forget_peak()
             load_before = os.getloadavg()[0]
             start, work = time.perf_counter(), time.process_time()
             answer = call(problem, repeat + 1)
@@ -169,7 +170,8 @@ def _serve(pipe: Any, name: str, index: int, size: dict[str, Any]) -> None:
             share = 1.0
             if isinstance(answer, Share):
                 answer, share = answer.answer, answer.share
-            held = {"peak": memory("VmHWM"), "before": before}
+            peak = max(peak, memory("VmHWM"))
+            held = {"peak": peak, "before": before}
             scores = {key: float(value) for key, value in workload.score(problem, answer).items()}
             times = {"wall": wall / share, "cpu": cpu / share, "share": share, "cold_cpu": cold}
             pipe.send({**times, **held, "load": load_before, "scores": scores})
