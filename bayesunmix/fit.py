@@ -24,7 +24,7 @@ from bayesunmix.inference.composite import widened
 from bayesunmix.inference.context import computing
 from bayesunmix.inference.gibbs import gibbs_settings, infer_by_gibbs
 from bayesunmix.inference.latents import STATISTICS, latent_statistics
-from bayesunmix.inference.program import compile_model
+from bayesunmix.inference.program import compile_model, on_device
 from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.run import infer, settings_as_dict
 from bayesunmix.inference.units import Draws, chunks, evenly, latent_pass
@@ -346,7 +346,7 @@ class Fit:
         dtype = jnp.result_type(float)
         by_chain = {str(n): v.transpose("chain", "draw", ...).values for n, v in self.posterior.data_vars.items()}
         chosen = {n: v.reshape(-1, *v.shape[2:])[take].astype(dtype) for n, v in by_chain.items()}
-        return Draws(program, tuple(np.asarray(n, dtype) for n in numbers), jax.device_put(chosen))
+        return Draws(program, tuple(on_device(n, dtype) for n in numbers), jax.device_put(chosen))
 
     def _for_latents(self, draws: int) -> tuple[Draws, Any, dict[str, Any]]:
         if getattr(self.model, "latent", None) is None:

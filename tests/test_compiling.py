@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -129,6 +130,26 @@ def test_a_program_of_ones_own_is_compiled_anew_where_it_does_something_else(mon
     assert means[1] == pytest.approx(0.5 * means[0], rel=0.01)
     with pytest.raises(ValueError, match="level to do what it did when it was fitted"):
         bu.check(fits[0])
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Table:
+    """A model of one's own whose numbers are an array of JAX."""
+
+    entries: Any
+
+    def __call__(self, y=None, *, n_units: int) -> None:
+        first = numpyro.sample("first", numpyro.distributions.Normal(0.0, 1.0))
+        with numpyro.plate("unit", n_units):
+            mean = self.entries.at[0].set(first)
+            numpyro.sample("y", numpyro.distributions.Normal(mean, 1.0).to_event(1), obs=y)
+
+
+def test_arrays_of_a_model_of_ones_own_are_those_of_jax() -> None:
+    fit = bu.fit(Table(jax.numpy.zeros(12)), image(0, 10), SVI, progress=False)
+    assert fit.converged
+    bu.check(fit)
 
 
 def test_arrays_that_a_program_closes_over_count_too() -> None:

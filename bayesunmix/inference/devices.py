@@ -14,11 +14,11 @@ def spread(value: Any, n_units: int) -> jax.Array:
 
     Devices hold equal shares, so only as many are used as divide the number of units.
     """
-    value = value if isinstance(value, jax.Array) else np.asarray(value)
+    value = value if isinstance(value, jax.Array) or not np.ndim(value) else np.asarray(value)
     devices = jax.local_devices()
     share = max(count for count in range(1, len(devices) + 1) if n_units % count == 0)
     if share == 1:
         return jax.device_put(value)
     mesh = Mesh(np.array(devices[:share]), ("unit",))
-    by_unit = value.ndim > 0 and len(value) == n_units
+    by_unit = np.ndim(value) > 0 and len(value) == n_units
     return jax.device_put(value, NamedSharding(mesh, PartitionSpec("unit") if by_unit else PartitionSpec()))

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 
 from bayesunmix.inference.curvature import bendings, curvature
 from bayesunmix.inference.layered import Layers, inverse_of_upper, sds
-from bayesunmix.inference.program import Array, Program
+from bayesunmix.inference.program import Array, Program, on_device
 from bayesunmix.inference.softness import measured_softness
 from bayesunmix.inference.target import Data, place_of, value_and_grad, values_at, with_fresh_points, with_rules
 
@@ -101,7 +101,7 @@ def recentred(
         return [_slope(program, z, with_fresh_points(program, frozen, one, index)) for one in keys]
 
     slope, shift = averaged(fresh, key, factor, tell)
-    frozen = frozen._replace(tilt=slope - _slope(program, z, frozen))
+    frozen = frozen._replace(tilt=on_device(slope - _slope(program, z, frozen)))
     return stepped(z, factor, frozen, slope, shift, more)
 
 

@@ -16,7 +16,15 @@ from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
-Array = jax.Array | np.ndarray  # compiled functions take both: nothing is put on a device before, which compiles, too
+Array = jax.Array | np.ndarray  # compiled functions take both
+
+
+def on_device(value: Any, dtype: Any = None) -> jax.Array:
+    """An array of JAX, for many calls or for a model's own code; nothing is compiled for it, as for ``jnp.asarray``.
+
+    It may share the memory of an array of NumPy, which must not change.
+    """
+    return jax.device_put(value if isinstance(value, jax.Array) and dtype is None else np.asarray(value, dtype))
 
 
 class Evaluation(NamedTuple):
@@ -105,7 +113,7 @@ class Program:
                 values[name] = site["value"]
         return Evaluation(values, log_prior, observed, log_volumes)
 
-    def likelihood(self, numbers: tuple[Any, ...], values: dict[str, jax.Array], y: Array, covariates: dict) -> Any:
+    def likelihood(self, numbers: tuple[Any, ...], values: dict[str, Any], y: Array, covariates: dict) -> Any:
         """Distribution of the site "y" with the other sites at ``values``."""
         with handlers.trace() as trace, handlers.substitute(data=values):
             self.model(numbers)(y, n_units=y.shape[0], **covariates)
@@ -141,7 +149,9 @@ def compile_model(model: Any, y: Array, covariates: dict | None = None) -> tuple
 def _known_shapes(program: Program, of_numbers: tuple[tuple[int, ...], ...], of_y: tuple[int, ...]):
     """The same for a model whose numbers have these shapes, whatever they are."""
     dtype = jnp.result_type(float)
-    return _shapes(program.model(tuple(map(np.ones, of_numbers))), jax.ShapeDtypeStruct(of_y, dtype), {})
+    return _shapes(
+        program.model(tuple(on_device(np.ones(shape)) for shape in of_numbers)), jax.ShapeDtypeStruct(of_y, dtype), {}
+    )
 
 
 def _digest(model: Callable[..., None], y: Any, covariates: dict) -> str:
@@ -208,10 +218,10 @@ def _shapes(model: Callable[..., None], y: Any, covariates: dict) -> tuple[tuple
     return tuple(shapes)
 
 
-def numbers_of(model: Any) -> tuple[np.ndarray, ...]:
+def numbers_of(model: Any) -> tuple[jax.Array, ...]:
     """Numbers of a model whose program is compiled already."""
     leaves = jax.tree_util.tree_leaves(model)
-    return tuple(np.asarray(leaf) for leaf in leaves if _is_number(leaf))
+    return tuple(on_device(leaf) for leaf in leaves if _is_number(leaf))
 
 
 def _is_number(leaf: Any) -> bool:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from bayesunmix.inference.mode import Mode
-from bayesunmix.inference.program import Program
+from bayesunmix.inference.program import Array, Program
 from bayesunmix.inference.target import has_rules, slopes_at, with_rules
 
 # Nats, or so many times the root of the number of globals where that is more: shifts of a tenth of a posterior standard
@@ -15,7 +15,7 @@ _LEAST, _EACH = 1.0, 0.1
 _DRAWS = 12
 
 
-def off_by(program: Program, mode: Mode, draws: np.ndarray, index: jax.Array, key: jax.Array) -> float:
+def off_by(program: Program, mode: Mode, draws: np.ndarray, index: Array, key: jax.Array) -> float:
     """How far the log density that ``mode`` gave is off at some of the ``draws`` (n, size), in nats.
 
     The root mean square of its difference from the log density by rules made at each of them, less that difference

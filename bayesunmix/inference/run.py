@@ -263,7 +263,7 @@ def _named(program: Program, draws: np.ndarray, data: Data) -> dict[str, np.ndar
     chains, n_draws, size = draws.shape
     flat, count = draws.reshape(-1, size), chains * n_draws
     together, found = dividing(count, _TOGETHER), dict[str, np.ndarray]()
-    for first in range(0, count, together):
+    for first in range(0, max(count, 1), together):  # once without any
         part = slice(first, first + together)
         for name, values in jax.device_get(constrain(program, flat[part], data.alone)).items():
             found.setdefault(name, np.empty((count, *values.shape[1:]), values.dtype))[part] = values

@@ -172,7 +172,8 @@ def _corrected(
         before, data = decrement, data.unruled
         z = ascend(program, z, data, index, key, more, tell, 0.03 * agreed)
     else:  # it has moved since
-        data = with_rules(program, z, data, key, index, more)
+        at = AtPoint(z, *whole.slope(z, key, more))
+        data = at.corrected(program, ruled(z), lacking)
         matrix = curvature(program, z, data)[1]
     factor, _ = inverse_root(-measured_softness(program, z, data, matrix))
     shift = np.zeros(0)

@@ -11,7 +11,7 @@ import numpy as np
 
 from bayesunmix.inference.devices import spread
 from bayesunmix.inference.expansion import Expansion
-from bayesunmix.inference.program import Array, Program, unconstrain
+from bayesunmix.inference.program import Array, Program, on_device, unconstrain
 
 GLOBALS = "globals"  # whose own parameters are the unconstrained globals, beside the sites of a model
 
@@ -27,7 +27,7 @@ class Data(NamedTuple):
     tilt: Array  # (size,) slope there that the rules' few points miss (0 unless measured with many)
     weight: Array  # units that every unit here stands for
     rest: Rest | None = None  # what the weighted units get wrong of all units; None where they are all
-    others: tuple[tuple[Data, jax.Array], ...] = ()  # further units of other weights, and which they are
+    others: tuple[tuple[Data, Array], ...] = ()  # further units of other weights, and which they are
 
     @property
     def alone(self) -> Data:
@@ -115,7 +115,7 @@ def value_and_grad(program: Program, z: Any, data: Data) -> tuple[Any, Any]:
 
 def _alone(program: Program, z: Any, data: Data) -> tuple[jax.Array, jax.Array]:
     found = _value_and_grad(program, z, data)
-    # Programs of several devices that wait for each other's parts must not be under way at once.
+    # Slopes are many, and programs of several devices, whose parts wait for each other, must not be under way at once.
     return jax.block_until_ready(found) if jax.local_device_count() > 1 else found
 
 
@@ -148,7 +148,8 @@ def with_rules(program: Program, z: Array, data: Data, key: jax.Array, index: Ar
     """
     rules = _rules(program, z, data.numbers, data.y, data.covariates, key, index, more)
     others = tuple((with_rules(program, z, other, key, its, more), its) for other, its in data.others)
-    return data._replace(rules=rules, anchor=z, tilt=np.zeros(z.shape, z.dtype), others=others)
+    anchor, tilt = jax.device_put((z, np.zeros(z.shape, z.dtype)))
+    return data._replace(rules=rules, anchor=anchor, tilt=tilt, others=others)
 
 
 @partial(jax.jit, static_argnames=("program", "more"))
@@ -177,7 +178,8 @@ def with_fresh_points(program: Program, data: Data, key: jax.Array, index: Array
     """The same data and proposals with points that the frozen rules did not use, uncorrected."""
     rules = _redrawn(program, data.alone, key, index)
     others = tuple((with_fresh_points(program, other, key, its), its) for other, its in data.others)
-    return data._replace(rules=rules, tilt=np.zeros(data.tilt.shape, data.tilt.dtype), others=others)
+    tilt = on_device(np.zeros(data.tilt.shape, data.tilt.dtype))
+    return data._replace(rules=rules, tilt=tilt, others=others)
 
 
 @partial(jax.jit, static_argnames="program")
@@ -210,13 +212,13 @@ def as_device_data(
 ) -> Data:
     """Data in the precision of the current context, units over all local devices, without rules yet."""
     dtype = jnp.result_type(float)
-    nowhere = np.zeros(program.size, dtype)
+    nowhere = on_device(np.zeros(program.size, dtype))
     return Data(
-        tuple(np.asarray(n, dtype) for n in numbers),
+        tuple(on_device(n, dtype) for n in numbers),
         spread(np.asarray(y, dtype), len(y)),
         {k: spread(v, len(y)) for k, v in covariates.items()},
         {},
         nowhere,
         nowhere,
-        np.asarray(weight, dtype),
+        on_device(weight, dtype),
     )

@@ -18,7 +18,7 @@ import numpyro.distributions as dist
 from jax.scipy.special import gammaincc
 from numpyro import handlers
 
-from bayesunmix.inference.program import Program
+from bayesunmix.inference.program import Array, Program, on_device
 
 _CHUNK_BYTES = 2**28  # of integration points held at a time
 _CACHED = 2**19  # values of an array that is gone through for every draw
@@ -32,14 +32,14 @@ class Draws(NamedTuple):
 
     program: Program
     numbers: tuple[Any, ...]
-    values: dict[str, jax.Array]  # leading axis: draw
+    values: dict[str, Array]  # leading axis: draw
 
     @property
     def size(self) -> int:
         return len(next(iter(self.values.values())))
 
     @property
-    def centre(self) -> dict[str, jax.Array]:
+    def centre(self) -> dict[str, Array]:
         """Mean over the draws, where proposals are made."""
         return {name: np.asarray(value).mean(0) for name, value in self.values.items()}
 
@@ -63,7 +63,7 @@ class Chunk(NamedTuple):
     index: Any  # a field, which hides a method of tuple
     rule: Any  # None where the likelihood has no rule
     covariates: dict[str, jax.Array]
-    local: dict[str, jax.Array]  # draws of the latents that are sample sites in the plate, (draw, unit, ...)
+    local: dict[str, Array]  # draws of the latents that are sample sites in the plate, (draw, unit, ...)
 
 
 def chunks(
@@ -129,7 +129,7 @@ def _looked_at(program: Program, numbers, shape: tuple[int, ...], one: dict[str,
 
 @lru_cache
 def _known(program: Program, sizes: tuple[tuple[int, ...], ...], shape: tuple[int, ...]):
-    return _look(program, tuple(map(np.ones, sizes)), shape, {})
+    return _look(program, tuple(on_device(np.ones(size)) for size in sizes), shape, {})
 
 
 def _look(program: Program, numbers, shape: tuple[int, ...], one: dict[str, Any]) -> tuple[tuple[str, ...], type]:
@@ -158,7 +158,7 @@ def _units_a_chunk(draws: Draws, y: np.ndarray, one: dict[str, Any], local: tupl
     return max(256, int(_CHUNK_BYTES // (rule + 8 * 8 * y[0].size + 8 * held)))
 
 
-def inputs_of(program: Program, values: dict[str, jax.Array], chunk: Chunk) -> dict[str, jax.Array]:
+def inputs_of(program: Program, values: dict[str, Any], chunk: Chunk) -> dict[str, Any]:
     """What a scan over draws reads: sampled sites, those of the plate restricted to the chunk's units."""
     return {name: chunk.local[name] if name in chunk.local else values[name] for name, _ in program.shapes}
 

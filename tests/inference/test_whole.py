@@ -186,6 +186,21 @@ def test_the_slope_of_a_sample_over_the_guide_is_that_of_all_units(monkeypatch: 
     assert max(around) < 0.7 * at_mode, (around, at_mode)
 
 
+def test_a_sample_whose_corrections_run_out_is_corrected_where_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its slope there is that of all units, to a quarter of a posterior sd."""
+    y = pixels(1200, seed=4)
+    program, numbers = compile_model(LinearUnmixing(3).bind(y), jnp.asarray(y[:2]))
+    whole = Whole(program, numbers, y, {}, 40)
+    start = LinearUnmixing(3).bind(y).initial(y)
+    z = np.asarray(unconstrain(program, numbers, start, jnp.asarray(y[:2]), {}))
+    monkeypatch.setattr(sampled, "_CORRECTIONS", 1)
+    monkeypatch.setattr(sampled, "_around", lambda *_: None)
+    mode = mode_of_all(program, whole, z, jax.random.key(0))[0]
+    of_all = whole.slope(mode.z, jax.random.split(jax.random.key(0), 3)[2], 1)[1]
+    own = slopes_at(program, [mode.z], mode.data)[1][0]
+    assert np.linalg.norm(mode.factor.T @ (of_all - own)) < 0.25
+
+
 def test_a_sample_has_every_unit_once_and_the_points_of_all(setting: Setting) -> None:
     sample, index = setting.whole.sample(jax.random.key(3))
     assert len(np.unique(index)) == len(index) == setting.whole.size
