@@ -60,11 +60,11 @@ def information(endmembers, residual, squares, centre, reference, moments: Momen
     of_parts, crossed = covariance[part, part], covariance[part, product]
     between = jnp.einsum("kjn,mln->kmjl", of_parts, least_squares[:, None] * least_squares)
     mixed = jnp.einsum("kpn,mn->kmp", crossed, least_squares)[..., pair]
-    of_products = covariance[product, product].sum(-1)[pair][:, :, pair]
-    features = between - mixed - mixed.transpose(2, 3, 0, 1) + of_products
+    of_products = covariance[product, product].sum(-1)
+    features = between - mixed - mixed.transpose(2, 3, 0, 1) + of_products[pair][:, :, pair]
     own, weight = -2.0 * gram @ least_squares, gram[rows, columns] * np.where(rows == columns, 1.0, 2.0)
     with_parts = jnp.einsum("kjn,jn->kn", of_parts, own) + jnp.einsum("kpn,p->kn", crossed, weight)
-    with_products = jnp.einsum("kpn,kn->p", crossed, own) + covariance[product, product].sum(-1) @ weight
+    with_products = jnp.einsum("kpn,kn->p", crossed, own) + of_products @ weight
     energy = (with_parts @ least_squares.T - with_products[pair]).reshape(-1, 1)
     alone = (own * with_parts).sum() + weight @ with_products
     size = n_parts**2

@@ -14,7 +14,8 @@ def spread(value: Any, n_units: int) -> jax.Array:
 
     Devices hold equal shares, so only as many are used as divide the number of units.
     """
-    value = value if isinstance(value, jax.Array) or not np.ndim(value) else np.asarray(value)
+    if np.ndim(value) and not isinstance(value, jax.Array):
+        value = np.asarray(value)  # a list would be put there entry by entry
     devices = jax.local_devices()
     share = max(count for count in range(1, len(devices) + 1) if n_units % count == 0)
     if share == 1:

@@ -24,7 +24,8 @@ def on_device(value: Any, dtype: Any = None) -> jax.Array:
 
     It may share the memory of an array of NumPy, which must not change.
     """
-    return jax.device_put(value if isinstance(value, jax.Array) and dtype is None else np.asarray(value, dtype))
+    there = isinstance(value, jax.Array) and (dtype is None or dtype == value.dtype)
+    return jax.device_put(value if there else np.asarray(value, dtype))
 
 
 class Evaluation(NamedTuple):

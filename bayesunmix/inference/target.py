@@ -148,8 +148,8 @@ def with_rules(program: Program, z: Array, data: Data, key: jax.Array, index: Ar
     """
     rules = _rules(program, z, data.numbers, data.y, data.covariates, key, index, more)
     others = tuple((with_rules(program, z, other, key, its, more), its) for other, its in data.others)
-    anchor, tilt = jax.device_put((z, np.zeros(z.shape, z.dtype)))
-    return data._replace(rules=rules, anchor=anchor, tilt=tilt, others=others)
+    tilt = on_device(np.zeros(z.shape, z.dtype))
+    return data._replace(rules=rules, anchor=on_device(z), tilt=tilt, others=others)
 
 
 @partial(jax.jit, static_argnames=("program", "more"))

@@ -86,13 +86,14 @@ def chunks(
     one = {name: of_units(value, slice(0, 1), n_units) for name, value in covariates.items()}
     local = local_sites(draws.program, draws.numbers, y.shape[1:], one)
     size = min(_units_a_chunk(draws, y, one, local, held), most or n_units)
+    overall = draws.centre
     slices = (slice(start, min(start + size, n_units)) for start in range(0, n_units, size))
     for part in slices if among is None else filled(among, size):
         index = np.arange(n_units)[part]
         values = np.asarray(y[part], jnp.result_type(float))
         own = {name: of_units(value, part, n_units) for name, value in covariates.items()}
         here = {name: draws.values[name][:, part] for name in local}
-        centre = {**draws.centre, **{name: np.asarray(value).mean(0) for name, value in here.items()}}
+        centre = {**overall, **{name: np.asarray(value).mean(0) for name, value in here.items()}}
         rule = _rule(draws.program, draws.numbers, centre, values, own, key, index)
         yield part, Chunk(values, index, rule, own, here)
 
