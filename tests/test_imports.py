@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "bayesunmix"
 # What stands in a row may be imported by every row below it and by no row above.
 # A later row of the table is further right in the flow that the architecture draws.
 ROWS = (
-    ("_contents", "_keys", "_counts", "_arviz", "_threads"),
+    ("_contents", "_keys", "_counts", "_arviz", "_threads", "_memory"),
     ("data", "distributions", "align", "spatial"),
     ("provenance", "misfit"),
     ("descriptors", "models", "inference"),

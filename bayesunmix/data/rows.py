@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from bayesunmix._memory import hand_back
+
 BLOCK_BYTES = 2**26  # read at a time; the last block is kept for what follows it
 
 
@@ -71,7 +73,16 @@ class Rows:
         kept = self._kept
         if kept is None or kept[0] != number:
             self._kept = kept = None  # before there is another one
+            hand_back()  # what reading and working on the last one took
             part = self._image[number * self._step : (number + 1) * self._step]
-            kept = (number, np.asarray(part.values).reshape(-1, self.shape[1]))
+            kept = (number, _values(part).reshape(-1, self.shape[1]))
             self._kept = kept
         return kept[1]
+
+
+def _values(part: xr.DataArray) -> np.ndarray:
+    if part.chunks is None:
+        return np.asarray(part.values)
+    found = np.empty(part.shape, part.dtype)
+    part.data.store(found, lock=False)  # chunk by chunk: put together at the end they are all held, and then twice
+    return found

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesunmix.distributions.moments import Moments
+from bayesunmix.distributions.unmixing_rule import Rule
 
 
 class Information(NamedTuple):
@@ -41,12 +42,9 @@ class Layered(NamedTuple):
     core: np.ndarray  # (r, r)
 
 
-def information(endmembers, residual, squares, centre, reference, moments: Moments) -> Information:
-    """Sums over units, with moments of their abundances.
-
-    The data (units, channel) are ``residual + centre' reference``, and ``squares`` (units,) the sums of squared
-    residuals: nothing of the size of the data is made.
-    """
+def information(endmembers, rule: Rule, moments: Moments) -> Information:
+    """Sums over units, with moments of their abundances: nothing of the size of the data is made."""
+    centre, reference = rule.frame.centre, rule.reference
     n_parts = len(endmembers)
     rows, columns = np.triu_indices(n_parts)
     pair = np.zeros((n_parts, n_parts), int)
@@ -54,7 +52,7 @@ def information(endmembers, residual, squares, centre, reference, moments: Momen
     part, product = slice(0, n_parts), slice(n_parts, n_parts + len(rows))
     mean, covariance = moments.mean, moments.covariance
     gram = endmembers @ endmembers.T
-    along, across = jnp.split(jnp.concatenate([endmembers, reference]) @ residual.T, 2)
+    along, across = jnp.split(rule.pulled(jnp.concatenate([endmembers, reference])), 2)
     least_squares = jnp.linalg.solve(gram, along + (endmembers @ reference.T) @ centre)  # b, (K, units)
     # g and the squared residual are combinations of the features (a, a_k a_m), most of them of two.
     of_parts, crossed = covariance[part, part], covariance[part, product]
@@ -69,9 +67,9 @@ def information(endmembers, residual, squares, centre, reference, moments: Momen
     alone = (own * with_parts).sum() + weight @ with_products
     size = n_parts**2
     sums = mean[product].sum(1)[pair]
-    seen = mean[part] @ residual + (mean[part] @ centre.T) @ reference
+    seen = rule.seen(mean[part])
     aligned = seen - sums @ endmembers
-    total = squares.sum() + (centre * (2.0 * across + (reference @ reference.T) @ centre)).sum()
+    total = rule.squares.sum() + (centre * (2.0 * across + (reference @ reference.T) @ centre)).sum()
     return Information(
         mean[part].sum(1),
         mean[part] @ mean[part].T,
@@ -79,7 +77,7 @@ def information(endmembers, residual, squares, centre, reference, moments: Momen
         jnp.block([[features.reshape(size, size), energy], [energy.T, alone]]),
         aligned,
         total - (endmembers * (seen + aligned)).sum(),
-        jnp.asarray(residual.size, residual.dtype),
+        jnp.asarray(centre.shape[1] * endmembers.shape[1], endmembers.dtype),
     )
 
 

@@ -9,8 +9,6 @@ The integral over ``a_n`` is taken by importance sampling around its mode with p
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -23,21 +21,10 @@ from bayesunmix.distributions.mixed_spectra import Curved, MixedSpectra
 from bayesunmix.distributions.moments import moments
 from bayesunmix.distributions.nodes import nodes, one_each
 from bayesunmix.distributions.one_face import FreeNormal
+from bayesunmix.distributions.unmixing_rule import Rule, with_channels
 from bayesunmix.distributions.weighted import WeightedPoints
 
 _LOG_2PI = 1.8378770664093453
-
-
-class Rule(NamedTuple):
-    """Units ready for evaluation: the frame of their integrals, and the data centred on a reference fit.
-
-    All sums are taken on ``residual = y - centre' reference``, so that nothing large cancels in float32.
-    """
-
-    frame: simplex.Frame
-    residual: jax.Array  # (units, channel)
-    squares: jax.Array  # (units,): sum of squared residuals
-    reference: jax.Array  # (K, channel): endmembers the residual was taken with
 
 
 class NormalUnmixing(MixedSpectra):
@@ -61,6 +48,7 @@ class NormalUnmixing(MixedSpectra):
         "concentration": constraints.independent(constraints.positive, 1),
         "noise_scale": constraints.positive,
     }
+    widens_data = True  # which may be of single precision beside parameters of double
     pytree_data_fields = ("endmembers", "concentration", "noise_scale")
     pytree_aux_fields = ("n_points", "n_pooled")
 
@@ -86,13 +74,12 @@ class NormalUnmixing(MixedSpectra):
 
         ``value`` (units, channel); ``key`` and ``index`` (units,) pick the unit's own points.
         """
-        gram, linear = self._natural(value - self.endmembers.mean(0))
+        gram, linear = self._natural(value)
         n_parts = len(self.endmembers)
         centre = jnp.full_like(linear, 1.0 / n_parts)
         local = simplex.quadratic(gram, linear)
         frame = simplex.frame(local, centre, self.concentration, key, index, n_points or self.n_points, gram=gram)
-        residual = value - frame.centre.T @ self.endmembers
-        return jax.lax.stop_gradient(Rule(frame, residual, (residual**2).sum(1), self.endmembers))
+        return jax.lax.stop_gradient(Rule.of(frame, value, self.endmembers))
 
     def log_prob_on(self, rule: Rule):
         """Log marginal density of the units of ``rule`` (made at nearby parameters), shape (units,)."""
@@ -107,10 +94,10 @@ class NormalUnmixing(MixedSpectra):
         return self.endmembers - self.endmembers.mean(0)
 
     def _natural(self, value):
-        """What the integrand takes from a unit: gram (K, K), and linear (K, units) about ``value``'s origin."""
+        """What the integrand takes from a unit: gram (K, K), and linear (K, units) about the mean endmember."""
         shapes = self._shapes()
         weighted = shapes / self.noise_scale**2
-        return weighted @ shapes.T, weighted @ value.T
+        return weighted @ shapes.T, with_channels(weighted, value, self.endmembers.mean(0))
 
     def _about(self, rule: Rule):
         """Linear (K, units) and quadratic (K, K) coefficients of the integrand at the centre, and its log there."""
@@ -119,15 +106,12 @@ class NormalUnmixing(MixedSpectra):
         weighted = shapes * precision
         moved = self.endmembers - rule.reference
         centre = rule.frame.centre
-        # residual at these parameters is rule.residual - centre' moved; it enters through small products, two of them
-        # at once: an array of the data's size is read, not multiplied.
-        pull, cross = jnp.split(jnp.concatenate([weighted, moved * precision]) @ rule.residual.T, 2)
+        # The residual at these parameters is that of the rule less centre' moved; it enters through small products, two
+        # of them at once.
+        pull, cross = jnp.split(rule.pulled(jnp.concatenate([weighted, moved * precision])), 2)
         pull = pull - (weighted @ moved.T) @ centre
-        if self.noise_scale.ndim:
-            # Not as a product with squares, which would be written out: an array of the data's size every time.
-            chi2 = (rule.residual * (rule.residual * precision)).sum(1)
-        else:
-            chi2 = rule.squares * self.noise_scale**-2.0
+        by_channel = self.noise_scale.ndim > 0
+        chi2 = rule.weighted_squares(precision) if by_channel else rule.squares * self.noise_scale**-2.0
         chi2 = chi2 - 2.0 * (centre * cross).sum(0)
         chi2 = chi2 + (centre * (((moved * precision) @ moved.T) @ centre)).sum(0)
         more = self.n_pooled - 1
@@ -160,7 +144,7 @@ class NormalUnmixing(MixedSpectra):
         if n_parts == 1 or self.concentration is not None:
             middle = jnp.full((len(value), n_parts), 1.0 / n_parts)
             return FreeNormal(middle, jnp.zeros((n_parts, n_parts)), applies=False)
-        gram, linear = self._natural(value - self.endmembers.mean(0))
+        gram, linear = self._natural(value)
         covariance = simplex.covariance(gram)
         mean = 1.0 / n_parts + covariance @ (linear - gram.mean(1)[:, None])
         return FreeNormal(mean.T, covariance, applies=True)
@@ -190,7 +174,7 @@ class NormalUnmixing(MixedSpectra):
         """Sums over units from which :meth:`layers` makes slope and curvature in the endmembers and one noise level."""
         pull, gram, _ = self._about(rule)
         found = moments(rule.frame, pull, gram, self.concentration)
-        return information(self.endmembers, rule.residual, rule.squares, rule.frame.centre, rule.reference, found)
+        return information(self.endmembers, rule, found)
 
     @staticmethod
     def layers(parameters, sums):
@@ -204,9 +188,8 @@ class NormalUnmixing(MixedSpectra):
 
         See :func:`bayesunmix.distributions.curvature.curvature`.
         """
-        value = rule.residual + rule.frame.centre.T @ rule.reference
         pull, gram, _ = self._about(rule)
         found = moments(rule.frame, pull, gram, self.concentration)
         parameters = (self.endmembers, self.concentration, self.noise_scale)
-        both = curvature(*parameters, value, found, free="endmembers" in wanted, n_pooled=self.n_pooled)
+        both = curvature(*parameters, rule.value, found, free="endmembers" in wanted, n_pooled=self.n_pooled)
         return Curved(*both, found.mean[: len(self.endmembers)].sum(1))

@@ -90,7 +90,7 @@ def _slopes(program: Program, z: jax.Array, data: Data) -> jax.Array:
     def terms(v):
         observed = program.evaluate(data.numbers, v, data.y, data.covariates).observed
         return sum(
-            fn.log_prob_on(data.rules[name]) if name in data.rules else fn.log_prob(value)
+            fn.log_prob_on(data.rule(name, value)) if name in data.rules else fn.log_prob(value)
             for name, (fn, value) in observed.items()
         )
 

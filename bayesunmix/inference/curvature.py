@@ -52,7 +52,7 @@ def curvature_of_units(program: Program, z: Array, data: Data) -> UnitCurvature:
     own, latent = {}, {}
     for name in sorted(knowing):
         (fn, value), moved = observed[name], _moved(parameters(program, data, name), z)
-        found = fn.curvature_on(data.rules[name], moved) if name in data.rules else fn.curvature(value, moved)
+        found = fn.curvature_on(data.rule(name, value), moved) if name in data.rules else fn.curvature(value, moved)
         *own[name], mean = jax.tree_util.tree_map(lambda x: data.weight * x, (*found, None)[:3])
         if mean is not None:
             latent[name] = mean
@@ -190,7 +190,7 @@ def _site(program: Program, data: Data, z: Array) -> Any:
 @partial(jax.jit, static_argnames="program")
 def layers_of_units(program: Program, z: Array, data: Data) -> Any:
     """Sums over the units."""
-    found = _site(program, data, z).layers_on(data.rules["y"])
+    found = _site(program, data, z).layers_on(data.rule("y", data.y))
     return jax.tree_util.tree_map(lambda x: data.weight * x, found)
 
 

@@ -200,7 +200,7 @@ def _climb(program, z: np.ndarray, factor: Any, newton: np.ndarray, data: Data) 
     here = float(value_and_grad(program, z, data)[0])
     good = -fall(newton)[0] - here > 0.2 * far
     start = newton if good else np.zeros_like(newton)
-    rounding = 4 * np.finfo(np.result_type(data.y.dtype)).eps
+    rounding = 4 * np.finfo(data.anchor.dtype).eps
     options = {
         "maxcor": _MEMORY,
         "maxfun": _EVALUATIONS,

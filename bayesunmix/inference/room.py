@@ -1,9 +1,7 @@
-"""Room for compiled programs in a long session, and for others: what is freed goes back to the system."""
+"""Room for compiled programs in a long session."""
 
 from __future__ import annotations
 
-import ctypes
-import os
 import threading
 import time
 from pathlib import Path
@@ -35,13 +33,3 @@ def make_room() -> None:
         return
     if held > _FULL * most:
         jax.clear_caches()
-
-
-def hand_back() -> None:
-    """Give freed memory back to the system, where the C library is one that keeps it (glibc).
-
-    Compilers and threads that read leave hundreds of MiB in its lists, in pieces that large arrays do not fit in.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)

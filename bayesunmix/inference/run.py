@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesunmix._keys import generator
+from bayesunmix._memory import hand_back
 from bayesunmix.align import assigned, match_labels, profiles
 from bayesunmix.inference import diagnostics, importance, rules_check, sampler
 from bayesunmix.inference.best_guide import Best, Leapt, judged_guide, leaps, reshaped_guide
@@ -23,7 +24,6 @@ from bayesunmix.inference.mode import Mode, find_mode, recentred
 from bayesunmix.inference.overlapping import guide_of_all
 from bayesunmix.inference.program import Array, Program, compile_model, unconstrain
 from bayesunmix.inference.progress import Progress
-from bayesunmix.inference.room import hand_back
 from bayesunmix.inference.sampled import mode_of_all
 from bayesunmix.inference.settings import NUTS, SVI
 from bayesunmix.inference.simplex_draws import simplex_draws
@@ -328,8 +328,8 @@ def _mean_latent(program: Program, z: np.ndarray, data: Data) -> np.ndarray:
 
 @partial(jax.jit, static_argnames="program")
 def _by_conditional(program: Program, z: Array, data: Data) -> jax.Array:
-    fn = program.evaluate(data.numbers, z, data.y, data.covariates).observed["y"][0]
-    conditional = fn.conditional_on(data.rules["y"]) if "y" in data.rules else fn.conditional(data.y)
+    fn, y = program.evaluate(data.numbers, z, data.y, data.covariates).observed["y"]
+    conditional = fn.conditional_on(data.rule("y", y)) if "y" in data.rules else fn.conditional(y)
     return conditional.mean.mean(0)
 
 

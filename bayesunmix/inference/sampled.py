@@ -26,7 +26,6 @@ from bayesunmix.inference.mode import (
 from bayesunmix.inference.program import Array, Program
 from bayesunmix.inference.softness import measured_softness, without_softness
 from bayesunmix.inference.target import Data, has_rules, slopes_at, with_rules
-from bayesunmix.inference.units import kind_of_likelihood, of_units
 from bayesunmix.inference.whole import Around, AtPoint, Whole
 
 _CORRECTIONS = 6  # of a sample to all units
@@ -54,7 +53,7 @@ def mode_of_all(
     # So far, at least, is the mode of the sample from that of all units.
     enough = DECREMENT * len(start) * float(data.weight)
     z, more = ascend(program, np.asarray(start), data, index, key_points, 1, tell, enough), 1
-    near = whole.near(z) if _has_faces(program, whole) else np.zeros(0, np.int64)
+    near = whole.near(z) if _has_faces(whole) else np.zeros(0, np.int64)
     if near.size:
         tell(f"units near a face: {len(near)} stand for themselves")
         data, index = whole.sample(key_sample, near)
@@ -112,11 +111,10 @@ def _agreed(z: np.ndarray) -> float:
     return max(DECREMENT, _AGREED**2 * len(z))
 
 
-def _has_faces(program: Program, whole: Whole) -> bool:
+def _has_faces(whole: Whole) -> bool:
     """Whether the units' latents lie in a simplex: where its faces are depends on few of them, other ones in every
     sample."""
-    one = {name: of_units(value, slice(1), whole.n_units) for name, value in whole.covariates.items()}
-    return hasattr(kind_of_likelihood(program, whole.numbers, whole.values.shape[1:], one), "without_faces")
+    return hasattr(whole.kind, "without_faces")
 
 
 def at_odds(program: Program, z: np.ndarray, data: Data, every: dict[str, Expansion]) -> bool:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesunmix.distributions.unmixing_rule import with_data, without_data
 from bayesunmix.inference.devices import spread
 from bayesunmix.inference.expansion import Expansion
 from bayesunmix.inference.program import Array, Program, on_device, unconstrain
@@ -22,12 +23,16 @@ class Data(NamedTuple):
     numbers: tuple[Any, ...]
     y: jax.Array
     covariates: dict[str, jax.Array]
-    rules: dict[str, Any]  # frozen integration rules of the observed sites that have one
+    rules: dict[str, Any]  # frozen integration rules of the observed sites that have one, to be asked for by name
     anchor: Array  # where the rules were made
     tilt: Array  # (size,) slope there that the rules' few points miss (0 unless measured with many)
     weight: Array  # units that every unit here stands for
     rest: Rest | None = None  # what the weighted units get wrong of all units; None where they are all
     others: tuple[tuple[Data, Array], ...] = ()  # further units of other weights, and which they are
+
+    def rule(self, name: str, value: jax.Array) -> Any:
+        """The rule of an observed site, whose value it needs not hold."""
+        return with_data(self.rules[name], value)
 
     @property
     def alone(self) -> Data:
@@ -82,7 +87,7 @@ def _log_parts(program: Program, z: Array, data: Data):
     likelihood = jnp.zeros((), z.dtype)
     for name, (distribution, value) in run.observed.items():
         if name in data.rules:
-            likelihood = likelihood + distribution.log_prob_on(data.rules[name]).sum()
+            likelihood = likelihood + distribution.log_prob_on(data.rule(name, value)).sum()
         else:
             likelihood = likelihood + distribution.log_prob(value).sum()
     return run.log_prior, data.weight * likelihood
@@ -155,11 +160,12 @@ def with_rules(program: Program, z: Array, data: Data, key: jax.Array, index: Ar
 @partial(jax.jit, static_argnames=("program", "more"))
 def _rules(program: Program, z, numbers, y, covariates, key, index, more: int) -> dict[str, Any]:
     run = program.evaluate(numbers, z, y, covariates)
-    return {
+    found = {
         name: distribution.rule(value, key, index, n_points=more * distribution.n_points)
         for name, (distribution, value) in run.observed.items()
         if hasattr(distribution, "rule")
     }
+    return {name: without_data(rule) for name, rule in found.items()}
 
 
 def has_rules(program: Program, data: Data) -> bool:
@@ -208,14 +214,22 @@ def constrain(program: Program, draws: jax.Array, data: Data) -> dict[str, jax.A
 
 
 def as_device_data(
-    program: Program, numbers: tuple[Any, ...], y: np.ndarray, covariates: dict[str, Any], weight: float = 1.0
+    program: Program,
+    numbers: tuple[Any, ...],
+    y: np.ndarray,
+    covariates: dict[str, Any],
+    weight: float = 1.0,
+    held_in: Any = None,
 ) -> Data:
-    """Data in the precision of the current context, units over all local devices, without rules yet."""
+    """Data in the precision of the current context, units over all local devices, without rules yet.
+
+    ``y`` may be held in another one, which takes less room and is widened wherever it is used.
+    """
     dtype = jnp.result_type(float)
     nowhere = on_device(np.zeros(program.size, dtype))
     return Data(
         tuple(on_device(n, dtype) for n in numbers),
-        spread(np.asarray(y, dtype), len(y)),
+        spread(np.asarray(y, dtype if held_in is None else held_in), len(y)),
         {k: spread(v, len(y)) for k, v in covariates.items()},
         {},
         nowhere,

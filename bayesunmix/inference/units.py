@@ -18,6 +18,7 @@ import numpyro.distributions as dist
 from jax.scipy.special import gammaincc
 from numpyro import handlers
 
+from bayesunmix.distributions.unmixing_rule import with_data, without_data
 from bayesunmix.inference.program import Array, Program, on_device
 
 _CHUNK_BYTES = 2**28  # of integration points held at a time
@@ -166,7 +167,7 @@ def inputs_of(program: Program, values: dict[str, Any], chunk: Chunk) -> dict[st
 
 def _make_rule(program, numbers, centre, y, covariates, key, index):
     fn = program.likelihood(numbers, centre, y, covariates)
-    return fn.rule(y, key, index) if hasattr(fn, "rule") else None
+    return without_data(fn.rule(y, key, index)) if hasattr(fn, "rule") else None
 
 
 _rule = partial(jax.jit, static_argnames="program")(_make_rule)
@@ -175,7 +176,7 @@ _rule = partial(jax.jit, static_argnames="program")(_make_rule)
 def _likelihood(program, numbers, value, chunk: Chunk, key):
     """Likelihood at one draw of the globals, and its rule with fresh points, if it has one."""
     fn = program.likelihood(numbers, value, chunk.y, chunk.covariates)
-    return fn, None if chunk.rule is None else fn.redraw(chunk.rule, key, chunk.index)
+    return fn, None if chunk.rule is None else with_data(fn.redraw(chunk.rule, key, chunk.index), chunk.y)
 
 
 def _conditional(fn, rule, y):
@@ -373,7 +374,8 @@ def likelihood_pass(program: Program, numbers, values, chunk: Chunk, key) -> Lik
         if chunk.rule is None:
             return fn.log_prob(chunk.y)
         other = fn.redraw(chunk.rule, key, chunk.index)
-        return fn.log_prob_on(jax.tree_util.tree_map(lambda new, own: jnp.where(fresh, new, own), other, chunk.rule))
+        rule = jax.tree_util.tree_map(lambda new, own: jnp.where(fresh, new, own), other, chunk.rule)
+        return fn.log_prob_on(with_data(rule, chunk.y))
 
     fresh = jnp.arange(n_draws + n_sets) > n_draws
     log_p = jax.lax.map(one, (visits, jax.random.split(key, n_draws + n_sets), fresh))

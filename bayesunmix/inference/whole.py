@@ -24,11 +24,11 @@ import numpy as np
 import scipy.linalg
 
 from bayesunmix._keys import generator
+from bayesunmix._memory import hand_back
 from bayesunmix.distributions.one_face import NEAR
 from bayesunmix.inference.curvature import assembled, expanded, units_curvature
 from bayesunmix.inference.expansion import Expansion
 from bayesunmix.inference.program import Array, Program
-from bayesunmix.inference.room import hand_back
 from bayesunmix.inference.target import (
     Data,
     Rest,
@@ -39,7 +39,7 @@ from bayesunmix.inference.target import (
     value_and_grad,
     with_rules,
 )
-from bayesunmix.inference.units import of_units
+from bayesunmix.inference.units import kind_of_likelihood, of_units
 
 _NUMBERS = 2**17  # in a chunk of units without integration points: what is made of them stays in a cache
 _BATCHES = 4  # in a chunk of those, at most
@@ -116,6 +116,12 @@ class Whole:
         if not has_rules(self.program, few):
             most = max(most, min(_BATCHES * most, int(_NUMBERS / numbers)))
         return dividing(self.n_units, most)
+
+    @cached_property
+    def kind(self) -> type:
+        """Class of the distribution of the units."""
+        one = {name: of_units(value, slice(1), self.n_units) for name, value in self.covariates.items()}
+        return kind_of_likelihood(self.program, self.numbers, self.values.shape[1:], one)
 
     @property
     def in_file(self) -> bool:
@@ -217,12 +223,12 @@ class Whole:
                 if following is not None:
                     read.append(reader.submit(self.values.__getitem__, following))
                 yield part, self._data(part, values, 1.0)
-                if self.in_file:
-                    hand_back()  # what reading took
 
     def _data(self, part: Any, values: np.ndarray, weight: float) -> Data:
         covariates = {name: of_units(v, part, self.n_units) for name, v in self.covariates.items()}
-        return as_device_data(self.program, self.numbers, values, covariates, weight)
+        narrow = getattr(self.kind, "widens_data", False) and jax.local_device_count() == 1  # blocks cut across devices
+        held_in = values.dtype if narrow and values.dtype.kind == "f" else None
+        return as_device_data(self.program, self.numbers, values, covariates, weight, held_in)
 
 
 def dividing(count: int, most: int) -> int:

@@ -17,6 +17,7 @@ from numpyro import handlers
 from scipy import stats
 
 from bayesunmix.distributions.unmixing import NormalUnmixing
+from bayesunmix.distributions.unmixing_rule import Rule
 
 CHANNELS = 5
 FEW = 6
@@ -200,9 +201,10 @@ def test_float32_sees_small_differences_of_a_large_signal() -> None:
     moves = rng.integers(-3, 4, (20, *endmembers.shape)) / 128
 
     def differences(dtype: Any) -> np.ndarray:
-        frozen, base = jax.tree.map(
-            lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, (rule, own)
+        frame, base = jax.tree.map(
+            lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, (rule.frame, own)
         )
+        frozen = Rule.of(frame, jnp.asarray(y, dtype), base["endmembers"])
         at = lambda w: log_prob_on({**base, "endmembers": jnp.asarray(w, dtype)}, frozen).sum()  # noqa: E731
         return np.array([at(endmembers + m) - at(endmembers) for m in moves], dtype=np.float64)
 
@@ -394,7 +396,7 @@ def test_conditional_draws_have_the_conditional_moments() -> None:
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
 def test_a_slope_writes_out_nothing_of_the_size_of_the_data(noise: str) -> None:
     """An array that large is new memory in every call."""
-    n_units, n_channels = 64, 4096
+    n_units, n_channels = 128, 4096
     scale = jnp.full(() if noise == "isotropic" else (n_channels,), 0.1)
     endmembers = jnp.asarray(np.random.default_rng(0).gamma(2.0, 0.5, (2, n_channels)))
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bayesunmix._memory import hand_back
 from bayesunmix.inference import room
 from bayesunmix.inference.context import computing
 
@@ -86,6 +87,6 @@ def test_freed_memory_goes_back() -> None:
     held = pieces[::64]
     del pieces
     before = resident()
-    room.hand_back()
+    hand_back()
     assert before - resident() > 2**25
     assert len(held) == 128

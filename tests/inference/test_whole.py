@@ -80,7 +80,7 @@ def test_the_slope_of_chunks_is_that_of_all(setting: Setting) -> None:
 
 def test_places_are_looked_at_in_one_reading(setting: Setting) -> None:
     class Read:
-        times = 0
+        times, shape = 0, setting.whole.values.shape
 
         def __len__(self) -> int:
             return len(setting.whole.values)
