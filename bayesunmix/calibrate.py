@@ -16,6 +16,7 @@ import xarray as xr
 
 from bayesunmix._keys import as_key, generator
 from bayesunmix.align import assigned
+from bayesunmix.distributions.angles import nearest_turn
 from bayesunmix.fit import Fit, fit
 from bayesunmix.inference import NUTS, SVI, Gibbs
 from bayesunmix.inference.progress import Progress
@@ -146,6 +147,8 @@ def _one(model: Any, like: Any, key: jax.Array, method: Any, draws: int, covaria
     flat = fitted.posterior.stack(sample=("chain", "draw"), create_index=False).transpose("sample", ...)
     flat = flat.isel(sample=np.linspace(0, flat.sizes["sample"] - 1, draws).round().astype(int))
     truth = matched(fitted, flat, truth)
+    for name in getattr(model, "turning", ()):
+        truth = truth.assign({name: nearest_turn(truth[name], flat[name].mean("sample"))})
     pairs = {str(name): (flat[name].values, _like(truth, flat[name])) for name in flat.data_vars if name in truth}
     latent = getattr(model, "latent", None)
     if latent is not None and latent in truth.data_vars:
@@ -191,8 +194,10 @@ def matched(fitted: Fit, draws: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
         found = found.reshape(*found.shape[:2], -1)
         true = truth[name].transpose(own[0], *[d for d in values.transpose(*order).dims[2:]]).values
         sd = np.sqrt(found.var(0).mean(0)) + 1e-12
-        away = (found.mean(0)[:, None] - true.reshape(len(true), -1)[None]) / sd
-        cost = cost + (away**2).sum(-1)
+        away = found.mean(0)[:, None] - true.reshape(len(true), -1)[None]
+        if name in getattr(fitted.model, "turning", ()):
+            away = nearest_turn(away, 0.0)
+        cost = cost + ((away / sd) ** 2).sum(-1)
     if cost.ndim == 0:
         return truth
     moved = assigned(cost, getattr(fitted.model, "label_groups", [range(len(cost))]))

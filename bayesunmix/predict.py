@@ -25,11 +25,11 @@ from bayesunmix.inference.units import (
     POINT_SETS,
     Chunk,
     Draws,
+    at_units,
     chunks,
     is_local,
     likelihood_pass,
     local_sites,
-    of_units,
     replicate_pass,
 )
 
@@ -270,7 +270,7 @@ def check_unit(unit: str) -> None:
 def local_latents(fit: Fit) -> tuple[str, ...]:
     """Latents of the model that are sample sites, one per pixel."""
     n_units = fit.units.n_units
-    one = {name: of_units(value, slice(0, 1), n_units) for name, value in fit.covariates.items()}
+    one = at_units(fit.covariates, slice(1), n_units)
     with computing():
         chosen = fit.draws(1)
         return local_sites(chosen.program, chosen.numbers, fit.units.values.shape[1:], one)

@@ -13,7 +13,7 @@ import xarray as xr
 from bayesunmix._keys import as_key
 from bayesunmix.fit import Fit, as_fit
 from bayesunmix.inference.context import computing
-from bayesunmix.inference.units import cached, chunks, of_units, prediction_pass
+from bayesunmix.inference.units import at_units, cached, chunks, prediction_pass
 from bayesunmix.predict import check_unit, local_latents, per_unit_covariates
 
 _MOST_BYTES = 2**30  # of all maps in double precision
@@ -109,7 +109,7 @@ def _has_labels(fit: Fit) -> bool:
     found = []
     with computing():
         draws = fit.draws(1)
-        first = {name: of_units(value, slice(0, 1), fit.units.n_units) for name, value in fit.covariates.items()}
+        first = at_units(fit.covariates, slice(1), fit.units.n_units)
 
         def look() -> None:
             y = jnp.asarray(fit.units.values[:1], jnp.result_type(float))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import i0e, i1e
 from numpyro.distributions import constraints
@@ -23,6 +24,34 @@ def _log_density(y, mean, concentration):
     """Sum over the angles of the last axis; ``i0e`` is the Bessel function less its exponential growth."""
     turned = concentration * (jnp.cos(y - mean) - 1.0)
     return (turned - jnp.log(i0e(concentration)) - _LOG_2PI).sum(-1)
+
+
+class WrappedNormal(dist.Distribution):
+    """A normal wrapped around the circle, and so of period 2 pi, at every point of the line; draws lie on any turn.
+
+    Mardia and Jupp, *Directional Statistics* (2000), eq. 3.5.66, for scales of two radians at most.
+    """
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    support = constraints.real
+    _TURNS = 2.0 * np.pi * np.arange(-2, 3)
+
+    def __init__(self, loc, scale):
+        self.loc, self.scale = jnp.broadcast_arrays(jnp.asarray(loc), jnp.asarray(scale))
+        super().__init__(self.loc.shape, (), validate_args=False)
+
+    def log_prob(self, value, intermediates=None):
+        away = nearest_turn(value - self.loc, 0.0)[..., None] + self._TURNS
+        terms = -0.5 * (away / self.scale[..., None]) ** 2
+        return jax.nn.logsumexp(terms, axis=-1) - jnp.log(self.scale) - 0.5 * _LOG_2PI
+
+    def sample(self, key, sample_shape=()):
+        return dist.Normal(self.loc, self.scale).sample(key, sample_shape)
+
+
+def nearest_turn(angle, reference):
+    """The angle (radians) on the turn that is nearest to a reference."""
+    return angle + 2.0 * np.pi * ((reference - angle) / (2.0 * np.pi)).round()
 
 
 class _ClassAngles(dist.Distribution):

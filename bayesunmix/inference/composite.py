@@ -28,7 +28,7 @@ from scipy.sparse import csr_array
 
 from bayesunmix.inference.program import Program, compile_model, unconstrain
 from bayesunmix.inference.target import Data, as_device_data, constrain, with_rules
-from bayesunmix.inference.units import of_units
+from bayesunmix.inference.units import at_units
 
 LEAST = 0.25  # of the variance of independent units: X is an estimate, and may leave less than nothing
 _CHUNK_BYTES = 2**27  # of slopes of units
@@ -50,7 +50,7 @@ def widened(
     shared : (unit, unit)
         Ones where two different units share parts.
     """
-    few = {name: of_units(value, slice(2), len(y)) for name, value in covariates.items()}
+    few = at_units(covariates, slice(2), len(y))
     program, numbers = compile_model(model, y[:2], few)
     data = as_device_data(program, numbers, y[:2], few)
     chains, draws = next(iter(values.values())).shape[:2]
@@ -78,7 +78,7 @@ def slopes(program: Program, numbers: Any, z: np.ndarray, y: np.ndarray, covaria
     found = []
     for start in range(0, len(y), step):
         part = slice(start, min(start + step, len(y)))
-        own = {name: of_units(value, part, len(y)) for name, value in covariates.items()}
+        own = at_units(covariates, part, len(y))
         data = as_device_data(program, numbers, y[part], own)
         data = with_rules(program, z, data, jax.random.key(0), np.arange(part.start, part.stop))
         found.append(np.asarray(_slopes(program, z, data), dtype=np.float64))

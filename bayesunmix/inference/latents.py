@@ -19,12 +19,12 @@ from bayesunmix.inference.program import Program
 from bayesunmix.inference.units import (
     Draws,
     Running,
+    at_units,
     chunks,
     filled,
     kind_of_likelihood,
     latent_pass,
     local_sites,
-    of_units,
 )
 
 STATISTICS = ("mean", "sd", "lower", "upper", "sd_noise", "sd_model")
@@ -202,7 +202,7 @@ def _plain_of_few(draws: Draws, y: Any, covariates: dict[str, Any]) -> tuple[Pla
 def _plain(draws: Draws, y: Any, covariates: dict[str, Any]) -> Plain | None:
     """None for a likelihood that knows no such units."""
     n_units = len(y)
-    one = {name: of_units(value, slice(0, 1), n_units) for name, value in covariates.items()}
+    one = at_units(covariates, slice(1), n_units)
     looked_at = (draws.program, draws.numbers, y.shape[1:], one)
     if local_sites(*looked_at) or not hasattr(kind_of_likelihood(*looked_at), "without_faces"):
         return None
@@ -217,7 +217,7 @@ def _plain(draws: Draws, y: Any, covariates: dict[str, Any]) -> Plain | None:
 def _slices(y: Any, covariates: dict[str, Any], among: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, Any]]:
     """Values and covariates of units, so many at a time: the last ones are filled up with the last unit."""
     for part in filled(among, size):
-        own = {name: of_units(value, part, len(y)) for name, value in covariates.items()}
+        own = at_units(covariates, part, len(y))
         yield np.asarray(y[part], jnp.result_type(float)), own
 
 

@@ -29,7 +29,7 @@ from bayesunmix.inference.settings import NUTS, SVI
 from bayesunmix.inference.simplex_draws import simplex_draws
 from bayesunmix.inference.simplex_moves import MIXES, Moves, Simplex, crowded, draw_mixes, simplex_at
 from bayesunmix.inference.target import Data, as_device_data, constrain, place_of, values_at
-from bayesunmix.inference.units import local_sites, of_units
+from bayesunmix.inference.units import at_units, local_sites
 from bayesunmix.inference.view import in_view
 from bayesunmix.inference.whole import Whole, dividing
 
@@ -71,10 +71,10 @@ def infer(
     n_units = len(y)
     adapts = getattr(model, "adapts_to", None) is not None
     model = model.adapted() if adapts else model
-    few = {name: of_units(value, slice(2), n_units) for name, value in covariates.items()}
+    few = at_units(covariates, slice(2), n_units)
     whole = None
     if isinstance(method, SVI) and n_units > 2 * method.batch:
-        one = {name: of_units(value, slice(1), n_units) for name, value in covariates.items()}
+        one = at_units(covariates, slice(1), n_units)
         program, numbers = compile_model(model, y[:2], few)
         if not local_sites(program, numbers, y.shape[1:], one):
             whole = Whole(program, numbers, y, covariates, method.batch)

@@ -84,7 +84,7 @@ def chunks(
     always as many: the last are filled up with the last unit.
     """
     n_units = len(y)
-    one = {name: of_units(value, slice(0, 1), n_units) for name, value in covariates.items()}
+    one = at_units(covariates, slice(1), n_units)
     local = local_sites(draws.program, draws.numbers, y.shape[1:], one)
     size = min(_units_a_chunk(draws, y, one, local, held), most or n_units)
     overall = draws.centre
@@ -92,7 +92,7 @@ def chunks(
     for part in slices if among is None else filled(among, size):
         index = np.arange(n_units)[part]
         values = np.asarray(y[part], jnp.result_type(float))
-        own = {name: of_units(value, part, n_units) for name, value in covariates.items()}
+        own = at_units(covariates, part, n_units)
         here = {name: draws.values[name][:, part] for name in local}
         centre = {**overall, **{name: np.asarray(value).mean(0) for name, value in here.items()}}
         rule = _rule(draws.program, draws.numbers, centre, values, own, key, index)
@@ -110,9 +110,9 @@ def filled(among: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield among[np.minimum(np.arange(start, start + size), len(among) - 1)]
 
 
-def of_units(value: Any, part: Any, n_units: int) -> Any:
-    """The entries at ``part`` of a covariate that has one per unit; any other covariate as it is."""
-    return value[part] if np.ndim(value) and len(value) == n_units else value
+def at_units(covariates: dict[str, Any], part: Any, n_units: int) -> dict[str, Any]:
+    """The entries at ``part`` of covariates that have one per unit; any other as it is."""
+    return {n: value[part] if np.ndim(value) and len(value) == n_units else value for n, value in covariates.items()}
 
 
 def local_sites(program: Program, numbers, shape: tuple[int, ...], one: dict[str, Any]) -> tuple[str, ...]:

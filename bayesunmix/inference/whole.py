@@ -39,7 +39,7 @@ from bayesunmix.inference.target import (
     value_and_grad,
     with_rules,
 )
-from bayesunmix.inference.units import kind_of_likelihood, of_units
+from bayesunmix.inference.units import at_units, kind_of_likelihood
 
 _NUMBERS = 2**17  # in a chunk of units without integration points: what is made of them stays in a cache
 _BATCHES = 4  # in a chunk of those, at most
@@ -120,7 +120,7 @@ class Whole:
     @cached_property
     def kind(self) -> type:
         """Class of the distribution of the units."""
-        one = {name: of_units(value, slice(1), self.n_units) for name, value in self.covariates.items()}
+        one = at_units(self.covariates, slice(1), self.n_units)
         return kind_of_likelihood(self.program, self.numbers, self.values.shape[1:], one)
 
     @property
@@ -225,7 +225,7 @@ class Whole:
                 yield part, self._data(part, values, 1.0)
 
     def _data(self, part: Any, values: np.ndarray, weight: float) -> Data:
-        covariates = {name: of_units(v, part, self.n_units) for name, v in self.covariates.items()}
+        covariates = at_units(self.covariates, part, self.n_units)
         narrow = getattr(self.kind, "widens_data", False) and jax.local_device_count() == 1  # blocks cut across devices
         held_in = values.dtype if narrow and values.dtype.kind == "f" else None
         return as_device_data(self.program, self.numbers, values, covariates, weight, held_in)

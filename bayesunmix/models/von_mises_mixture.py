@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 
 from bayesunmix._counts import as_count
 from bayesunmix.data.clusters import clusters
-from bayesunmix.distributions.angles import AngleMixture
+from bayesunmix.distributions.angles import AngleMixture, WrappedNormal, nearest_turn
 from bayesunmix.models._hyperparameters import hyperparameters
 
 _LEVEL = 6.0  # prior median of a class's concentration, in one over the circular variance of all the data
@@ -26,7 +26,7 @@ class VonMisesMixture:
     The story, for unit n, angle f in radians and class k::
 
         w        ~ Dirichlet(1, ..., 1)              weights="equal": 1 / n_components each
-        m_kf     ~ Normal(centre_f, 1.5)             on the line; a multiple of 2 pi does not matter
+        m_kf     ~ WrappedNormal(centre_f, 1.5)      a multiple of 2 pi does not matter
         kappa_kf ~ LogNormal(log level_f, 1.5)        dispersion="tied": one for all classes and angles
         c_n      ~ Categorical(w)
         y_nf     ~ VonMises(m_{c_n f}, kappa_{c_n f})
@@ -97,7 +97,7 @@ class VonMisesMixture:
             weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(self.n_components)))
         else:
             weights = jnp.full(self.n_components, 1.0 / self.n_components)
-        means = numpyro.sample("means", dist.Normal(jnp.broadcast_to(centre, shape), 1.5).to_event(2))
+        means = numpyro.sample("means", WrappedNormal(jnp.broadcast_to(centre, shape), 1.5).to_event(2))
         if self.dispersion == "tied":
             one = numpyro.sample("concentrations", dist.LogNormal(jnp.log(level).mean(), 1.5))
             return weights, means, jnp.broadcast_to(one, shape)
@@ -159,7 +159,7 @@ class VonMisesMixture:
         along, across = found.means[:, :n_angles], found.means[:, n_angles:]
         angle = np.arctan2(across, along)
         # On the branch of the prior.
-        means = self.centre + (angle - self.centre + np.pi) % (2 * np.pi) - np.pi
+        means = nearest_turn(angle, self.centre)
         length = np.clip(np.hypot(along, across), 0.05, 0.9999)
         sharp = length * (2 - length**2) / (1 - length**2)
         start = {"means": means, "concentrations": sharp.mean() if self.dispersion == "tied" else sharp}
@@ -167,6 +167,17 @@ class VonMisesMixture:
             share = found.weights + 0.5 / len(values)
             start["weights"] = share / share.sum()
         return start
+
+    @property
+    def turning(self) -> tuple[str, ...]:
+        """Names of the parameters that are known up to a multiple of 2 pi."""
+        return ("means",)
+
+    def identified(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Draws (chain, draw, ...) with every mean on one turn: around its circular mean, next to ``centre``."""
+        means = np.asarray(values["means"])
+        middle = np.angle(np.exp(1j * means).mean((0, 1)))
+        return {**values, "means": nearest_turn(means, nearest_turn(middle, np.asarray(self.centre)))}
 
     def order(self, draws) -> np.ndarray:
         """Canonical order of the labels for mean latents ``draws["membership"]`` (component,): heaviest first."""
@@ -180,7 +191,7 @@ class VonMisesMixture:
         lines.append("Weights: " + ("uniform before the data are seen." if self._weighted else "equal."))
         if self.bound:
             low, high = np.min(self.level), np.max(self.level)
-            lines.append("Means: normal around the circular mean of the data with a standard deviation of 1.5 radians.")
+            lines.append("Means: wrapped normal around the circular mean of the data, with a scale of 1.5 radians.")
             lines.append(f"Concentrations: expected near {low:.3g} to {high:.3g}, within a factor of 20 (95 %).")
         else:
             lines.append("Means and concentrations: scale taken from the data when the model is fitted.")

@@ -15,7 +15,7 @@ import bayesunmix as bu
 from bayesunmix import models
 
 CHAIN_PRIORS = {"means": dist.Normal(0.0, 2.0), "scales": dist.LogNormal(-0.7, 0.5)}
-CHAINS = bu.Gibbs(draws=100, warmup=150, chains=2, most_thin=16)
+CHAINS = bu.Gibbs()
 LEVEL = 1e-4  # of one test among the parameters of all models
 
 CASES: dict[str, tuple[Any, tuple[int, ...], Any, int]] = {

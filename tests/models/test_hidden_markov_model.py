@@ -172,6 +172,19 @@ def test_a_measurement_covariance_that_does_not_fit_is_refused(noise, match: str
         bu.fit(HiddenMarkovModel(2), y, progress=False, measurement_cov=noise)
 
 
+def test_every_sequence_has_measurement_covariances_of_its_own() -> None:
+    """Frames measured ten times worse say less of the state."""
+    rng = np.random.default_rng(4)
+    state = np.repeat([[0, 1, 0, 1]], 10, axis=1).repeat(3, axis=0)
+    noise = np.full(state.shape, 0.01)
+    noise[1] = 4.0
+    y = 2.0 * state + 0.2 * rng.normal(size=state.shape) + np.sqrt(noise) * rng.normal(size=state.shape)
+    model = HiddenMarkovModel(2)
+    fit = bu.fit(model, y, bu.Gibbs(draws=50, warmup=50, chains=2), progress=False, measurement_cov=noise)
+    sure = np.abs(fit.latent()["state"].sel(statistic="mean").values - 0.5).mean((1, 2))
+    assert sure[1] < 0.4 < min(sure[0], sure[2])
+
+
 def test_soft_symbols_stand_beside_other_features() -> None:
     """A column of counts and three of a classifier: sizes, priors and a start from the right columns."""
     rng = np.random.default_rng(6)
