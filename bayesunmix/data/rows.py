@@ -60,6 +60,7 @@ class Rows:
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def _read(self, positions: np.ndarray) -> np.ndarray:
+        hand_back()  # what was read before, and worked on
         found = np.empty((len(positions), self.shape[1]), self.dtype)
         block_of = positions // self._a_row // self._step
         for number in np.unique(block_of):
@@ -73,7 +74,6 @@ class Rows:
         kept = self._kept
         if kept is None or kept[0] != number:
             self._kept = kept = None  # before there is another one
-            hand_back()  # what reading and working on the last one took
             part = self._image[number * self._step : (number + 1) * self._step]
             kept = (number, _values(part).reshape(-1, self.shape[1]))
             self._kept = kept
@@ -83,6 +83,7 @@ class Rows:
 def _values(part: xr.DataArray) -> np.ndarray:
     if part.chunks is None:
         return np.asarray(part.values)
+    # Chunk by chunk, one at a time: put together at the end all are held, and then twice. Others work meanwhile.
     found = np.empty(part.shape, part.dtype)
-    part.data.store(found, lock=False)  # chunk by chunk: put together at the end they are all held, and then twice
+    part.data.store(found, lock=False, scheduler="single-threaded")
     return found

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from scipy.sparse import csr_array
 
+from bayesunmix._memory import share_one_pool
 from bayesunmix.data import checks
 from bayesunmix.data.axes import bare_dims
 from bayesunmix.data.rows import Rows
@@ -286,6 +287,7 @@ def _checked(values: np.ndarray, where: checks.Where, likelihood: str, entries: 
 
 def _in_file(image: xr.DataArray, where: checks.Where, likelihood: str, entries: bool) -> Rows:
     """The kept pixels left where they are, after they were looked at once."""
+    share_one_pool()
     raw = Rows(image, where.index, image.dtype.newbyteorder("="), gaps=entries)
     empty, lowest, highest = np.zeros(len(raw), dtype=bool), [], []
     step = max(1, _SLAB_BYTES // (raw.shape[1] * raw.dtype.itemsize))

@@ -15,7 +15,7 @@ from scipy.special import ndtri
 from bayesunmix._keys import generator
 from bayesunmix.distributions.one_face import FreeNormal, cut_off, drawn
 from bayesunmix.distributions.skewed import standard_quantiles
-from bayesunmix.inference.program import Program
+from bayesunmix.inference.program import Array, Program, narrowed
 from bayesunmix.inference.units import (
     Draws,
     Running,
@@ -88,7 +88,7 @@ def _by_points(draws: Draws, y, covariates, prob: float, key, among=None) -> tup
 def _many_points(draws: Draws, y, covariates, key, among: np.ndarray) -> Iterator[tuple[jax.Array, ...]]:
     """Some units at a time, the last ones filled up, on many points at the mean of the globals."""
     some = draws.thinned(_FEWEST)
-    blocks = filled(among, _MANY_TOGETHER), _slices(y, covariates, among, _MANY_TOGETHER)
+    blocks = filled(among, _MANY_TOGETHER), _slices(draws, y, covariates, among, _MANY_TOGETHER)
     for index, (values, own) in zip(*blocks, strict=True):
         yield _many_points_pass(*some, values, own, key, index)
 
@@ -202,23 +202,28 @@ def _plain_of_few(draws: Draws, y: Any, covariates: dict[str, Any]) -> tuple[Pla
 def _plain(draws: Draws, y: Any, covariates: dict[str, Any]) -> Plain | None:
     """None for a likelihood that knows no such units."""
     n_units = len(y)
-    one = at_units(covariates, slice(1), n_units)
-    looked_at = (draws.program, draws.numbers, y.shape[1:], one)
+    looked_at = _looked_at(draws, y, covariates)
     if local_sites(*looked_at) or not hasattr(kind_of_likelihood(*looked_at), "without_faces"):
         return None
     fixed = (draws.program, draws.numbers, draws.values)
-    parts = _slices(y, covariates, np.arange(n_units), min(n_units, max(1, _TOGETHER // y[0].size)))
+    parts = _slices(draws, y, covariates, np.arange(n_units), min(n_units, max(1, _TOGETHER // y[0].size)))
     # Waited for one by one: parts that are worked on are held.
     found = [jax.device_get(_plain_pass(*fixed, *part)) for part in parts]
     joined = (np.concatenate(column)[:n_units] for column in zip(*found, strict=True))
     return Plain(*joined)._replace(correlation=found[0].correlation)
 
 
-def _slices(y: Any, covariates: dict[str, Any], among: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, Any]]:
+def _looked_at(draws: Draws, y: Any, covariates: dict[str, Any]) -> tuple[Any, ...]:
+    return draws.program, draws.numbers, y.shape[1:], at_units(covariates, slice(1), len(y))
+
+
+def _slices(
+    draws: Draws, y: Any, covariates: dict[str, Any], among: np.ndarray, size: int
+) -> Iterator[tuple[Array, Any]]:
     """Values and covariates of units, so many at a time: the last ones are filled up with the last unit."""
+    kind = kind_of_likelihood(*_looked_at(draws, y, covariates))
     for part in filled(among, size):
-        own = at_units(covariates, part, len(y))
-        yield np.asarray(y[part], jnp.result_type(float)), own
+        yield narrowed(y[part], kind), at_units(covariates, part, len(y))
 
 
 @partial(jax.jit, static_argnames="program")
@@ -269,7 +274,7 @@ def _by_cut_off(draws: Draws, y: Any, covariates: dict[str, Any], prob: float, k
     dtype = jnp.result_type(float)
     lattice = tuple(x.reshape(draws.size, per_draw, 1).astype(dtype) for x in (share, score))
     parts = []
-    for values, own in _slices(y, covariates, among, _CUT_TOGETHER):
+    for values, own in _slices(draws, y, covariates, among, _CUT_TOGETHER):
         found = _cut_off_pass(draws.program, draws.numbers, draws.values, values, own, lattice)
         parts.append(np.moveaxis(_ends(found, prob), 0, -1))
     return np.concatenate(parts)[: len(among)]

@@ -29,9 +29,9 @@ from bayesunmix.inference.settings import NUTS, SVI
 from bayesunmix.inference.simplex_draws import simplex_draws
 from bayesunmix.inference.simplex_moves import MIXES, Moves, Simplex, crowded, draw_mixes, simplex_at
 from bayesunmix.inference.target import Data, as_device_data, constrain, place_of, values_at
-from bayesunmix.inference.units import at_units, local_sites
+from bayesunmix.inference.units import at_units, dividing, local_sites
 from bayesunmix.inference.view import in_view
-from bayesunmix.inference.whole import Whole, dividing
+from bayesunmix.inference.whole import Whole
 
 _MOST_ROUNDS = 4  # of NUTS in place of a guide
 _MOST_GRADIENTS = 40_000  # of a chain of it; a simplex with sharp walls takes some 10 000

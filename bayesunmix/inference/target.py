@@ -12,7 +12,7 @@ import numpy as np
 from bayesunmix.distributions.unmixing_rule import with_data, without_data
 from bayesunmix.inference.devices import spread
 from bayesunmix.inference.expansion import Expansion
-from bayesunmix.inference.program import Array, Program, on_device, unconstrain
+from bayesunmix.inference.program import Array, Program, narrowed, on_device, unconstrain
 
 GLOBALS = "globals"  # whose own parameters are the unconstrained globals, beside the sites of a model
 
@@ -219,17 +219,17 @@ def as_device_data(
     y: np.ndarray,
     covariates: dict[str, Any],
     weight: float = 1.0,
-    held_in: Any = None,
+    kind: type | None = None,
 ) -> Data:
     """Data in the precision of the current context, units over all local devices, without rules yet.
 
-    ``y`` may be held in another one, which takes less room and is widened wherever it is used.
+    With the ``kind`` of their likelihood units may stay narrower: :func:`~bayesunmix.inference.program.narrowed`.
     """
     dtype = jnp.result_type(float)
     nowhere = on_device(np.zeros(program.size, dtype))
     return Data(
         tuple(on_device(n, dtype) for n in numbers),
-        spread(np.asarray(y, dtype if held_in is None else held_in), len(y)),
+        spread(narrowed(y, kind), len(y)),
         {k: spread(v, len(y)) for k, v in covariates.items()},
         {},
         nowhere,

@@ -21,7 +21,7 @@ from numpyro import handlers
 from bayesunmix.distributions.unmixing_rule import with_data, without_data
 from bayesunmix.inference.program import Array, Program, on_device
 
-_CHUNK_BYTES = 2**28  # of integration points held at a time
+_CHUNK_BYTES = 2**26  # of integration points held at a time
 _CACHED = 2**19  # values of an array that is gone through for every draw
 POINT_SETS = 128  # of integration points, beside the rule's own, behind a marginal likelihood that is reported
 _FEWEST_WHITE = 8  # channels from which laws of white residuals are as good as exact
@@ -87,6 +87,8 @@ def chunks(
     one = at_units(covariates, slice(1), n_units)
     local = local_sites(draws.program, draws.numbers, y.shape[1:], one)
     size = min(_units_a_chunk(draws, y, one, local, held), most or n_units)
+    if among is None:
+        size = dividing(n_units, size)
     overall = draws.centre
     slices = (slice(start, min(start + size, n_units)) for start in range(0, n_units, size))
     for part in slices if among is None else filled(among, size):
@@ -113,6 +115,11 @@ def filled(among: np.ndarray, size: int) -> Iterator[np.ndarray]:
 def at_units(covariates: dict[str, Any], part: Any, n_units: int) -> dict[str, Any]:
     """The entries at ``part`` of covariates that have one per unit; any other as it is."""
     return {n: value[part] if np.ndim(value) and len(value) == n_units else value for n, value in covariates.items()}
+
+
+def dividing(count: int, most: int) -> int:
+    """The largest divisor of a number above half of ``most``, up to that; where there is none, that itself."""
+    return next((size for size in range(most, most // 2, -1) if count % size == 0), most)
 
 
 def local_sites(program: Program, numbers, shape: tuple[int, ...], one: dict[str, Any]) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ from bayesunmix.inference.target import (
     value_and_grad,
     with_rules,
 )
-from bayesunmix.inference.units import at_units, kind_of_likelihood
+from bayesunmix.inference.units import at_units, dividing, kind_of_likelihood
 
 _NUMBERS = 2**17  # in a chunk of units without integration points: what is made of them stays in a cache
 _BATCHES = 4  # in a chunk of those, at most
@@ -226,14 +226,7 @@ class Whole:
 
     def _data(self, part: Any, values: np.ndarray, weight: float) -> Data:
         covariates = at_units(self.covariates, part, self.n_units)
-        narrow = getattr(self.kind, "widens_data", False) and jax.local_device_count() == 1  # blocks cut across devices
-        held_in = values.dtype if narrow and values.dtype.kind == "f" else None
-        return as_device_data(self.program, self.numbers, values, covariates, weight, held_in)
-
-
-def dividing(count: int, most: int) -> int:
-    """The largest divisor of a number above half of ``most``, up to that; where there is none, that itself."""
-    return next((size for size in range(most, most // 2, -1) if count % size == 0), most)
+        return as_device_data(self.program, self.numbers, values, covariates, weight, self.kind)
 
 
 def _scattered(count: int) -> np.ndarray:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import threading
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from bayesunmix._memory import hand_back
 from bayesunmix.inference import room
 from bayesunmix.inference.context import computing
 
@@ -73,20 +69,3 @@ def test_this_process_is_read() -> None:
     if not room._MAPPINGS.exists():
         pytest.skip("not a Linux system")
     assert 0 < room._MAPPINGS.read_bytes().count(b"\n") < int(room._MOST_MAPPINGS.read_text())
-
-
-def resident() -> int:
-    """Bytes of memory that this process holds."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep nothing that could be asked for")
-def test_freed_memory_goes_back() -> None:
-    """Of 64 MiB in small pieces of which every 64th stays, half at least: the others are free pages in between."""
-    pieces = [np.ones(1024) for _ in range(8192)]
-    held = pieces[::64]
-    del pieces
-    before = resident()
-    hand_back()
-    assert before - resident() > 2**25
-    assert len(held) == 128

@@ -30,7 +30,8 @@ from bayesunmix.inference.target import (
     with_fresh_points,
     with_rules,
 )
-from bayesunmix.inference.whole import AtPoint, Whole, dividing
+from bayesunmix.inference.units import dividing
+from bayesunmix.inference.whole import AtPoint, Whole
 from bayesunmix.models import GaussianMixture, LinearUnmixing
 
 NO_FAULTS = GuideCheck(*np.zeros((2, 1)), *np.ones((1, 1)), *np.zeros((5, 1)), 0.0, 0.0, np.zeros((0, 1)))
