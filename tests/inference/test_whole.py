@@ -100,6 +100,21 @@ def test_places_are_looked_at_in_one_reading(setting: Setting) -> None:
         np.testing.assert_array_equal(one[1], other[1])
 
 
+def test_data_of_single_precision_are_held_in_it(setting: Setting) -> None:
+    """And only once, while rules are made of them."""
+    narrow = replace(setting.whole, values=setting.whole.values.astype(np.float32))
+    wide = replace(setting.whole, values=narrow.values.astype(np.float64))
+    key, parts = jax.random.key(1), []
+    for whole in (narrow, wide):
+        data, index = whole.sample(jax.random.key(0))
+        ruled = with_rules(setting.program, jnp.asarray(setting.z), data, key, index)
+        assert max(leaf.size for leaf in jax.tree.leaves(ruled.rules)) < 40 * setting.z.size
+        assert data.y.dtype == whole.values.dtype
+        parts.append(value_and_grad(setting.program, jnp.asarray(setting.z), ruled))
+    for one, other in zip(*parts, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9 * np.abs(other).max())
+
+
 def test_the_curvature_of_chunks_is_that_of_all(setting: Setting) -> None:
     key, n_units = jax.random.key(1), len(setting.data.y)
     seen = n_units - n_units % 40  # the others count as if they were alike
