@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
+_ROWS = 1024  # of the data worked on together
 _RESTARTS = 8
 
 
@@ -15,7 +16,9 @@ def principal_plane(values: np.ndarray, dimension: int) -> tuple[np.ndarray, np.
     """
     values = np.asarray(values, dtype=np.float64)
     mean = values.mean(0)
-    covariance = np.cov(values, rowvar=False, bias=True).reshape(mean.size, mean.size)
+    # Some at a time: another array of the data's size is not made.
+    centred = (values[start : start + _ROWS] - mean for start in range(0, len(values), _ROWS))
+    covariance = sum((part.T @ part for part in centred), np.zeros((mean.size, mean.size))) / len(values)
     found = min(dimension, mean.size)
     if found == 0:
         return mean, np.zeros((0, mean.size)), np.diag(covariance)
@@ -38,7 +41,7 @@ def purest_pixels(values: np.ndarray, n_endmembers: int, *, seed: int = 0) -> np
     mean, axes, _ = principal_plane(values, n_endmembers - 1)
     if n_endmembers == 1:
         return mean[None]
-    scores = (np.asarray(values, dtype=np.float64) - mean) @ axes.T
+    scores = np.asarray(values, dtype=np.float64) @ axes.T - mean @ axes.T
     # Of unit size, so that the search, its random starts included, is the same in any units of the data.
     lifted = np.vstack([np.ones(len(scores)), scores.T / (np.abs(scores).max() or 1.0)])
     rng = np.random.default_rng(seed)

@@ -41,8 +41,9 @@ class WrappedNormal(dist.Distribution):
         super().__init__(self.loc.shape, (), validate_args=False)
 
     def log_prob(self, value, intermediates=None):
-        away = nearest_turn(value - self.loc, 0.0)[..., None] + self._TURNS
-        terms = -0.5 * (away / self.scale[..., None]) ** 2
+        away = nearest_turn(value - self.loc, 0.0)
+        turns = away[..., None] + self._TURNS.astype(away.dtype)
+        terms = -0.5 * (turns / self.scale[..., None]) ** 2
         return jax.nn.logsumexp(terms, axis=-1) - jnp.log(self.scale) - 0.5 * _LOG_2PI
 
     def sample(self, key, sample_shape=()):

@@ -87,8 +87,8 @@ def chunks(
     one = at_units(covariates, slice(1), n_units)
     local = local_sites(draws.program, draws.numbers, y.shape[1:], one)
     size = min(_units_a_chunk(draws, y, one, local, held), most or n_units)
-    if among is None:
-        size = dividing(n_units, size)
+    if among is None and most is None:
+        size = dividing(n_units, size)  # one program less
     overall = draws.centre
     slices = (slice(start, min(start + size, n_units)) for start in range(0, n_units, size))
     for part in slices if among is None else filled(among, size):

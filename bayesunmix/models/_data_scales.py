@@ -18,7 +18,7 @@ def _normal_scales(values: np.ndarray, n_units: int, n_endmembers: int, rank: in
     if np.ptp(values) == 0:
         scale, level = np.ones(n_channels), np.full(n_channels, 0.05)
     else:
-        scale = np.quantile(np.abs(values), 0.999, axis=0)
+        scale = np.quantile(np.abs(values), 0.999, axis=0, overwrite_input=True)
         scale = np.maximum(scale, 1e-3 * scale.max())
         _, _, left = principal_plane(values, rank)
         level = np.maximum(np.sqrt(left), 1e-4 * scale.max())
