@@ -7,6 +7,8 @@ It follows the extended skew-normal distribution (Arnold and Beaver, "The skew-C
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.special import log_ndtr, ndtri_exp
@@ -17,35 +19,41 @@ _PLACES, _REACH = 128, (-6.5, 9.0)  # at which the density is summed, and how fa
 _STRICT = 0.9999  # correlation of variables that are the same
 
 
-def standard_quantiles(shares: np.ndarray, low: np.ndarray, correlation: float) -> np.ndarray:
-    """Quantiles (share, n), in standard deviations from the mean, of x given that t > ``low`` (n,).
+def standard_quantiles(shares: np.ndarray, low: np.ndarray, correlations: np.ndarray) -> np.ndarray:
+    """Quantiles (share, n, correlation), in standard deviations from the mean, of x given that t > ``low`` (n,).
 
-    x and t are standard normal with this ``correlation``. To 1e-3 standard deviations; to 1e-2 beyond correlations of
-    .99, but for 1, where they are exact.
+    x and t are standard normal with one of the ``correlations``. To 1e-3 standard deviations; to 1e-2 beyond
+    correlations of .99, but for 1, where they are exact.
     """
     low = np.clip(low, _LOWEST, _HIGHEST)
-    if abs(correlation) > _STRICT:
-        return _of_cut_off(shares, low) if correlation > 0 else -_of_cut_off(1.0 - shares, low)
-    # Even steps of this are small where the shape changes fast.
-    place = 1.0 / (low - _LOWEST + 1.0)
-    nodes = np.linspace(place.min() - 1e-3, place.max() + 1e-3, _BOUNDS)
-    found = _summed(shares, 1.0 / nodes - 1.0 + _LOWEST, correlation)
-    return CubicSpline(nodes, found, axis=1)(place)
+    found = np.empty((len(shares), len(low), len(correlations)))
+    same = np.abs(correlations) > _STRICT
+    for k in np.flatnonzero(same):
+        found[..., k] = _of_cut_off(shares, low) if correlations[k] > 0 else -_of_cut_off(1.0 - shares, low)
+    if not same.all():
+        # Even steps of this are small where the shape changes fast.
+        place = 1.0 / (low - _LOWEST + 1.0)
+        nodes = np.linspace(place.min() - 1e-3, place.max() + 1e-3, _BOUNDS)
+        at_nodes = _summed(shares, 1.0 / nodes - 1.0 + _LOWEST, correlations[~same])
+        found[..., ~same] = np.moveaxis(CubicSpline(nodes, at_nodes, axis=-1)(place), 1, -1)
+    return found
 
 
-def _summed(shares: np.ndarray, low: np.ndarray, correlation: float) -> np.ndarray:
-    """The same by sums over the density, for few bounds."""
-    above = log_ndtr(-low)
-    mean, sd = _moments(low, correlation)
-    score = np.linspace(*_REACH if correlation > 0 else (-_REACH[1], -_REACH[0]), _PLACES)
-    x = mean[:, None] + sd[:, None] * score
-    apart = np.sqrt(1.0 - correlation**2)
-    density = np.exp(-0.5 * x**2 + log_ndtr((correlation * x - low[:, None]) / apart) - above[:, None])
+def _summed(shares: np.ndarray, low: np.ndarray, correlations: np.ndarray) -> np.ndarray:
+    """The same (share, correlation, bound) by sums over the density, for few bounds."""
+    own = correlations[:, None]
+    mean, sd = _moments(low, own)
+    start, end = np.where(own[None] > 0, np.array(_REACH)[:, None, None], -np.array(_REACH[::-1])[:, None, None])
+    score = np.linspace(start, end, _PLACES, axis=-1)
+    x = mean[..., None] + sd[..., None] * score
+    own, bound, apart = own[..., None], low[:, None], np.sqrt(1.0 - own[..., None] ** 2)
+    density = np.exp(-0.5 * x**2 + log_ndtr((own * x - bound) / apart) - log_ndtr(-bound)).reshape(-1, _PLACES)
     below = np.zeros_like(density)
     np.cumsum(0.5 * (density[:, 1:] + density[:, :-1]), axis=1, out=below[:, 1:])
     below -= np.gradient(density, axis=1) / 12.0  # Euler and Maclaurin's correction of trapezia
     density, below = density / below[:, -1:], below / below[:, -1:]
-    return np.stack([score[0] + (score[1] - score[0]) * _reached(below, density, share) for share in shares])
+    reached = np.stack([_reached(below, density, share).reshape(mean.shape) for share in shares])
+    return score[..., 0] + (score[..., 1] - score[..., 0]) * reached
 
 
 def _of_cut_off(shares: np.ndarray, low: np.ndarray) -> np.ndarray:
@@ -54,7 +62,7 @@ def _of_cut_off(shares: np.ndarray, low: np.ndarray) -> np.ndarray:
     return (-ndtri_exp(log_ndtr(-low) + np.log1p(-shares[:, None])) - mean) / sd
 
 
-def _moments(low: np.ndarray, correlation: float) -> tuple[np.ndarray, np.ndarray]:
+def _moments(low: np.ndarray, correlation: Any) -> tuple[np.ndarray, np.ndarray]:
     hazard = np.exp(-0.5 * low**2 - log_ndtr(-low)) / np.sqrt(2.0 * np.pi)
     return correlation * hazard, np.sqrt(1.0 - correlation**2 * hazard * (hazard - low))
 

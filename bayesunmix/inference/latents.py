@@ -258,8 +258,7 @@ def _cut_off_ends(plain: Plain, prob: float, among: np.ndarray) -> np.ndarray:
     first, low, ends = plain.first[among], plain.low[among], np.array([1 - prob, 1 + prob]) / 2
     scores = np.empty((2, *plain.mean[among].shape))
     for i in np.unique(first):
-        for k, of_both in enumerate(plain.correlation[i]):
-            scores[:, first == i, k] = standard_quantiles(ends, low[first == i], float(of_both))
+        scores[:, first == i] = standard_quantiles(ends, low[first == i], plain.correlation[i])
     sd = np.sqrt(plain.variance_noise[among] + plain.variance_model[among])
     return np.moveaxis(plain.mean[among] + sd * scores, 0, -1)
 

@@ -23,7 +23,7 @@ def test_so_much_lies_below(correlation: float) -> None:
     """Against the bivariate normal distribution function."""
     both = multivariate_normal(cov=[[1.0, correlation], [correlation, 1.0]])
     mean, sd = moments(LOW, correlation)
-    found = mean + sd * standard_quantiles(SHARES, LOW, correlation)
+    found = mean + sd * standard_quantiles(SHARES, LOW, np.array([0.5, correlation]))[..., 1]
     for share, row in zip(SHARES, found, strict=True):
         below = (norm.cdf(row) - both.cdf(np.stack([row, LOW], axis=-1))) / norm.sf(LOW)
         # A thousandth of a standard deviation, of densities up to .7 / sd, and the error of the reference.
@@ -33,13 +33,13 @@ def test_so_much_lies_below(correlation: float) -> None:
 @pytest.mark.parametrize("correlation", [1.0, -1.0])
 def test_the_variable_itself(correlation: float) -> None:
     mean, sd = moments(LOW, correlation)
-    found = mean + sd * standard_quantiles(SHARES, LOW, correlation)
+    found = mean + sd * standard_quantiles(SHARES, LOW, np.array([0.5, correlation]))[..., 1]
     shares = SHARES[:, None] if correlation > 0 else 1.0 - SHARES[:, None]
     np.testing.assert_allclose(found, correlation * truncnorm.ppf(shares, LOW, np.inf), atol=1e-9)
 
 
 def test_far_beyond_the_bound_it_follows_an_exponential_law() -> None:
     """Its own standard deviation is then a twentieth, and a thousandth, of that without a bound."""
-    found = standard_quantiles(SHARES, np.array([20.0, 1e3]), 1.0)
+    found = standard_quantiles(SHARES, np.array([20.0, 1e3]), np.ones(1))[..., 0]
     expected = np.broadcast_to(-np.log1p(-SHARES)[:, None] - 1.0, found.shape)
     np.testing.assert_allclose(found, expected, atol=2 * 5 / 20**2)  # to first order in (low excess)^2 / low^2
