@@ -25,9 +25,7 @@ def share_one_pool() -> None:
     By default each has its own, the end of which is not handed back when it is free: some hundred MiB.
     """
     option = _of_library("mallopt")
-    if (
-        option is not None and _of_library("malloc_trim") is not None
-    ):  # other libraries have one that means other things
+    if option is not None and _of_library("malloc_trim") is not None:  # elsewhere the number means other things
         option(_M_ARENA_MAX, 1)
 
 
