@@ -25,7 +25,6 @@ from bayesunmix.inference.units import (
     POINT_SETS,
     Chunk,
     Draws,
-    at_units,
     chunks,
     is_local,
     likelihood_pass,
@@ -269,11 +268,9 @@ def check_unit(unit: str) -> None:
 
 def local_latents(fit: Fit) -> tuple[str, ...]:
     """Latents of the model that are sample sites, one per pixel."""
-    n_units = fit.units.n_units
-    one = at_units(fit.covariates, slice(1), n_units)
     with computing():
         chosen = fit.draws(1)
-        return local_sites(chosen.program, chosen.numbers, fit.units.values.shape[1:], one)
+        return local_sites(chosen.program, chosen.numbers, fit.units.values, fit.covariates)
 
 
 @partial(jax.jit, static_argnames=("program", "n_units", "latent"))

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 POOLS = """
-import ctypes, os, sys, threading
+import ctypes, sys, threading
 from bayesunmix._memory import share_one_pool
 if sys.argv[1] == "one":
     share_one_pool()

@@ -15,7 +15,7 @@ from scipy.special import ndtri
 from bayesunmix._keys import generator
 from bayesunmix.distributions.one_face import FreeNormal, cut_off, drawn
 from bayesunmix.distributions.skewed import standard_quantiles
-from bayesunmix.inference.program import Array, Program, narrowed
+from bayesunmix.inference.program import Program, narrowed
 from bayesunmix.inference.units import (
     Draws,
     Running,
@@ -202,7 +202,7 @@ def _plain_of_few(draws: Draws, y: Any, covariates: dict[str, Any]) -> tuple[Pla
 def _plain(draws: Draws, y: Any, covariates: dict[str, Any]) -> Plain | None:
     """None for a likelihood that knows no such units."""
     n_units = len(y)
-    looked_at = _looked_at(draws, y, covariates)
+    looked_at = draws.program, draws.numbers, y, covariates
     if local_sites(*looked_at) or not hasattr(kind_of_likelihood(*looked_at), "without_faces"):
         return None
     fixed = (draws.program, draws.numbers, draws.values)
@@ -213,15 +213,11 @@ def _plain(draws: Draws, y: Any, covariates: dict[str, Any]) -> Plain | None:
     return Plain(*joined)._replace(correlation=found[0].correlation)
 
 
-def _looked_at(draws: Draws, y: Any, covariates: dict[str, Any]) -> tuple[Any, ...]:
-    return draws.program, draws.numbers, y.shape[1:], at_units(covariates, slice(1), len(y))
-
-
 def _slices(
     draws: Draws, y: Any, covariates: dict[str, Any], among: np.ndarray, size: int
-) -> Iterator[tuple[Array, Any]]:
+) -> Iterator[tuple[np.ndarray, Any]]:
     """Values and covariates of units, so many at a time: the last ones are filled up with the last unit."""
-    kind = kind_of_likelihood(*_looked_at(draws, y, covariates))
+    kind = kind_of_likelihood(draws.program, draws.numbers, y, covariates)
     for part in filled(among, size):
         yield narrowed(y[part], kind), at_units(covariates, part, len(y))
 

@@ -28,13 +28,13 @@ def on_device(value: Any, dtype: Any = None) -> jax.Array:
     return jax.device_put(value if there else np.asarray(value, dtype))
 
 
-def narrowed(values: np.ndarray, kind: type | None) -> Array:
-    """Values for the likelihood of a class: as they are, on the device, if it widens single precision by itself.
+def narrowed(values: np.ndarray, kind: type | None) -> np.ndarray:
+    """Values for the likelihood of a class: as they are, if it widens single precision by itself.
 
     Everything else expects the precision that is worked in. Blocks of units would cut across devices.
     """
     if getattr(kind, "widens_data", False) and values.dtype == np.float32 and jax.local_device_count() == 1:
-        return on_device(values)
+        return values
     return np.asarray(values, jnp.result_type(float))
 
 

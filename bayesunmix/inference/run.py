@@ -74,9 +74,8 @@ def infer(
     few = at_units(covariates, slice(2), n_units)
     whole = None
     if isinstance(method, SVI) and n_units > 2 * method.batch:
-        one = at_units(covariates, slice(1), n_units)
         program, numbers = compile_model(model, y[:2], few)
-        if not local_sites(program, numbers, y.shape[1:], one):
+        if not local_sites(program, numbers, y, covariates):
             whole = Whole(program, numbers, y, covariates, method.batch)
             whole = whole if n_units > 2 * whole.size else None
     if whole is None:

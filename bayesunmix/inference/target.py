@@ -160,12 +160,11 @@ def with_rules(program: Program, z: Array, data: Data, key: jax.Array, index: Ar
 @partial(jax.jit, static_argnames=("program", "more"))
 def _rules(program: Program, z, numbers, y, covariates, key, index, more: int) -> dict[str, Any]:
     run = program.evaluate(numbers, z, y, covariates)
-    found = {
-        name: distribution.rule(value, key, index, n_points=more * distribution.n_points)
+    return {
+        name: without_data(distribution.rule(value, key, index, n_points=more * distribution.n_points))
         for name, (distribution, value) in run.observed.items()
         if hasattr(distribution, "rule")
     }
-    return {name: without_data(rule) for name, rule in found.items()}
 
 
 def has_rules(program: Program, data: Data) -> bool:

@@ -85,7 +85,7 @@ def chunks(
     """
     n_units = len(y)
     one = at_units(covariates, slice(1), n_units)
-    local = local_sites(draws.program, draws.numbers, y.shape[1:], one)
+    local = local_sites(draws.program, draws.numbers, y, covariates)
     size = min(_units_a_chunk(draws, y, one, local, held), most or n_units)
     if among is None and most is None:
         size = dividing(n_units, size)  # one program less
@@ -122,17 +122,18 @@ def dividing(count: int, most: int) -> int:
     return next((size for size in range(most, most // 2, -1) if count % size == 0), most)
 
 
-def local_sites(program: Program, numbers, shape: tuple[int, ...], one: dict[str, Any]) -> tuple[str, ...]:
-    """Latents that are sample sites inside the plate "unit"; ``shape`` and ``one`` belong to one unit."""
-    return _looked_at(program, numbers, shape, one)[0]
+def local_sites(program: Program, numbers, y: Any, covariates: dict[str, Any]) -> tuple[str, ...]:
+    """Latents that are sample sites inside the plate "unit"."""
+    return _looked_at(program, numbers, y, covariates)[0]
 
 
-def kind_of_likelihood(program: Program, numbers, shape: tuple[int, ...], one: dict[str, Any]) -> type:
+def kind_of_likelihood(program: Program, numbers, y: Any, covariates: dict[str, Any]) -> type:
     """Class of the distribution of the units."""
-    return _looked_at(program, numbers, shape, one)[1]
+    return _looked_at(program, numbers, y, covariates)[1]
 
 
-def _looked_at(program: Program, numbers, shape: tuple[int, ...], one: dict[str, Any]) -> tuple[tuple[str, ...], type]:
+def _looked_at(program: Program, numbers, y: Any, covariates: dict[str, Any]) -> tuple[tuple[str, ...], type]:
+    shape, one = y.shape[1:], at_units(covariates, slice(1), len(y))
     return _look(program, numbers, shape, one) if one else _known(program, tuple(map(np.shape, numbers)), shape)
 
 

@@ -120,8 +120,7 @@ class Whole:
     @cached_property
     def kind(self) -> type:
         """Class of the distribution of the units."""
-        one = at_units(self.covariates, slice(1), self.n_units)
-        return kind_of_likelihood(self.program, self.numbers, self.values.shape[1:], one)
+        return kind_of_likelihood(self.program, self.numbers, self.values, self.covariates)
 
     @property
     def in_file(self) -> bool:
