@@ -27,7 +27,7 @@ from bayesunmix.inference.latents import STATISTICS, latent_statistics
 from bayesunmix.inference.program import compile_model, on_device
 from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.run import infer, settings_as_dict
-from bayesunmix.inference.units import Draws, at_units, chunks, evenly, latent_pass
+from bayesunmix.inference.units import Draws, at_units, chunks, draw_pass, evenly
 from bayesunmix.provenance import describe_run, hashed_aside
 
 _LATENT_DRAWS = 100  # draws of the globals behind maps of the latent
@@ -294,8 +294,8 @@ class Fit:
         with computing():
             chosen, values, covariates = self._for_latents(draws)
             for part, chunk in chunks(chosen, values, covariates, key_points):
-                found = latent_pass(*chosen, chunk, jax.random.fold_in(key_draws, part.start), 1)
-                yield part, np.moveaxis(np.asarray(found.draws, dtype=np.float32), 0, -1)
+                found = draw_pass(*chosen, chunk, jax.random.fold_in(key_draws, part.start))
+                yield part, np.moveaxis(np.asarray(found, dtype=np.float32), 0, -1)
 
     def to_arviz(self, *, log_likelihood: bool = False, predictive: int = 0) -> Any:
         """InferenceData (ArviZ 0.23) or DataTree (ArviZ 1.x) of the posterior, the data and the diagnostics.

@@ -121,14 +121,14 @@ def test_a_file_of_draws_appears_whole_or_not_at_all(
     with pytest.raises(IsADirectoryError, match="got a folder"):
         fit.sample_latent(2, path=tmp_path)
     monkeypatch.setattr("bayesunmix.inference.units._units_a_chunk", lambda *_: 32)
-    seen = iter([fit_module.latent_pass])
+    seen = iter([fit_module.draw_pass])
 
     def interrupted(*inputs: Any) -> Any:
         for first in seen:
             return first(*inputs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit_module, "latent_pass", interrupted)
+    monkeypatch.setattr(fit_module, "draw_pass", interrupted)
     older = tmp_path / "draws.nc"
     older.write_text("older")
     with pytest.raises(KeyboardInterrupt):

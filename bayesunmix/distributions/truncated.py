@@ -83,7 +83,7 @@ def _nearest(low, width):
 
 @jax.custom_jvp
 def _log_mass(near: jax.Array, width: jax.Array) -> jax.Array:
-    tail_near, tail_far = _ratio(jnp.abs(near)), _ratio(near + width)
+    tail_near, tail_far = _ratio(jnp.abs(near)), _ratio(jnp.abs(near + width))
     decay = _decay(near, width)
     outside = tail_near - decay * tail_far
     around = 2.0 * _ROOT_HALF_PI - jnp.exp(-0.5 * near**2) * (tail_near + decay * tail_far)
@@ -112,7 +112,7 @@ def _log_mass_jvp(bounds, moves):
 def _excess(share: jax.Array, near: jax.Array, width: jax.Array) -> jax.Array:
     """Distance from ``near`` within which a share of the mass lies."""
     info = jnp.finfo(near.dtype)
-    tail_near, tail_far = _ratio(jnp.abs(near)), _ratio(near + width)
+    tail_near, tail_far = _ratio(jnp.abs(near)), _ratio(jnp.abs(near + width))
     decay = _decay(near, width)
     # Invert the upper tail; where it underflows, its leading term and one correction do.
     density = jnp.exp(-0.5 * near**2)
@@ -188,21 +188,22 @@ def _hazard_excess(x: jax.Array) -> jax.Array:
 def _ratio(x: jax.Array) -> jax.Array:
     """Mills' ratio, upper tail over density, for x >= 0: sqrt(pi/2) erfcx(x / sqrt(2)).
 
-    Chebyshev series of ``(1 + 2 t) erfcx(t)`` in ``(t - 3) / (t + 3)`` (Shepherd and Laframboise, Math.
-    Comput. 36, 249 (1981)), which is smooth up to infinity: to 1e-10 in float64, to rounding in float32.
+    Chebyshev interpolation of ``(1 + 2 t) erfcx(t)`` in ``(t - 3) / (t + 3)`` (Shepherd and Laframboise, Math.
+    Comput. 36, 249 (1981)), which is smooth up to infinity: to 1e-10 in float64, to rounding in float32. Its terms fall
+    off so fast that powers lose nothing, and they are two operations each instead of three.
     """
     t = x / _ROOT_2
-    s = 2.0 * (t - _KNEE) / (t + _KNEE)
-    coefficients = _coefficients(14 if x.dtype == jnp.float64 else 9)
-    total, previous = jnp.zeros_like(x), jnp.zeros_like(x)
-    for coefficient in reversed(coefficients[1:]):
-        total, previous = s * total - previous + float(coefficient), total
-    series = 0.5 * s * total - previous + float(coefficients[0])
+    s = (t - _KNEE) / (t + _KNEE)
+    first, *others = _coefficients(14 if x.dtype == jnp.float64 else 9)
+    series = jnp.full_like(x, first)
+    for coefficient in others:
+        series = series * s + coefficient
     return _ROOT_HALF_PI * series / (1.0 + 2.0 * t)
 
 
 @functools.cache
-def _coefficients(degree: int) -> np.ndarray:
+def _coefficients(degree: int) -> list[float]:
+    """Of the powers of ``(t - 3) / (t + 3)``, the highest first."""
     from numpy.polynomial import chebyshev
     from scipy.special import erfcx
 
@@ -211,4 +212,4 @@ def _coefficients(degree: int) -> np.ndarray:
             t = _KNEE * (1.0 + s) / (1.0 - s)
         return (1.0 + 2.0 * t) * erfcx(t)
 
-    return chebyshev.chebinterpolate(scaled, degree)
+    return chebyshev.cheb2poly(chebyshev.chebinterpolate(scaled, degree))[::-1].tolist()

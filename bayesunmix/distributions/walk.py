@@ -168,12 +168,13 @@ def scores(base, shift) -> list[jax.Array]:
     return [ndtri(jnp.clip(x, tiny, 1.0 - tiny)) for x in u]
 
 
-def walk(eta, held, base, shift, *, every: bool, bounded: bool = True) -> Walk:
+def walk(eta, held, base, shift, *, every: bool, faces: int | None = None) -> Walk:
     """Draw the sorted parts one after the other.
 
     What belongs to a unit is computed in the precision of ``eta``; what belongs to a point, in float32, which is
     enough because it is relative to the unit's centre. Without ``every`` the last free part is not drawn where its
-    value does not matter; without ``bounded`` parts follow their normal distributions, whatever their sign.
+    value does not matter. With ``faces`` only so many parts, the first ones, meet their bounds; the others follow their
+    normal distributions, whatever their sign, and weights count for nothing.
     """
     n_parts, n_free = len(held) // 2, len(base)
     closed = n_free < n_parts
@@ -193,7 +194,7 @@ def walk(eta, held, base, shift, *, every: bool, bounded: bool = True) -> Walk:
         law, start = _laws(base[j][:, None], closed) if len(alpha) else (1, base[j][:, None])
         even = even * (law == 1)
         u = jnp.clip((start + shift[j]) % 1.0, tiny, 1.0 - tiny)
-        if not bounded:
+        if faces is not None and j >= faces:
             away.append(one.location + one.scale * ndtri(u))
             continue
         lowest = -centre[j]
@@ -222,7 +223,7 @@ def walk(eta, held, base, shift, *, every: bool, bounded: bool = True) -> Walk:
             v = one.draw(u, low, width, lowest, highest)
             room = room - (centre[j] + v)
             away.append(v)
-    if not len(alpha) or not bounded:
+    if not len(alpha) or faces is not None:
         return Walk(away, logs, log_weight, log_inside, exact.constant, even)
     if closed:
         logs.append(log_room)
@@ -231,9 +232,9 @@ def walk(eta, held, base, shift, *, every: bool, bounded: bool = True) -> Walk:
     return Walk(away, logs, log_weight, log_inside, exact.constant, even)
 
 
-def walk_apart(eta, held, base, shift) -> Walk:
+def walk_apart(eta, held, base, shift, faces: int | None = None) -> Walk:
     """The walk kept apart from the loop that it is in, and done once for all who use it."""
-    return chunks.apart(functools.partial(walk, every=True), shift, eta, held, base, shift)
+    return chunks.apart(functools.partial(walk, every=True, faces=faces), shift, eta, held, base, shift)
 
 
 def stacked(parts: list[jax.Array], like: jax.Array) -> jax.Array:

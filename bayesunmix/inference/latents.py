@@ -21,6 +21,7 @@ from bayesunmix.inference.units import (
     Running,
     at_units,
     chunks,
+    evenly,
     filled,
     kind_of_likelihood,
     latent_pass,
@@ -55,8 +56,10 @@ def latent_statistics(
     if plain is None or not plain.exact.any():
         return _by_points(draws, y, covariates, prob, key)
     hard = np.flatnonzero(~plain.exact)
-    passes = _many_points(draws, y, covariates, key, hard) if few else iter(())
+    passes, known = _many_points(draws, y, covariates, key, hard) if few else iter(()), None
     ahead = list(islice(passes, _AHEAD))  # beside what follows
+    if len(hard) and not few:  # before the statistics of all are held
+        known, _ = _by_points(draws, y, covariates, prob, key, hard)
     found = _in_closed_form(plain, prob)
     cut = np.flatnonzero(plain.exact & ~plain.normal)
     if len(cut) and few:
@@ -64,7 +67,8 @@ def latent_statistics(
     elif len(cut):
         found[cut, :, 2:4] = _by_cut_off(draws, y, covariates, prob, key, cut)
     if len(hard):
-        known = _by_many_points(chain(ahead, passes), prob) if few else None
+        if known is None:
+            known = _by_many_points(chain(ahead, passes), prob)
         if known is None:
             known, _ = _by_points(draws, y, covariates, prob, key, hard)
         found[hard] = known[: len(hard)]
@@ -193,19 +197,21 @@ class Plain(NamedTuple):
 def _plain_of_few(draws: Draws, y: Any, covariates: dict[str, Any]) -> tuple[Plain | None, bool]:
     """By as few draws of the globals as move no mean much; and whether few will do."""
     for number in (_FEWEST, _FEW):
-        plain = _plain(draws.thinned(number), y, covariates)
+        plain = _plain(draws, y, covariates, number)
         if plain is None or plain.share[plain.exact].max(initial=0.0) <= _NO_DIFFERENCE * number / _FEW:
             return plain, True
-    return _plain(draws, y, covariates), False
+    return _plain(draws, y, covariates, draws.size), False
 
 
-def _plain(draws: Draws, y: Any, covariates: dict[str, Any]) -> Plain | None:
-    """None for a likelihood that knows no such units."""
+def _plain(draws: Draws, y: Any, covariates: dict[str, Any], number: int) -> Plain | None:
+    """By so many draws; None for a likelihood that knows no such units."""
     n_units = len(y)
     looked_at = draws.program, draws.numbers, y, covariates
     if local_sites(*looked_at) or not hasattr(kind_of_likelihood(*looked_at), "without_faces"):
         return None
-    fixed = (draws.program, draws.numbers, draws.values)
+    visited = evenly(draws.size, number)
+    # How many they are is no part of the program.
+    fixed = (draws.program, draws.numbers, draws.values, np.resize(visited, draws.size), len(visited))
     parts = _slices(draws, y, covariates, np.arange(n_units), min(n_units, max(1, _TOGETHER // y[0].size)))
     # Waited for one by one: parts that are worked on are held.
     found = [jax.device_get(_plain_pass(*fixed, *part)) for part in parts]
@@ -223,20 +229,20 @@ def _slices(
 
 
 @partial(jax.jit, static_argnames="program")
-def _plain_pass(program: Program, numbers, values, y, covariates) -> Plain:
+def _plain_pass(program: Program, numbers, values, visited, number, y, covariates) -> Plain:
     def free_normal(value) -> FreeNormal:
         return program.likelihood(numbers, value, y, covariates).without_faces(y)
 
-    def one(carry, value):
-        found = cut_off(free_normal(value))
+    def one(i, carry):
+        found = cut_off(free_normal({name: value[visited[i]] for name, value in values.items()}))
         means, noise, exact, free = carry
         means = means.seen(found.mean)
         noise = noise + (found.variance - noise) / means.number
-        return (means, noise, exact & found.exact, free & found.free), None
+        return means, noise, exact & found.exact, free & found.free
 
     normal = free_normal({name: value.mean(0) for name, value in values.items()})
     zero, always = jnp.zeros_like(normal.mean), jnp.ones(len(y), bool)
-    (means, noise, exact, free), _ = jax.lax.scan(one, (Running.none(zero), zero, always, always), values)
+    means, noise, exact, free = jax.lax.fori_loop(0, number, one, (Running.none(zero), zero, always, always))
     model = means.spread / means.number
     share = jnp.where(model > 0.0, model / (noise + model), 0.0).max(1)
     first, low, _ = normal.at_nearest()

@@ -344,14 +344,32 @@ def replicate_pass(program: Program, numbers, values, chunk: Chunk, key) -> jax.
     return jax.lax.map(one, (values, jax.random.split(key, len(next(iter(values.values()))))))
 
 
+@partial(jax.jit, static_argnames="program")
+def draw_pass(program: Program, numbers, values, chunk: Chunk, key) -> jax.Array:
+    """The latent of these units, one draw at every draw of the globals: (draws, units, *latent)."""
+
+    def one(inputs):
+        value, key = inputs
+        return _drawn(program, numbers, value, chunk, key)[1]
+
+    values = inputs_of(program, values, chunk)
+    return jax.lax.map(one, (values, jax.random.split(key, len(next(iter(values.values()))))))
+
+
 def emission_at(program, numbers, value, chunk, key):
     """p(y | latent, globals) at one draw of both."""
+    fn, latent = _drawn(program, numbers, value, chunk, key)
+    return fn if latent is None else fn.emission(latent)
+
+
+def _drawn(program, numbers, value, chunk, key):
+    """Likelihood at one draw of the globals, and one of its latent, if it has any."""
     key_points, key_draw = jax.random.split(key)
     fn, rule = _likelihood(program, numbers, value, chunk, key_points)
     if hasattr(fn, "draw_on"):  # cheaper than the conditional itself
-        return fn.emission(fn.draw_on(rule, key_draw))
+        return fn, fn.draw_on(rule, key_draw)
     conditional = _conditional(fn, rule, chunk.y)
-    return fn if conditional is None else fn.emission(conditional.sample(key_draw))
+    return fn, None if conditional is None else conditional.sample(key_draw)
 
 
 class LikelihoodPass(NamedTuple):
