@@ -77,6 +77,7 @@ class Rows:
             part = self._image[number * self._step : (number + 1) * self._step]
             kept = (number, _values(part).reshape(-1, self.shape[1]))
             self._kept = kept
+            hand_back()  # what the chunks were unpacked from
         return kept[1]
 
 

@@ -109,9 +109,9 @@ def missed_covariance(own: simplex.Frame, pull, gram, concentration=None, least:
 
 
 def _missed(eta, held, base, shift, order):
-    log_inside = walk(eta, held, base, shift, every=True).log_inside
+    log_inside = walk(eta, held, base, shift).log_inside
     n_free = len(base)
-    free = walk(eta, held, base, shift, every=True, faces=0)
+    free = walk(eta, held, base, shift, faces=0)
     even = free.even / free.even.sum()
     x = simplex.as_given(free.away, order)[:n_free]
     x = [v - (even * v).sum(0) for v in x]

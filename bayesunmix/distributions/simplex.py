@@ -232,7 +232,7 @@ def log_integral(own: Frame, pull, gram, concentration=None, beyond: Beyond | No
         if len(own.base) == 1:  # whatever the faces
             return _log_integral("closed", eta, held, own.base, own.shift, None)
         return _log_integral("both", eta, held, own.base, own.shift, own.near > 1)
-    return _log_mean(walk(eta, held, own.base, own.shift, every=True), eta.dtype, own.order, beyond)
+    return _log_mean(walk(eta, held, own.base, own.shift), eta.dtype, own.order, beyond)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -281,7 +281,7 @@ def _forwards(fn: Callable, eta) -> tuple[jax.Array, jax.Array]:
 
 
 def _raw(eta, held, base, shift) -> jax.Array:
-    return _log_mean(walk(eta, held, base, shift, every=False), eta.dtype)
+    return _log_mean(walk(eta, held, base, shift), eta.dtype)
 
 
 def _log_mean(found: Walk, dtype, order=None, beyond: Beyond | None = None) -> jax.Array:

@@ -22,6 +22,7 @@ everything is elementwise over lanes.
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -163,78 +164,128 @@ def second_face(eta, held, n_free: int) -> jax.Array:
 
 def scores(base, shift) -> list[jax.Array]:
     """Standard normal numbers (points, units), one array a free part, in place of a walk that meets no face."""
-    tiny = jnp.finfo(_WORK).eps
-    u = [(start[:, None] + move) % 1.0 for start, move in zip(base.astype(_WORK), shift.astype(_WORK), strict=True)]
-    return [ndtri(jnp.clip(x, tiny, 1.0 - tiny)) for x in u]
+    pairs = zip(base.astype(_WORK), shift.astype(_WORK), strict=True)
+    return [ndtri(_coordinate(start, move)) for start, move in pairs]
 
 
-def walk(eta, held, base, shift, *, every: bool, faces: int | None = None) -> Walk:
+class _Own(NamedTuple):
+    """What a part has of its own before any is drawn; or all free parts, each array with one row per part."""
+
+    slope: jax.Array  # (units,)
+    scale: jax.Array
+    location: jax.Array
+    mixing: jax.Array  # (free parts, units) how it follows each of those before it
+    centre: jax.Array
+    shift: jax.Array
+    start: jax.Array  # (points,) in the unit interval
+    law: jax.Array | None  # of those at its ends it is drawn from, where exponents are other than 1
+    alpha: jax.Array | None
+    rest: jax.Array | None  # exponents of the parts after it, together
+
+
+class _Drawn(NamedTuple):
+    """What the parts drawn so far leave, (points, units)."""
+
+    number: jax.Array
+    moved: jax.Array  # (free parts, points, units) from where they are expected first, 0 of those not drawn yet
+    room: jax.Array  # for the others, where all sum to one
+    log_room: jax.Array
+    log_weight: jax.Array
+    log_inside: jax.Array
+
+
+def walk(eta, held, base, shift, faces: int | None = None) -> Walk:
     """Draw the sorted parts one after the other.
 
     What belongs to a unit is computed in the precision of ``eta``; what belongs to a point, in float32, which is
-    enough because it is relative to the unit's centre. Without ``every`` the last free part is not drawn where its
-    value does not matter. With ``faces`` only so many parts, the first ones, meet their bounds; the others follow their
-    normal distributions, whatever their sign, and weights count for nothing.
+    enough because it is relative to the unit's centre. With ``faces`` only so many parts, the first ones, meet their
+    bounds; the others follow their normal distributions, whatever their sign, and weights count for nothing.
     """
     n_parts, n_free = len(held) // 2, len(base)
     closed = n_free < n_parts
-    centre, alpha = held[:n_parts], eta[n_natural(n_free) :]
     exact = proposal(eta, held, n_free)
     normal, centre, alpha, base, shift = jax.tree_util.tree_map(
-        lambda x: x.astype(_WORK), (exact, centre, alpha, base, shift)
+        lambda x: x.astype(_WORK), (exact, held[:n_parts], eta[n_natural(n_free) :], base, shift)
     )
-    tiny = jnp.finfo(_WORK).eps
-    room, log_room = jnp.ones((), _WORK), jnp.zeros((), _WORK)
-    log_weight = log_inside = jnp.zeros((base.shape[1], eta.shape[1]), _WORK)
-    even = jnp.ones((base.shape[1], 1), _WORK)
-    away: list[jax.Array] = []
-    logs: list[jax.Array] = []
-    for j in range(n_free):
+    law, start = _laws(base, closed) if len(alpha) else (jnp.ones_like(base), base)
+    even = (law == 1).all(0)[:, None].astype(_WORK)
+    bounded = n_free if faces is None else faces
+    found, away, logs = _bounded(normal, centre, alpha, law, start, shift, bounded, closed)
+    for j in range(bounded, n_free):
         one = _Part(normal.slope[j], normal.scale[j], normal.expected(j, away))
-        law, start = _laws(base[j][:, None], closed) if len(alpha) else (1, base[j][:, None])
-        even = even * (law == 1)
-        u = jnp.clip((start + shift[j]) % 1.0, tiny, 1.0 - tiny)
-        if faces is not None and j >= faces:
-            away.append(one.location + one.scale * ndtri(u))
-            continue
-        lowest = -centre[j]
-        highest = room - centre[j] if closed else jnp.maximum(one.location, lowest) + _REACH * one.scale
-        little = jnp.zeros((), bool)
-        if len(alpha) and closed:
-            # So little is left that rounding would eat it: even, whatever the exponent.
-            little = (room < 1e-4 * centre[j]) & (room < 0.1 * one.scale)
-            highest = jnp.where(little, lowest + one.scale, highest)
-        low, width, mass = one.mass(lowest, highest)
-        log_inside = log_inside + jnp.minimum(mass - one.log_total, 0.0)
-        if len(alpha):
-            x = centre[j] + one.draw(u, low, width, lowest, highest)
-            x = jnp.where(little, room * u, x)
-            mass = jnp.where(little, one.exponent(lowest) + log_room, mass)
-            ends = _Ends(one, centre[j], room if closed else None, alpha[j], alpha[j + 1 :].sum(0))
-            v, log_x, log_left, log_q = ends.draw(law, u, log_room, x, mass, little)
-            log_weight = log_weight - log_q
-            logs.append(log_x)
-            away.append(v)
-            if closed:
-                room, log_room = jnp.exp(log_left), log_left
-            continue
-        log_weight = log_weight + mass
-        if every or j < n_free - 1:
-            v = one.draw(u, low, width, lowest, highest)
-            room = room - (centre[j] + v)
-            away.append(v)
-    if not len(alpha) or faces is not None:
-        return Walk(away, logs, log_weight, log_inside, exact.constant, even)
-    if closed:
-        logs.append(log_room)
-    log_weight = log_weight + _exponent(eta.astype(_WORK), away)
-    log_weight = log_weight + sum((a - 1.0) * x for a, x in zip(alpha, logs, strict=True))
-    return Walk(away, logs, log_weight, log_inside, exact.constant, even)
+        away.append(one.location + one.scale * ndtri(_coordinate(start[j], shift[j])))
+    log_weight = found.log_weight
+    if faces is None and len(alpha):
+        logs = [*logs, found.log_room] if closed else logs
+        log_weight = log_weight + _exponent(eta.astype(_WORK), away)
+        log_weight = log_weight + sum((a - 1.0) * x for a, x in zip(alpha, logs, strict=True))
+    return Walk(away, logs, log_weight, found.log_inside, exact.constant, even)
+
+
+def _bounded(normal: Proposal, centre, alpha, law, start, shift, count: int, closed: bool):
+    """The first so many parts: what they leave, and lists of them and of their logs, if there are exponents.
+
+    In a loop, which is compiled once, whatever their number.
+    """
+    n_free, units = len(shift), shift.shape[1]
+    zero = jnp.zeros((start.shape[1], units), _WORK)
+    nothing = _Drawn(jnp.array(0), jnp.zeros((n_free, *zero.shape), _WORK), zero + 1.0, zero, zero, zero)
+    if not count:
+        return nothing, [], []
+    follows = lambda j: jnp.stack([normal.mixing.get((i, j), zero[0]) for i in range(n_free)])  # noqa: E731
+    own = _Own(
+        *(jnp.stack(rows[:count]) for rows in (normal.slope, normal.scale, normal.location)),
+        jnp.stack([follows(j) for j in range(count)]),
+        centre[:count],
+        shift[:count],
+        start[:count],
+        *(law[:count], alpha[:count], jnp.stack([alpha[j + 1 :].sum(0) for j in range(count)]))
+        if len(alpha)
+        else (None, None, None),
+    )
+    one = functools.partial(_next_part, closed=closed)
+    found, (away, logs) = jax.lax.scan(one, nothing, own)
+    return found, list(away), [] if logs is None else list(logs)
+
+
+def _next_part(so_far: _Drawn, own: _Own, *, closed: bool) -> tuple[_Drawn, tuple[jax.Array, jax.Array | None]]:
+    """One part from its centre, and its log, if there are exponents."""
+    one = _Part(own.slope, own.scale, own.location - (own.mixing[:, None] * so_far.moved).sum(0))
+    u, room, log_room = _coordinate(own.start, own.shift), so_far.room, so_far.log_room
+    lowest = -own.centre
+    highest = room - own.centre if closed else jnp.maximum(one.location, lowest) + _REACH * one.scale
+    little = jnp.zeros((), bool)
+    if own.alpha is not None and closed:
+        # So little is left that rounding would eat it: even, whatever the exponent.
+        little = (room < 1e-4 * own.centre) & (room < 0.1 * one.scale)
+        highest = jnp.where(little, lowest + one.scale, highest)
+    low, width, mass = one.mass(lowest, highest)
+    log_inside = so_far.log_inside + jnp.minimum(mass - one.log_total, 0.0)
+    v, log_x, gained = one.draw(u, low, width, lowest, highest), None, mass
+    if own.alpha is None:
+        room = room - (own.centre + v)
+    else:
+        x = jnp.where(little, room * u, own.centre + v)
+        mass = jnp.where(little, one.exponent(lowest) + log_room, mass)
+        ends = _Ends(one, own.centre, room if closed else None, own.alpha, own.rest)
+        v, log_x, log_left, log_q = ends.draw(own.law[:, None], u, log_room, x, mass, little)
+        gained = -log_q
+        if closed:
+            room, log_room = jnp.exp(log_left), log_left
+    moved = jax.lax.dynamic_update_index_in_dim(so_far.moved, v - own.location, so_far.number, 0)
+    left = _Drawn(so_far.number + 1, moved, room, log_room, so_far.log_weight + gained, log_inside)
+    return left, (v, log_x)
+
+
+def _coordinate(start, shift) -> jax.Array:
+    """In the open unit interval, (points, units)."""
+    tiny = jnp.finfo(_WORK).eps
+    return jnp.clip((start[:, None] + shift) % 1.0, tiny, 1.0 - tiny)
 
 
 def walk_apart(eta, held, base, shift, faces: int | None = None) -> Walk:
     """The walk kept apart from the loop that it is in, and done once for all who use it."""
-    return chunks.apart(functools.partial(walk, every=True, faces=faces), shift, eta, held, base, shift)
+    return chunks.apart(functools.partial(walk, faces=faces), shift, eta, held, base, shift)
 
 
 def stacked(parts: list[jax.Array], like: jax.Array) -> jax.Array:
@@ -376,11 +427,11 @@ class _Ends(NamedTuple):
         v = jnp.where(law == 1, x_normal, jnp.exp(log_x)) - self.centre
         shares = [_ENDS[0], 1.0 - _ENDS[0] - (_ENDS[1] if closed else 0.0)]
         terms = [
-            _log_law(y - y_low, self.alpha) + log_jacobian + np.log(shares[0]),
-            self.part.exponent(v) - log_mass + np.log(shares[1]),
+            _log_law(y - y_low, self.alpha) + log_jacobian + math.log(shares[0]),
+            self.part.exponent(v) - log_mass + math.log(shares[1]),
         ]
         if closed:
-            terms.append(_log_law(y_high - y, self.rest) + log_jacobian + np.log(_ENDS[1]))
+            terms.append(_log_law(y_high - y, self.rest) + log_jacobian + math.log(_ENDS[1]))
         return v, log_x, log_left, _log_sum(terms)
 
 
