@@ -12,8 +12,8 @@ the mean over points of the product of the truncated masses. Parts at a face com
 interior, and one at a single face, then has no integration error at all.
 
 Exponents other than 1 make the integrand singular at the faces: a fixed share of the points is then drawn from a power
-law at each end instead (:class:`_Ends`), and every point is weighted by the density of the whole mixture, so that the
-weights stay bounded and smooth in the parameters.
+law at each end instead (:class:`~bayesunmix.distributions.part_laws.Ends`), and every point is weighted by the density
+of the whole mixture, so that the weights stay bounded and smooth in the parameters.
 
 Points move with the parameters. Arrays are laid out units last, ``(parts, units)`` and ``(points, units)``, so that
 everything is elementwise over lanes.
@@ -22,7 +22,6 @@ everything is elementwise over lanes.
 from __future__ import annotations
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -30,16 +29,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
 
-from bayesunmix.distributions import chunks, truncated
+from bayesunmix.distributions import chunks
+from bayesunmix.distributions.part_laws import LOG_ROOT_2PI, REACH, Ends, Part, laws
 
 _WORK = jnp.float32  # precision of what there is one of per point
-_LOG_ROOT_2PI = 0.9189385332046727
-_ENDS = (
-    0.25,
-    0.25,
-)  # shares of the points drawn at either end of a part: dyadic, so that a Sobol set holds each exactly
-_CUT = 3.0  # how fast the power laws fall off beyond their scale
-_REACH = 30.0  # standard deviations beyond which an open part is not drawn
 
 
 class Walk(NamedTuple):
@@ -131,9 +124,9 @@ def closed_log_integral(eta, held, n_free: int) -> jax.Array:
     """Log integral of units of which only the first sorted part comes near a face, (units,); exponents are 1."""
     exact = proposal(eta, held, n_free)
     normal, centre = jax.tree_util.tree_map(lambda x: x.astype(_WORK), (exact, held[0]))
-    first = _Part(normal.slope[0], normal.scale[0], normal.location[0])
+    first = Part(normal.slope[0], normal.scale[0], normal.location[0])
     mass = first.mass(-centre, 1.0 - centre)[2]
-    others = sum((jnp.log(scale) + _LOG_ROOT_2PI for scale in normal.scale[1:]), start=jnp.zeros_like(mass))
+    others = sum((jnp.log(scale) + LOG_ROOT_2PI for scale in normal.scale[1:]), start=jnp.zeros_like(mass))
     return exact.constant + (mass + others).astype(eta.dtype)
 
 
@@ -168,6 +161,14 @@ def scores(base, shift) -> list[jax.Array]:
     return [ndtri(_coordinate(start, move)) for start, move in pairs]
 
 
+class _Powers(NamedTuple):
+    """Of a part, or of all, where exponents are other than 1."""
+
+    law: jax.Array  # (points,) which law it is drawn from
+    alpha: jax.Array  # (units,)
+    rest: jax.Array  # of the parts after it, together
+
+
 class _Own(NamedTuple):
     """What a part has of its own before any is drawn; or all free parts, each array with one row per part."""
 
@@ -178,9 +179,7 @@ class _Own(NamedTuple):
     centre: jax.Array
     shift: jax.Array
     start: jax.Array  # (points,) in the unit interval
-    law: jax.Array | None  # of those at its ends it is drawn from, where exponents are other than 1
-    alpha: jax.Array | None
-    rest: jax.Array | None  # exponents of the parts after it, together
+    powers: _Powers | None
 
 
 class _Drawn(NamedTuple):
@@ -207,12 +206,12 @@ def walk(eta, held, base, shift, faces: int | None = None) -> Walk:
     normal, centre, alpha, base, shift = jax.tree_util.tree_map(
         lambda x: x.astype(_WORK), (exact, held[:n_parts], eta[n_natural(n_free) :], base, shift)
     )
-    law, start = _laws(base, closed) if len(alpha) else (jnp.ones_like(base), base)
+    law, start = laws(base, closed) if len(alpha) else (jnp.ones_like(base), base)
     even = (law == 1).all(0)[:, None].astype(_WORK)
     bounded = n_free if faces is None else faces
     found, away, logs = _bounded(normal, centre, alpha, law, start, shift, bounded, closed)
     for j in range(bounded, n_free):
-        one = _Part(normal.slope[j], normal.scale[j], normal.expected(j, away))
+        one = Part(normal.slope[j], normal.scale[j], normal.expected(j, away))
         away.append(one.location + one.scale * ndtri(_coordinate(start[j], shift[j])))
     log_weight = found.log_weight
     if faces is None and len(alpha):
@@ -232,16 +231,19 @@ def _bounded(normal: Proposal, centre, alpha, law, start, shift, count: int, clo
     nothing = _Drawn(jnp.array(0), jnp.zeros((n_free, *zero.shape), _WORK), zero + 1.0, zero, zero, zero)
     if not count:
         return nothing, [], []
+    powers = None
+    if len(alpha):
+        powers = _Powers(law[:count], alpha[:count], jnp.stack([alpha[j + 1 :].sum(0) for j in range(count)]))
     follows = lambda j: jnp.stack([normal.mixing.get((i, j), zero[0]) for i in range(n_free)])  # noqa: E731
     own = _Own(
-        *(jnp.stack(rows[:count]) for rows in (normal.slope, normal.scale, normal.location)),
+        jnp.stack(normal.slope[:count]),
+        jnp.stack(normal.scale[:count]),
+        jnp.stack(normal.location[:count]),
         jnp.stack([follows(j) for j in range(count)]),
         centre[:count],
         shift[:count],
         start[:count],
-        *(law[:count], alpha[:count], jnp.stack([alpha[j + 1 :].sum(0) for j in range(count)]))
-        if len(alpha)
-        else (None, None, None),
+        powers,
     )
     one = functools.partial(_next_part, closed=closed)
     found, (away, logs) = jax.lax.scan(one, nothing, own)
@@ -250,25 +252,26 @@ def _bounded(normal: Proposal, centre, alpha, law, start, shift, count: int, clo
 
 def _next_part(so_far: _Drawn, own: _Own, *, closed: bool) -> tuple[_Drawn, tuple[jax.Array, jax.Array | None]]:
     """One part from its centre, and its log, if there are exponents."""
-    one = _Part(own.slope, own.scale, own.location - (own.mixing[:, None] * so_far.moved).sum(0))
+    one = Part(own.slope, own.scale, own.location - (own.mixing[:, None] * so_far.moved).sum(0))
     u, room, log_room = _coordinate(own.start, own.shift), so_far.room, so_far.log_room
     lowest = -own.centre
-    highest = room - own.centre if closed else jnp.maximum(one.location, lowest) + _REACH * one.scale
+    highest = room - own.centre if closed else jnp.maximum(one.location, lowest) + REACH * one.scale
     little = jnp.zeros((), bool)
-    if own.alpha is not None and closed:
+    if own.powers is not None and closed:
         # So little is left that rounding would eat it: even, whatever the exponent.
         little = (room < 1e-4 * own.centre) & (room < 0.1 * one.scale)
         highest = jnp.where(little, lowest + one.scale, highest)
     low, width, mass = one.mass(lowest, highest)
     log_inside = so_far.log_inside + jnp.minimum(mass - one.log_total, 0.0)
     v, log_x, gained = one.draw(u, low, width, lowest, highest), None, mass
-    if own.alpha is None:
+    if own.powers is None:
         room = room - (own.centre + v)
     else:
         x = jnp.where(little, room * u, own.centre + v)
         mass = jnp.where(little, one.exponent(lowest) + log_room, mass)
-        ends = _Ends(one, own.centre, room if closed else None, own.alpha, own.rest)
-        v, log_x, log_left, log_q = ends.draw(own.law[:, None], u, log_room, x, mass, little)
+        law, alpha, rest = own.powers
+        ends = Ends(one, own.centre, room if closed else None, alpha, rest)
+        v, log_x, log_left, log_q = ends.draw(law[:, None], u, log_room, x, mass, little)
         gained = -log_q
         if closed:
             room, log_room = jnp.exp(log_left), log_left
@@ -338,114 +341,3 @@ def _downward(bend, n_free: int):
             for k in range(i, j):
                 left[i, k] = left[i, k] - mixing[i, j] * left[k, j]
     return scale, mixing
-
-
-class _Part(NamedTuple):
-    """Exponent of one part v (from its centre) given those before it: slope v - (v - expected)^2 / (2 scale^2)."""
-
-    slope: jax.Array
-    scale: jax.Array
-    expected: jax.Array
-
-    @property
-    def location(self):
-        return self.expected + self.slope * self.scale**2
-
-    @property
-    def log_total(self):
-        """Log of the integral of the exponential over all v."""
-        return self.exponent(self.location) + jnp.log(self.scale) + _LOG_ROOT_2PI
-
-    def exponent(self, v):
-        return self.slope * v - 0.5 * ((v - self.expected) / self.scale) ** 2
-
-    def mass(self, lowest, highest):
-        """Lower bound and width in standard deviations, and log of the integral of the exponential between bounds."""
-        # Not by way of the location, which is far off where a face holds the part.
-        low = (lowest - self.expected) / self.scale - self.slope * self.scale
-        low, width = jnp.broadcast_arrays(low, jnp.maximum(highest - lowest, 0.0) / self.scale)
-        top = self.exponent(jnp.clip(self.location, lowest, highest))
-        return low, width, top + jnp.log(self.scale) + truncated.log_mass(low, width)
-
-    def draw(self, u, low, width, lowest, highest):
-        return jnp.clip(lowest + self.scale * truncated.quantile(u, low, width), lowest, highest)
-
-
-def _laws(base, closed: bool) -> tuple[jax.Array, jax.Array]:
-    """Which law a point's part is drawn from (0 low end, 1 normal, 2 high end), and its coordinate within it."""
-    at_low, at_high = _ENDS if closed else (_ENDS[0], 0.0)
-    law = jnp.where(base < at_low, 0, jnp.where(base < 1.0 - at_high, 1, 2))
-    start = jnp.where(law == 0, 0.0, jnp.where(law == 1, at_low, 1.0 - at_high))
-    share = jnp.where(law == 0, at_low, jnp.where(law == 1, 1.0 - at_low - at_high, at_high or 1.0))
-    return law, (base - start) / share
-
-
-class _Ends(NamedTuple):
-    """Laws of a part near the ends of its range, in its log odds ``y = log(x / (room - x))``, or ``log x`` if open.
-
-    At the low end the distribution function ``(1 + exp(-cut (y - y_0)))^(-alpha / cut)`` (Dagum's): the power law
-    ``x^(alpha - 1)`` that falls off smoothly beyond the scale ``y_0``, where the normal factor takes over; at the high
-    end its mirror image with the exponent of what is left.
-    """
-
-    part: _Part
-    centre: jax.Array
-    room: jax.Array | None
-    alpha: jax.Array
-    rest: jax.Array
-
-    def _scale(self, distance):
-        """Log odds of the length over which the normal factor changes, seen from an end at this distance."""
-        length = self.part.scale / jnp.sqrt(1.0 + (distance / self.part.scale) ** 2)
-        return jnp.log(length) if self.room is None else jnp.log(length / (self.room + length))
-
-    def draw(self, law, u, log_room, x_normal, log_mass, even):
-        """The part from its centre, its log, log of what is left, and log density of the mixture of the laws.
-
-        Where ``even``, the middle law is uniform: what is left may be too little to be a number.
-        """
-        eps, tiny = jnp.finfo(u.dtype).eps, jnp.finfo(u.dtype).tiny
-        closed = self.room is not None
-        location = self.centre + self.part.location
-        y_low = self._scale(location)
-        if closed:
-            room = jnp.maximum(self.room, 16.0 * tiny / eps)
-            y_high = -self._scale(self.room - location)
-            x_normal = jnp.clip(x_normal, eps * room, (1.0 - eps) * room)
-            y_normal = jnp.where(even, jnp.log(u) - jnp.log1p(-u), jnp.log(x_normal) - jnp.log(room - x_normal))
-        else:
-            y_high = y_low
-            y_normal = jnp.log(jnp.maximum(x_normal, eps * self.part.scale))
-        at_low = y_low - _log_expm1(-_CUT / self.alpha * jnp.log(u)) / _CUT
-        at_high = y_high + _log_expm1(-_CUT / self.rest * jnp.log(u)) / _CUT if closed else y_normal
-        y = jnp.where(law == 0, at_low, jnp.where(law == 1, y_normal, at_high))
-        if closed:
-            log_x, log_left = log_room - jax.nn.softplus(-y), log_room - jax.nn.softplus(y)
-            log_jacobian = log_room - log_x - log_left  # dy / dx
-        else:
-            log_x, log_left, log_jacobian = y, log_room, -y
-        v = jnp.where(law == 1, x_normal, jnp.exp(log_x)) - self.centre
-        shares = [_ENDS[0], 1.0 - _ENDS[0] - (_ENDS[1] if closed else 0.0)]
-        terms = [
-            _log_law(y - y_low, self.alpha) + log_jacobian + math.log(shares[0]),
-            self.part.exponent(v) - log_mass + math.log(shares[1]),
-        ]
-        if closed:
-            terms.append(_log_law(y_high - y, self.rest) + log_jacobian + math.log(_ENDS[1]))
-        return v, log_x, log_left, _log_sum(terms)
-
-
-def _log_sum(terms):
-    """Log of the sum of the exponentials of a few arrays, elementwise: several times faster than on a stack."""
-    top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, terms))
-    return top + jnp.log(sum(jnp.exp(t - top) for t in terms))
-
-
-def _log_law(y, exponent):
-    """Log density of Dagum's law in ``y``, from its scale."""
-    return jnp.log(exponent) - _CUT * y - (exponent / _CUT + 1.0) * jax.nn.softplus(-_CUT * y)
-
-
-def _log_expm1(t):
-    """log(exp(t) - 1) for t > 0, whatever its size."""
-    return t + jnp.log(-jnp.expm1(-t))
