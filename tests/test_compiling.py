@@ -15,6 +15,7 @@ import pytest
 import xarray as xr
 
 import bayesunmix as bu
+from bayesunmix.inference import latents
 from bayesunmix.inference.program import compile_model
 from bayesunmix.models import GaussianMixture, LinearUnmixing, ProbabilisticPCA
 
@@ -115,6 +116,22 @@ def test_a_second_fit_of_the_same_shape_compiles_nothing(kind: str) -> None:
                 assert len(compiled) == 0
                 jax.jit(lambda x: x + 1.2345)(1.0)
                 assert len(compiled) == 1  # the count does count
+
+
+def test_how_many_draws_latents_near_one_face_are_of_is_no_part_of_their_program() -> None:
+    fit = bu.fit(LinearUnmixing(2), image(1, 10), SVI, progress=False)
+    with jax.enable_x64(True):
+        draws, values, _ = fit._for_latents(60)
+        by_all = latents._plain(draws, values, {}, draws.size)
+        assert by_all is not None
+        with compilations() as compiled:
+            by_few = latents._plain(draws, values, {}, 8)
+        assert not compiled
+        alone = latents._plain(draws.thinned(8), values, {}, 8)
+    for name in ("mean", "variance_noise", "variance_model", "share"):
+        found, expected, other = (getattr(plain, name) for plain in (by_few, alone, by_all))
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+        assert not np.allclose(found, other, rtol=1e-6)
 
 
 def test_a_program_of_ones_own_is_compiled_anew_where_it_does_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
