@@ -90,7 +90,7 @@ def _natural_moments(eta, held, base, shift) -> tuple[jax.Array, jax.Array]:
 
     def parts(e, c, points, moves):
         found = walk_apart(e, c, points, moves)
-        free = walk(e, c, points, moves, faces=0)
+        free = walk(e, c, points, moves, bounded=False)
         inside = (free.even * jnp.exp(found.log_inside)).sum(0) / free.even.sum()
         even = jnp.broadcast_to(free.even / free.even.sum(), found.log_weight.shape)
         like = found.log_weight

@@ -77,13 +77,14 @@ def one_each(own: simplex.Frame, pull, gram, key, least: int = 32) -> jax.Array:
     eta, held = simplex.natural(own, pull, gram, None), simplex.sorted_hold(own)
     pick = jax.random.uniform(key, own.near.shape, jnp.float32)
 
-    def walked(e, h, base, shift, order, faces=None):
-        found = walk_apart(e, h, base, shift, faces)
+    def walked(e, h, base, shift, order):
+        found = walk_apart(e, h, base, shift)
         return stacked(simplex.as_given(found.away, order), found.log_weight), found.log_weight
 
     def alone(e, h, base, shift, order, _):
-        # Their points weigh all alike, so that any one is a draw.
-        return walked(e, h, jnp.zeros_like(base[:, :1]), shift, order, 1)[0][:, 0]
+        # Their points weigh all alike, so that any one is a draw. Past all faces: at other globals than those where the
+        # frame was made another part may come near one.
+        return walked(e, h, jnp.zeros_like(base[:, :1]), shift, order)[0][:, 0]
 
     def among_points(e, h, base, shift, order, pick):
         away, log_weight = walked(e, h, base, shift, order)
@@ -111,7 +112,7 @@ def missed_covariance(own: simplex.Frame, pull, gram, concentration=None, least:
 def _missed(eta, held, base, shift, order):
     log_inside = walk(eta, held, base, shift).log_inside
     n_free = len(base)
-    free = walk(eta, held, base, shift, faces=0)
+    free = walk(eta, held, base, shift, bounded=False)
     even = free.even / free.even.sum()
     x = simplex.as_given(free.away, order)[:n_free]
     x = [v - (even * v).sum(0) for v in x]

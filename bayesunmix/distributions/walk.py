@@ -193,12 +193,12 @@ class _Drawn(NamedTuple):
     log_inside: jax.Array
 
 
-def walk(eta, held, base, shift, faces: int | None = None) -> Walk:
+def walk(eta, held, base, shift, bounded: bool = True) -> Walk:
     """Draw the sorted parts one after the other.
 
     What belongs to a unit is computed in the precision of ``eta``; what belongs to a point, in float32, which is
-    enough because it is relative to the unit's centre. With ``faces`` only so many parts, the first ones, meet their
-    bounds; the others follow their normal distributions, whatever their sign, and weights count for nothing.
+    enough because it is relative to the unit's centre. Without ``bounded`` parts follow their normal distributions,
+    whatever their sign, and weights count for nothing.
     """
     n_parts, n_free = len(held) // 2, len(base)
     closed = n_free < n_parts
@@ -208,41 +208,40 @@ def walk(eta, held, base, shift, faces: int | None = None) -> Walk:
     )
     law, start = laws(base, closed) if len(alpha) else (jnp.ones_like(base), base)
     even = (law == 1).all(0)[:, None].astype(_WORK)
-    bounded = n_free if faces is None else faces
-    found, away, logs = _bounded(normal, centre, alpha, law, start, shift, bounded, closed)
-    for j in range(bounded, n_free):
-        one = Part(normal.slope[j], normal.scale[j], normal.expected(j, away))
-        away.append(one.location + one.scale * ndtri(_coordinate(start[j], shift[j])))
+    if not bounded:
+        away, zero = list[jax.Array](), jnp.zeros((base.shape[1], eta.shape[1]), _WORK)
+        for j in range(n_free):
+            one = Part(normal.slope[j], normal.scale[j], normal.expected(j, away))
+            away.append(one.location + one.scale * ndtri(_coordinate(start[j], shift[j])))
+        return Walk(away, [], zero, zero, exact.constant, even)
+    found, away, logs = _one_by_one(normal, centre, alpha, law, start, shift, closed)
     log_weight = found.log_weight
-    if faces is None and len(alpha):
+    if len(alpha):
         logs = [*logs, found.log_room] if closed else logs
         log_weight = log_weight + _exponent(eta.astype(_WORK), away)
         log_weight = log_weight + sum((a - 1.0) * x for a, x in zip(alpha, logs, strict=True))
     return Walk(away, logs, log_weight, found.log_inside, exact.constant, even)
 
 
-def _bounded(normal: Proposal, centre, alpha, law, start, shift, count: int, closed: bool):
-    """The first so many parts: what they leave, and lists of them and of their logs, if there are exponents.
+def _one_by_one(normal: Proposal, centre, alpha, law, start, shift, closed: bool):
+    """What the free parts leave, and lists of them and of their logs, if there are exponents.
 
     In a loop, which is compiled once, whatever their number.
     """
-    n_free, units = len(shift), shift.shape[1]
-    zero = jnp.zeros((start.shape[1], units), _WORK)
-    nothing = _Drawn(jnp.array(0), jnp.zeros((n_free, *zero.shape), _WORK), zero + 1.0, zero, zero, zero)
-    if not count:
-        return nothing, [], []
+    parts = range(len(shift))
+    zero = jnp.zeros((start.shape[1], shift.shape[1]), _WORK)
+    nothing = _Drawn(jnp.array(0), jnp.zeros((len(parts), *zero.shape), _WORK), zero + 1.0, zero, zero, zero)
     powers = None
     if len(alpha):
-        powers = _Powers(law[:count], alpha[:count], jnp.stack([alpha[j + 1 :].sum(0) for j in range(count)]))
-    follows = lambda j: jnp.stack([normal.mixing.get((i, j), zero[0]) for i in range(n_free)])  # noqa: E731
+        powers = _Powers(law, alpha[: len(parts)], jnp.stack([alpha[j + 1 :].sum(0) for j in parts]))
     own = _Own(
-        jnp.stack(normal.slope[:count]),
-        jnp.stack(normal.scale[:count]),
-        jnp.stack(normal.location[:count]),
-        jnp.stack([follows(j) for j in range(count)]),
-        centre[:count],
-        shift[:count],
-        start[:count],
+        jnp.stack(normal.slope),
+        jnp.stack(normal.scale),
+        jnp.stack(normal.location),
+        jnp.stack([jnp.stack([normal.mixing.get((i, j), zero[0]) for i in parts]) for j in parts]),
+        centre[: len(parts)],
+        shift,
+        start,
         powers,
     )
     one = functools.partial(_next_part, closed=closed)
@@ -286,9 +285,9 @@ def _coordinate(start, shift) -> jax.Array:
     return jnp.clip((start[:, None] + shift) % 1.0, tiny, 1.0 - tiny)
 
 
-def walk_apart(eta, held, base, shift, faces: int | None = None) -> Walk:
+def walk_apart(eta, held, base, shift) -> Walk:
     """The walk kept apart from the loop that it is in, and done once for all who use it."""
-    return chunks.apart(functools.partial(walk, faces=faces), shift, eta, held, base, shift)
+    return chunks.apart(walk, shift, eta, held, base, shift)
 
 
 def stacked(parts: list[jax.Array], like: jax.Array) -> jax.Array:

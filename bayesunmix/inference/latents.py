@@ -56,7 +56,8 @@ def latent_statistics(
     if plain is None or not plain.exact.any():
         return _by_points(draws, y, covariates, prob, key)
     hard = np.flatnonzero(~plain.exact)
-    passes, known = _many_points(draws, y, covariates, key, hard) if few else iter(()), None
+    known = None
+    passes = _many_points(draws, y, covariates, key, hard) if few else iter(())
     ahead = list(islice(passes, _AHEAD))  # beside what follows
     if len(hard) and not few:  # before the statistics of all are held
         known, _ = _by_points(draws, y, covariates, prob, key, hard)

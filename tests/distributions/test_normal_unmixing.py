@@ -322,6 +322,18 @@ def test_true_abundances_rank_uniformly_among_conditional_draws() -> None:
         assert stats.chisquare(counts).pvalue > 1e-4
 
 
+def test_one_draw_stays_in_the_simplex_at_other_parameters_than_those_of_the_rule() -> None:
+    """With eight times the noise, parts that the rule found far from their faces come near them."""
+    own = {**parameters(4, "isotropic"), "concentration": None, "noise_scale": jnp.asarray(0.015)}
+    y, _ = draw(own, 200, seed=12)
+    rule = NormalUnmixing(**own).rule(y, jax.random.key(0), jnp.arange(200))
+    assert (np.asarray(rule.frame.near) < 2).sum() > 20
+    there = NormalUnmixing(**{**own, "noise_scale": jnp.asarray(0.12)})
+    draws = np.asarray(jax.jit(there.draw_on)(rule, jax.random.key(1)))
+    assert draws.min() >= 0.0
+    np.testing.assert_allclose(draws.sum(-1), 1.0, atol=1e-5)
+
+
 @pytest.mark.parametrize("n_parts", [2, 3, 4])
 def test_one_draw_without_points_follows_the_conditional(n_parts: int) -> None:
     """Units inside, at one face and in corners: moments of 2000 draws against 60 sets of 512 points.
