@@ -6,8 +6,8 @@
 The cube is made in tiles and never whole. A process of its own opens it lazily and fits it, while a thread reads what
 it holds (resident set) from /proc, so this runs on Linux. The batch is the block of pixels that is read at a time.
 
-Dask and pandas load what they find: numba and pyarrow, which come with HyperSpy, are 190 MiB more. For what a user of this
-package holds, run it where only the package, its extra ``io`` and zarr are installed.
+Dask and pandas load what they find: numba and pyarrow, which come with HyperSpy, are 190 MiB more. For what a user of
+this package holds, run it where only the package, its extra ``io`` and zarr are installed.
 """
 
 from __future__ import annotations
