@@ -210,9 +210,9 @@ def walk(eta, held, base, shift, bounded: bool = True) -> Walk:
     even = (law == 1).all(0)[:, None].astype(_WORK)
     if not bounded:
         away, zero = list[jax.Array](), jnp.zeros((base.shape[1], eta.shape[1]), _WORK)
-        for j in range(n_free):
+        for j, score in enumerate(scores(start, shift)):
             one = Part(normal.slope[j], normal.scale[j], normal.expected(j, away))
-            away.append(one.location + one.scale * ndtri(_coordinate(start[j], shift[j])))
+            away.append(one.location + one.scale * score)
         return Walk(away, [], zero, zero, exact.constant, even)
     found, away, logs = _one_by_one(normal, centre, alpha, law, start, shift, closed)
     log_weight = found.log_weight

@@ -56,11 +56,11 @@ def latent_statistics(
     if plain is None or not plain.exact.any():
         return _by_points(draws, y, covariates, prob, key)
     hard = np.flatnonzero(~plain.exact)
-    known = None
+    by_points = partial(_by_points, draws, y, covariates, prob, key, hard)
     passes = _many_points(draws, y, covariates, key, hard) if few else iter(())
     ahead = list(islice(passes, _AHEAD))  # beside what follows
-    if len(hard) and not few:  # before the statistics of all are held
-        known, _ = _by_points(draws, y, covariates, prob, key, hard)
+    # Before the statistics of all are held.
+    known = by_points()[0] if len(hard) and not few else None
     found = _in_closed_form(plain, prob)
     cut = np.flatnonzero(plain.exact & ~plain.normal)
     if len(cut) and few:
@@ -68,11 +68,9 @@ def latent_statistics(
     elif len(cut):
         found[cut, :, 2:4] = _by_cut_off(draws, y, covariates, prob, key, cut)
     if len(hard):
-        if known is None:
+        if few:
             known = _by_many_points(chain(ahead, passes), prob)
-        if known is None:
-            known, _ = _by_points(draws, y, covariates, prob, key, hard)
-        found[hard] = known[: len(hard)]
+        found[hard] = (by_points()[0] if known is None else known)[: len(hard)]
     return found, None
 
 
