@@ -16,6 +16,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -29,6 +30,7 @@ from benchmarks.harness import memory
 
 TILE, DRAWS = 64, 20
 STEPS = "fit", "maps", "draws"
+BESIDE = "numba", "pyarrow"  # what dask and pandas load where it is installed
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -89,7 +91,8 @@ def fitted(path: Path, n_endmembers: int, seed: int, pipe) -> None:
         found[f"{step}_peak_MiB"] = watch.peak()
     with np.load(path / "truth.npz") as truth:
         found |= simulated.scored_fit(simulated.Cube(image, **truth), fit, maps)
-    pipe.send(found | {"verdict": fit.diagnostics.attrs["verdict"]})
+    beside = [name for name in BESIDE if name in sys.modules]
+    pipe.send(found | {"verdict": fit.diagnostics.attrs["verdict"], "loaded_beside": ", ".join(beside) or "nothing"})
 
 
 def main() -> None:

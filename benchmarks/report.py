@@ -8,6 +8,8 @@ import numpy as np
 
 from benchmarks.harness import Workload
 
+HELD = " in 90 %"  # how scores end that are shares of true values in such intervals
+
 
 def table(workload: Workload, found: dict[str, Any]) -> list[str]:
     """Markdown of one workload: a row a contender, medians over its turns, scores with their standard errors."""
@@ -70,8 +72,24 @@ def headlines(workload: Workload, found: dict[str, Any]) -> list[str]:
         else:
             spent = [seconds + " s", number(np.median([row["wall"] for row in theirs])) + " s"]
         both = " | ".join(ratio(workload, ours, theirs, clock) for clock in ("wall", "cpu"))
-        lines.append(f"| {workload.title} | {spent[0]} | {contender.name} | {spent[1]} | {both} |")
+        told = f"{_error_of_both(workload, ours, theirs)} | {_held(ours)}"
+        lines.append(f"| {workload.title} | {spent[0]} | {contender.name} | {spent[1]} | {both} | {told} |")
     return lines
+
+
+def _error_of_both(workload: Workload, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
+    """The first score that both have, on average."""
+    shared = [name for name in ours[0]["scores"] if name in theirs[0]["scores"] and name != workload.rate]
+    if not shared:
+        return ""
+    means = [number(np.mean([row["scores"][shared[0]] for row in rows])) for rows in (ours, theirs)]
+    return f"{shared[0]}: {' and '.join(means)}"
+
+
+def _held(rows: list[dict[str, Any]]) -> str:
+    """How many true values 90 % intervals hold, on average."""
+    names = [name for name in rows[0]["scores"] if name.endswith(HELD)]
+    return ", ".join(f"{n.removesuffix(HELD)} {np.mean([row['scores'][n] for row in rows]):.2f}" for n in names)
 
 
 def rates(workload: Workload, rows: list[dict[str, Any]], clock: str = "wall") -> list[float]:

@@ -58,8 +58,14 @@ def test_the_table_has_a_row_for_everyone_who_worked(found: dict) -> None:
     rows = [line for line in lines if line.startswith("|")]
     assert [row.split("|")[1].strip() for row in rows[2:]] == ["whole", "half ¹"]
     assert len({row.count("|") for row in rows}) == 1
-    assert len(report.headlines(workload, found)) == 1
+    headlines = report.headlines(workload, found)
+    assert len(headlines) == 1 and "| error: 0 and 0 |" in headlines[0]
     assert "Versions: jax 0.10.2; no programs kept" in lines[-2]
+
+
+def test_the_short_table_says_what_intervals_hold(found: dict) -> None:
+    rows = [{**row, "scores": {**row["scores"], "values in 90 %": 0.9}} for row in found["rows"]]
+    assert report.headlines(harness.load("toy.work"), {**found, "rows": rows})[0].endswith("| values 0.90 |")
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.0, "0"), (1234.5, "1234"), (12.34, "12.3"), (0.01234, "0.0123")])

@@ -25,13 +25,14 @@ from bayesunmix.distributions.normal_scores import Expected, NormalScores, expec
 _LOG_ROOT_2PI = 0.9189385332046727
 _TURNS = 2.0, 6.0  # softplus at which the cube turns into a line, at least and at most: 4 counts and 108
 _WIDEST = 100.0  # log scale of a row, either way
+_LOWEST_LEVEL = 1.0  # of the coordinates of a row of its own scale, on average
 _FAR = 40.0  # standard deviations that no draw exceeds
 
 
 class _Spectra(constraints.Constraint):
     """Rows of spectra: fixed ones equal to ``location``; the others real, or positive and resolved to ``width``.
 
-    ``level`` (endmember, 1) is a typical mean of a row in units of ``width``, where rows have scales of their own;
+    ``level`` (endmember, 1) is the mean coordinate of a typical row, where rows have scales of their own;
     ``turn`` (channel,) where the cube root of small values of counts turns into a line; ``power`` (endmember, 1) that
     of sparse spectra, and ``expected`` what is expected of their entries, in units of ``width``.
     """
@@ -213,9 +214,11 @@ class Spectra(dist.Distribution):
     @constraints.dependent_property(is_discrete=False, event_dim=2)
     def support(self):
         typical = jnp.maximum(self.location, 0.8 * self.spread) / self.width  # the mean of a half-normal
-        level = typical.mean(-1, keepdims=True) if self.own_scale and not self.signed else None
         turn = _turn(typical) if self.counted and not self.signed else None
         power = None if self.sparsity is None else self.sparsity[:, None]
+        level = None
+        if self.own_scale and not self.signed:
+            level = jnp.maximum(of_entries(turn, power).inv(typical).mean(-1, keepdims=True), _LOWEST_LEVEL)
         return _Spectra(self.location, self.width, level, turn, power, self.expected, self.fixed, self.signed)
 
     def expecting(self, centre, error) -> Expected:

@@ -79,17 +79,28 @@ def proposal(eta, held, n_free: int) -> Proposal:
     tilt, bend = list(eta[:n_free]), dict(zip(pairs, eta[n_free : n_natural(n_free)], strict=True))
     if len(alpha):
         tilt, bend = _with_barrier(tilt, bend, alpha, centre)
-    scale, mixing = _downward(bend, n_free)
     slope = [(force[-1] if closed else 0.0) - force[j] for j in range(n_free)]
     pull = [t - s for t, s in zip(tilt, slope, strict=True)]
-    location: list[jax.Array] = []
-    down = list(pull)
-    for i in reversed(range(n_free)):
-        down[i] = pull[i] - sum(mixing[i, j] * down[j] for j in range(i + 1, n_free))
-    for j in range(n_free):
-        location.append(down[j] * scale[j] ** 2 - sum(mixing[i, j] * location[i] for i in range(j)))
-    constant = 0.5 * sum(p * v for p, v in zip(pull, location, strict=True))
+    # What of the pull a location follows: where the data bend little it would be far off, and the face's slope serves.
+    wide = n_parts * (n_parts + 1) / (1.0 if closed else centre.sum(0)) ** 2
+    ridge = [jnp.where(f > 0.0, f**2 + wide, 0.0) for f in force[:n_free]]
+    steep = {(i, j): b + (ridge[i] if i == j else 0.0) for (i, j), b in bend.items()}
+    location = _solved(*_downward(steep, n_free), pull)
+    slope = [s + r * v for s, r, v in zip(slope, ridge, location, strict=True)]
+    constant = 0.5 * sum((p - r * v) * v for p, r, v in zip(pull, ridge, location, strict=True))
+    scale, mixing = _downward(bend, n_free)
     return Proposal(slope, location, scale, mixing, jnp.zeros_like(constant) if len(alpha) else constant)
+
+
+def _solved(scale, mixing, right) -> list[jax.Array]:
+    """Solution of the linear equations whose matrix :func:`_downward` took apart."""
+    found: list[jax.Array] = []
+    down = list(right)
+    for i in reversed(range(len(right))):
+        down[i] = right[i] - sum(mixing[i, j] * down[j] for j in range(i + 1, len(right)))
+    for j in range(len(right)):
+        found.append(down[j] * scale[j] ** 2 - sum(mixing[i, j] * found[i] for i in range(j)))
+    return found
 
 
 def normal_moments(eta, held, n_free: int) -> tuple[list[jax.Array], list[list[jax.Array]]]:

@@ -191,6 +191,22 @@ def test_rows_of_own_scale(counted: bool) -> None:
         np.testing.assert_allclose(transform(transform.inv(dark)), dark, rtol=1e-6)
 
 
+@pytest.mark.parametrize("width", [1e-3, 0.1, 10.0])
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_typical_row_of_own_scale_keeps_its_coordinates(counted: bool, width: float) -> None:
+    """Whatever the resolution: else dark entries lie where the coordinate is not that of a dark entry."""
+    with jax.enable_x64(True):
+        own, shared = (blank(shape=(2, 4), scale=3.0, width=width, counted=counted, own_scale=o) for o in (True, False))
+        row = jnp.full((2, 4), 0.8 * 3.0)
+        level = float(own.support.level[0, 0])
+        expected = biject_to(shared.support).inv(row)
+        found = biject_to(own.support).inv(row)
+    if level > 1.0:  # as low as levels go
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+    else:
+        assert float(expected.max()) < 1.0 and bool(jnp.isfinite(found).all())
+
+
 def test_it_travels_through_jit() -> None:
     prior = blank(width=jnp.full((2, 3), 0.1))
     assert prior.batch_shape == () and prior.event_shape == (2, 3)
