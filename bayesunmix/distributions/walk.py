@@ -85,7 +85,8 @@ def proposal(eta, held, n_free: int) -> Proposal:
     wide = n_parts * (n_parts + 1) / (1.0 if closed else centre.sum(0)) ** 2
     ridge = [jnp.where(f > 0.0, f**2 + wide, 0.0) for f in force[:n_free]]
     steep = {(i, j): b + (ridge[i] if i == j else 0.0) for (i, j), b in bend.items()}
-    location = _solved(*_downward(steep, n_free), pull)
+    damped_scale, damped_mixing = _downward(steep, n_free)
+    location = _solved(damped_scale, damped_mixing, pull)
     slope = [s + r * v for s, r, v in zip(slope, ridge, location, strict=True)]
     constant = 0.5 * sum((p - r * v) * v for p, r, v in zip(pull, ridge, location, strict=True))
     scale, mixing = _downward(bend, n_free)
