@@ -27,7 +27,7 @@ from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.sampled import mode_of_all
 from bayesunmix.inference.settings import NUTS, SVI
 from bayesunmix.inference.simplex_draws import simplex_draws
-from bayesunmix.inference.simplex_moves import MIXES, Moves, Simplex, crowded, draw_mixes, simplex_at
+from bayesunmix.inference.simplex_moves import Moves, Simplex, crowded, draw_mixes, simplex_at
 from bayesunmix.inference.target import Data, as_device_data, constrain, place_of, values_at
 from bayesunmix.inference.units import at_units, dividing, local_sites
 from bayesunmix.inference.view import in_view
@@ -36,6 +36,7 @@ from bayesunmix.inference.whole import Whole
 _MOST_ROUNDS = 4  # of NUTS in place of a guide
 _MOST_GRADIENTS = 40_000  # of a chain of it; a simplex with sharp walls takes some 10 000
 _TOGETHER = 128  # draws of thousands of globals that are worked on at a time, so that they are held once
+_OFFERED = 5  # moves for every draw of a chain: with half a move, errors were 1.3 times what its draws show
 _MOST_PARTS = 8  # of units that stand for themselves beside a sample; with more a chain takes many hours
 _CROWDED = (
     "with as many channels as pixels noise lets the simplex of the endmembers grow until priors stop it: bin channels "
@@ -214,7 +215,7 @@ def _by_longer_chains(
 ) -> Result | None:
     """NUTS in place of a guide that failed, run on where its chains do not agree yet; None where it takes too long."""
     settings = NUTS(draws=-(-method.draws // 2), warmup=150, chains=2)
-    moves = partial(_moves, simplex_at(program, start.data, start.z), settings.chains)
+    moves = partial(_moves, simplex_at(program, start.data, start.z), settings)
     chains = sampler.sample(program, start, settings, key, progress.step, most=_MOST_GRADIENTS, moves=moves(key))
     if chains.exhausted:
         return None
@@ -234,7 +235,7 @@ def _by_longer_chains(
 
 
 def _by_sampler(program: Program, mode: Mode, method: NUTS, index, key, progress: Progress) -> Result:
-    moves = _moves(simplex_at(program, mode.data, mode.z), method.chains, key)
+    moves = _moves(simplex_at(program, mode.data, mode.z), method, key)
     chains = sampler.sample(program, mode, method, key, progress.step, moves=moves)
     values = _named(program, chains.draws, mode.data)
     judged = diagnostics.of_sampler(mode, values, chains.statistics).doubted(
@@ -250,11 +251,12 @@ def _off(program: Program, mode: Mode, draws: np.ndarray, index, key) -> list[st
     return rules_check.doubts(off, program.size)
 
 
-def _moves(simplex: Simplex | None, chains: int, key) -> list[Moves] | None:
+def _moves(simplex: Simplex | None, method: NUTS, key) -> list[Moves] | None:
     """For every chain its own, so that R-hat sees where they differ."""
     if simplex is None:
         return None
-    return [draw_mixes(simplex, jax.random.fold_in(key, 2**20 + c), MIXES) for c in range(chains)]
+    offered = _OFFERED * method.draws
+    return [draw_mixes(simplex, jax.random.fold_in(key, 2**20 + c), offered) for c in range(method.chains)]
 
 
 def _named(program: Program, draws: np.ndarray, data: Data) -> dict[str, np.ndarray]:

@@ -216,7 +216,7 @@ def agree(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarra
 
 
 def test_chains_with_moves_find_the_same_posterior(case: Case, plain: tuple[np.ndarray, np.ndarray]) -> None:
-    moves = [draw_mixes(case.simplex, jax.random.key(c), 500) for c in range(2)]
+    moves = [draw_mixes(case.simplex, jax.random.key(c), 5000) for c in range(2)]
     settings = NUTS(draws=1000, warmup=300, chains=2)
     chains = sample(case.program, case.mode, settings, jax.random.key(4), moves=moves)
     agree(summed(chains.draws), plain)
