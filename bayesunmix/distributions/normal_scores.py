@@ -17,8 +17,8 @@ from numpyro.distributions import constraints
 from scipy.special import ndtri
 
 from bayesunmix.distributions.entry_coordinates import MadeAnew, PowerThenLine, of_entries
+from bayesunmix.distributions.truncated import LOG_ROOT_2PI
 
-_LOG_ROOT_2PI = 0.9189385332046727
 _NODES = 64
 _FINER = 16  # times as many steps in the sums that make them
 _LOWEST = -14.0  # of the coordinate of entries, whose density there falls by e a unit
@@ -90,7 +90,7 @@ def _log_slope(score, place, expected: Expected, turn):
     """Of the map, which is a line beyond the nodes."""
     score = jnp.clip(score, expected.score[..., 0], expected.score[..., -1])
     place = jnp.clip(place, expected.place[..., 0], expected.place[..., -1])
-    return -0.5 * score**2 - _LOG_ROOT_2PI - _log_density(place, expected, turn)
+    return -0.5 * score**2 - LOG_ROOT_2PI - _log_density(place, expected, turn)
 
 
 @jax.custom_jvp

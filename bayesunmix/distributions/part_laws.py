@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from bayesunmix.distributions import truncated
 
-LOG_ROOT_2PI = 0.9189385332046727
 REACH = 30.0  # standard deviations beyond which an open part is not drawn
 _ENDS = 0.25, 0.25  # shares of the points drawn at either end of a part: dyadic, so that a Sobol set holds each exactly
 _CUT = 3.0  # how fast the power laws fall off beyond their scale
@@ -31,7 +30,7 @@ class Part(NamedTuple):
     @property
     def log_total(self):
         """Log of the integral of the exponential over all v."""
-        return self.exponent(self.location) + jnp.log(self.scale) + LOG_ROOT_2PI
+        return self.exponent(self.location) + jnp.log(self.scale) + truncated.LOG_ROOT_2PI
 
     def exponent(self, v):
         return self.slope * v - 0.5 * ((v - self.expected) / self.scale) ** 2

@@ -22,7 +22,6 @@ from bayesunmix.distributions import truncated
 from bayesunmix.distributions.entry_coordinates import MadeAnew, of_entries
 from bayesunmix.distributions.normal_scores import Expected, NormalScores, expecting
 
-_LOG_ROOT_2PI = 0.9189385332046727
 _TURNS = 2.0, 6.0  # softplus at which the cube turns into a line, at least and at most: 4 counts and 108
 _WIDEST = 100.0  # log scale of a row, either way
 _LOWEST_LEVEL = 1.0  # of the coordinates of a row of its own scale, on average
@@ -250,7 +249,7 @@ class Spectra(dist.Distribution):
         rows = np.flatnonzero(~np.asarray(self.fixed))
         x, location, spread = value[..., rows, :], self.location[rows], self.spread[rows]
         z = (x - location) / spread
-        log_density = -0.5 * z**2 - jnp.log(spread) - _LOG_ROOT_2PI
+        log_density = -0.5 * z**2 - jnp.log(spread) - truncated.LOG_ROOT_2PI
         if not self.signed:
             log_density = log_density - log_ndtr(location / spread)
         if self.length is not None:
@@ -284,7 +283,7 @@ def _score(x, location):
     z = x - location
     above = ndtr(-z) / ndtr(location)
     nearest = jnp.minimum(z, 0.0)
-    log_mass = truncated.log_mass(-location, x) - 0.5 * nearest**2 - _LOG_ROOT_2PI
+    log_mass = truncated.log_mass(-location, x) - 0.5 * nearest**2 - truncated.LOG_ROOT_2PI
     tiny = jnp.finfo(x.dtype).tiny
     below = jnp.maximum(jnp.exp(log_mass - log_ndtr(location)), tiny)
     in_low_half = below < 0.5

@@ -30,7 +30,8 @@ import numpy as np
 from jax.scipy.special import ndtri
 
 from bayesunmix.distributions import chunks
-from bayesunmix.distributions.part_laws import LOG_ROOT_2PI, REACH, Ends, Part, laws
+from bayesunmix.distributions.part_laws import REACH, Ends, Part, laws
+from bayesunmix.distributions.truncated import LOG_ROOT_2PI
 
 _WORK = jnp.float32  # precision of what there is one of per point
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from numpyro import handlers
-from platforms import assert_exported
+from platforms import assert_exported, assert_two_devices_agree
 
 import bayesunmix as bu
 from bayesunmix import models
@@ -224,6 +224,12 @@ def test_single_precision_first_does_not_spoil_double(name: str, image: xr.DataA
 @EXPORTED
 def test_potential_and_gradient_export_for_every_platform(name: str, image: xr.DataArray) -> None:
     assert_exported(*bound(name, image))
+
+
+@pytest.mark.parametrize("options", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_devices_give_the_density_of_one(options: bool, image: xr.DataArray, tmp_path: Path) -> None:
+    names = [name for name, (*_, fitted) in MODELS.items() if fitted != options]
+    assert_two_devices_agree({name: bound(name, image) for name in names}, tmp_path)
 
 
 @FITTED

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from numpyro import handlers
-from platforms import assert_exported
+from platforms import assert_exported, assert_two_devices_agree
 
 import bayesunmix as bu
 from bayesunmix import models
@@ -130,6 +130,12 @@ def test_density_is_finite_and_its_gradient_is_its_slope(name: str, data: dict[s
 @EXPORTED
 def test_potential_and_gradient_export_for_every_platform(name: str, data: dict[str, xr.DataArray]) -> None:
     assert_exported(*bound(name, data))
+
+
+@pytest.mark.parametrize("options", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_devices_give_the_density_of_one(options: bool, data: dict[str, xr.DataArray], tmp_path: Path) -> None:
+    names = [name for name, (*_, fitted) in MODELS.items() if fitted != options]
+    assert_two_devices_agree({name: bound(name, data) for name in names}, tmp_path)
 
 
 @FITTED

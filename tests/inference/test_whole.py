@@ -314,17 +314,24 @@ def test_small_units_without_points_come_in_larger_chunks() -> None:
 
 
 def test_the_posterior_of_samples_is_that_of_all_units() -> None:
-    """Means within .25 posterior sds, as the guide is held to; widths within its limits too.
+    """Means within .25 posterior sds, as the guide is held to; widths within its limits too. Of globals and latents.
 
     4096 pixels, 16 times the sample.
     """
     image = pixels(4096).reshape(64, 64, 4)
     fits = [bu.fit(LinearUnmixing(3), image, bu.SVI(batch=batch, draws=2000), progress=False) for batch in (4096, 256)]
     assert all(fit.converged for fit in fits)
-    every, some = (fit.posterior["endmembers"].values.reshape(2000, -1) for fit in fits)
-    shift = (some.mean(0) - every.mean(0)) / every.std(0)
-    assert np.abs(shift).max() < 0.25
-    ratio = some.std(0) / every.std(0)
+
+    def summed(fit: bu.Fit, name: str) -> np.ndarray:
+        globals_ = fit.posterior[["endmembers", "noise_scale"]]
+        by_site = [getattr(globals_[site], name)(("chain", "draw")).values.ravel() for site in globals_]
+        return np.concatenate([*by_site, fit.latent()["abundance"].sel(statistic=moments[name]).values.ravel()])
+
+    moments = {"mean": "mean", "std": "sd"}
+    (mean, sd), (mean_of_few, sd_of_few) = ([summed(fit, name) for name in moments] for fit in fits)
+    assert len(mean) == 3 * 4 + 1 + 3 * 4096
+    assert np.abs((mean_of_few - mean) / sd).max() < 0.25
+    ratio = sd_of_few / sd
     assert 0.8 < ratio.min() <= ratio.max() < 1.25
     elbo = [fit.diagnostics["elbo"].values[-10:].mean() for fit in fits]
     assert abs(elbo[1] - elbo[0]) < 2.0
