@@ -34,9 +34,14 @@ NAMES = ("abundances", "samplers", "unmixing", "unmixing_large", "counts", "crit
 
 
 def commit() -> str:
-    """The commit of the package that runs."""
-    found = subprocess.run(["git", "-C", HERE, "describe", "--always", "--dirty"], capture_output=True, text=True)
-    return found.stdout.strip() or "not in a repository"
+    """The commit of the package that runs, marked where the package (not its results) was changed since."""
+
+    def git(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", HERE.parent, *command], capture_output=True, text=True)
+
+    found = git("describe", "--always").stdout.strip()
+    changed = git("diff", "--quiet", "HEAD", "--", bayesunmix.__name__).returncode == 1
+    return found + "-dirty" * changed if found else "not in a repository"
 
 
 def machine() -> dict[str, Any]:
