@@ -322,13 +322,13 @@ def test_the_posterior_of_samples_is_that_of_all_units() -> None:
     fits = [bu.fit(LinearUnmixing(3), image, bu.SVI(batch=batch, draws=2000), progress=False) for batch in (4096, 256)]
     assert all(fit.converged for fit in fits)
 
-    def summed(fit: bu.Fit, name: str) -> np.ndarray:
-        globals_ = fit.posterior[["endmembers", "noise_scale"]]
-        by_site = [getattr(globals_[site], name)(("chain", "draw")).values.ravel() for site in globals_]
-        return np.concatenate([*by_site, fit.latent()["abundance"].sel(statistic=moments[name]).values.ravel()])
+    def summed(fit: bu.Fit) -> list[np.ndarray]:
+        sites = [fit.posterior[name].values.reshape(2000, -1) for name in ("endmembers", "noise_scale")]
+        draws, maps = np.concatenate(sites, axis=1), fit.latent()["abundance"]
+        known = {"mean": draws.mean(0), "sd": draws.std(0)}
+        return [np.append(of_draws, maps.sel(statistic=name)) for name, of_draws in known.items()]
 
-    moments = {"mean": "mean", "std": "sd"}
-    (mean, sd), (mean_of_few, sd_of_few) = ([summed(fit, name) for name in moments] for fit in fits)
+    (mean, sd), (mean_of_few, sd_of_few) = map(summed, fits)
     assert len(mean) == 3 * 4 + 1 + 3 * 4096
     assert np.abs((mean_of_few - mean) / sd).max() < 0.25
     ratio = sd_of_few / sd
