@@ -1,4 +1,4 @@
-"""Units over two devices, which the processor pretends to be, give the answer of one."""
+"""Units over two devices, which the processor pretends to be, give the fit of one; the contract compares log densities."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ import numpy as np
 RUNS = """
 import json
 import jax
-import jax.numpy as jnp
 import numpy as np
 import bayesunmix as bu
-from bayesunmix.inference.program import compile_model, unconstrain
-from bayesunmix.inference.target import as_device_data, value_and_grad, with_rules
 
 both = jax.local_devices()
 spectra = 0.2 + np.abs(np.sin(np.linspace(0.1, 3.0, 16) * np.array([[1.0], [2.3]])))
@@ -31,29 +28,17 @@ for count in (1, 2):
         size = fit.posterior.sizes["draw"]
         drawn = {name: x.values.reshape(size, -1) for name, x in fit.posterior.data_vars.items()}
         said |= {type(model).__name__ + " " + name: x.tolist() for name, x in drawn.items()}
-    with jax.enable_x64(True):
-        y = image.reshape(42, 16)
-        model = bu.models.LinearUnmixing(2).bind(y)
-        program, numbers = compile_model(model, jnp.asarray(y))
-        data = as_device_data(program, numbers, y, {})
-        z = jnp.asarray(unconstrain(program, data.numbers, model.initial(y), data.y, {}))
-        data = with_rules(program, z, data, jax.random.key(0), jnp.arange(42))
-        density, gradient = value_and_grad(program, z, data)
-        used = [len(leaf.sharding.device_set) for leaf in jax.tree.leaves(data.rules)]
-        said |= {"density": [float(density)], "gradient": gradient.tolist(), "devices": used}
     found[count] = said
 print(json.dumps(found))
 """
 
 
-def test_two_devices_give_the_answer_of_one() -> None:
+def test_two_devices_give_the_fit_of_one() -> None:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     ran = subprocess.run([sys.executable, "-c", RUNS], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     one, two = json.loads(ran.stdout).values()
-    assert set(one.pop("devices")) == {1}
-    assert set(two.pop("devices")) == {2}
     assert {"ProbabilisticPCA components", "LinearUnmixing endmembers", "LinearUnmixing noise_scale"} < set(one)
     for name, value in one.items():
         off = np.abs(np.subtract(two[name], value)) > 1e-6 * np.abs(value).max()

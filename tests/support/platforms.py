@@ -46,7 +46,7 @@ def assert_two_devices_agree(models: dict[str, tuple[Any, np.ndarray]], folder: 
     found = json.loads(ran.stdout)
     assert set(found) == set(models)
     for name, (one, two) in found.items():
-        assert (one.pop("devices"), two.pop("devices")) == (1, 2), name
+        assert (one.pop("devices"), two.pop("devices")) == ([1], [2]), name
         np.testing.assert_allclose(two["value"], one["value"], rtol=1e-6, err_msg=name)
         largest = np.abs(one["gradient"]).max()
         np.testing.assert_allclose(two["gradient"], one["gradient"], rtol=0, atol=1e-6 * largest, err_msg=name)
@@ -60,8 +60,8 @@ def _evaluated(model: Any, y: np.ndarray) -> dict[str, Any]:
         z = jnp.asarray(unconstrain(program, data.numbers, model.initial(y), data.y, {}))
         data = with_rules(program, z, data, jax.random.key(0), jnp.arange(len(y)))
         value, gradient = value_and_grad(program, z, data)
-        devices = len(data.y.sharding.device_set)
-        return {"value": float(value), "gradient": gradient.tolist(), "devices": devices}
+        devices = {len(leaf.sharding.device_set) for leaf in jax.tree.leaves((data.y, data.rules))}
+        return {"value": float(value), "gradient": gradient.tolist(), "devices": sorted(devices)}
 
 
 if __name__ == "__main__":
