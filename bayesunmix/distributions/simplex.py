@@ -26,7 +26,15 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.scipy.special import gammaln
 
 from bayesunmix.distributions import chunks, lanes
-from bayesunmix.distributions.walk import Walk, closed_log_integral, left_by_first, n_natural, second_face, walk
+from bayesunmix.distributions.walk import (
+    Walk,
+    bend_of_bounds,
+    closed_log_integral,
+    left_by_first,
+    n_natural,
+    second_face,
+    walk,
+)
 
 _NEWTON_STEPS = 80
 BARRIER = 0.1  # smallest exponent that keeps the reference point off the faces
@@ -126,14 +134,9 @@ def covariance(gram) -> jax.Array:
 
 
 def spread(bend, force, size, *, closed: bool) -> lanes.Lanes:
-    """Covariance of the parts of every unit, a list of lists of (units,), about a maximum that faces may hold.
-
-    A face that holds its part with a force leaves it an exponential distribution; and nothing is wider than the even
-    distribution over the simplex of this ``size``.
-    """
-    n_parts = len(force)
-    wide = n_parts * (n_parts + 1) / size**2
-    rows = [[bend[i][j] + (wide + force[i] ** 2 if i == j else 0.0) for j in range(n_parts)] for i in range(n_parts)]
+    """Covariance of the parts of every unit, a list of lists of (units,), about a maximum that faces may hold."""
+    n_parts, bounded = len(force), bend_of_bounds(force, size)
+    rows = [[bend[i][j] + (bounded[i] if i == j else 0.0) for j in range(n_parts)] for i in range(n_parts)]
     factor = lanes.cholesky(rows)
     one, zero = jnp.ones_like(force[0]), jnp.zeros_like(force[0])
     found = [lanes.solve(factor, [one if i == j else zero for i in range(n_parts)]) for j in range(n_parts)]

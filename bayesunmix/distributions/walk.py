@@ -83,8 +83,8 @@ def proposal(eta, held, n_free: int) -> Proposal:
     slope = [(force[-1] if closed else 0.0) - force[j] for j in range(n_free)]
     pull = [t - s for t, s in zip(tilt, slope, strict=True)]
     # What of the pull a location follows: where the data bend little it would be far off, and the face's slope serves.
-    wide = n_parts * (n_parts + 1) / (1.0 if closed else centre.sum(0)) ** 2
-    ridge = [jnp.where(f > 0.0, f**2 + wide, 0.0) for f in force[:n_free]]
+    bounded = bend_of_bounds(force, 1.0 if closed else centre.sum(0))
+    ridge = [jnp.where(f > 0.0, b, 0.0) for f, b in zip(force[:n_free], bounded[:n_free], strict=True)]
     steep = {(i, j): b + (ridge[i] if i == j else 0.0) for (i, j), b in bend.items()}
     damped_scale, damped_mixing = _downward(steep, n_free)
     location = _solved(damped_scale, damped_mixing, pull)
@@ -92,6 +92,15 @@ def proposal(eta, held, n_free: int) -> Proposal:
     constant = 0.5 * sum((p - r * v) * v for p, r, v in zip(pull, ridge, location, strict=True))
     scale, mixing = _downward(bend, n_free)
     return Proposal(slope, location, scale, mixing, jnp.zeros_like(constant) if len(alpha) else constant)
+
+
+def bend_of_bounds(force, size) -> list[jax.Array]:
+    """Curvatures of all parts of a simplex of this ``size`` where data bend nothing.
+
+    A face that holds its part with a force leaves it an exponential distribution; and nothing is wider than the even
+    distribution over the simplex.
+    """
+    return [f**2 + len(force) * (len(force) + 1) / size**2 for f in force]
 
 
 def _solved(scale, mixing, right) -> list[jax.Array]:

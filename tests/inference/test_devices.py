@@ -1,4 +1,4 @@
-"""Units over two devices, which the processor pretends to be, give the fit of one; the contract compares log densities."""
+"""Two devices, which the processor pretends to be, give the fit of one; the contract compares log densities."""
 
 from __future__ import annotations
 
