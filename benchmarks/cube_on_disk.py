@@ -3,8 +3,9 @@
     python -m benchmarks.cube_on_disk                # 512 x 512 x 1024, 1 GiB: minutes, and as much on the disk
     python -m benchmarks.cube_on_disk --side 128 --channels 256
 
-The cube is made in tiles and never whole. A process of its own opens it lazily and fits it, while a thread reads what
-it holds (resident set) from /proc, so this runs on Linux. The batch is the block of pixels that is read at a time.
+The cube is made in tiles and never whole. A process of its own opens it lazily and fits it; what it holds at most in
+each step is the kernel's own count of its resident set, so this runs on Linux. The batch is the block of pixels that is
+read at a time.
 
 Dask and pandas load what they find: numba and pyarrow, which come with HyperSpy, are 190 MiB more. For what a user of
 this package holds, run it where only the package, its extra ``io`` and zarr are installed.
@@ -18,7 +19,6 @@ import multiprocessing
 import os
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks import simulated
 from benchmarks.__main__ import commit, machine
-from benchmarks.harness import memory
+from benchmarks.harness import forget_peak, memory
 
 TILE, DRAWS = 64, 20
 STEPS = "fit", "maps", "draws"
@@ -51,24 +51,6 @@ def write(path: Path, side: int, channels: int, n_endmembers: int, seed: int) ->
     np.savez(path / "truth.npz", endmembers=spectra, abundance=shares, noise=noise)
 
 
-class Watch:
-    """The most that this process holds, MiB, until :meth:`peak` is asked for."""
-
-    def __init__(self) -> None:
-        self._most, self._over = memory("VmRSS"), threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-
-    def _look(self) -> None:
-        while not self._over.wait(0.02):
-            self._most = max(self._most, memory("VmRSS"))
-
-    def peak(self) -> float:
-        self._over.set()
-        self._thread.join()
-        return self._most
-
-
 def fitted(path: Path, n_endmembers: int, seed: int, pipe) -> None:
     """Fit and maps, in a process of its own; sends what they took and what they say."""
     import dask.array
@@ -80,7 +62,8 @@ def fitted(path: Path, n_endmembers: int, seed: int, pipe) -> None:
     image = xr.DataArray(dask.array.from_zarr(path / "image"), dims=("y", "x", "energy"))
     found: dict = {"libraries_MiB": memory("VmRSS"), "batch_MiB": BLOCK_BYTES / 2**20}
     for step in STEPS:
-        watch, wall, work = Watch(), time.perf_counter(), time.process_time()
+        forget_peak()
+        wall, work = time.perf_counter(), time.process_time()
         if step == "fit":
             fit = bu.fit(bu.models.LinearUnmixing(n_endmembers), image, seed=seed, progress=False)
         elif step == "maps":
@@ -88,7 +71,7 @@ def fitted(path: Path, n_endmembers: int, seed: int, pipe) -> None:
         else:
             fit.sample_latent(DRAWS, path=path / "draws.nc").close()
         found |= {f"{step}_wall_s": time.perf_counter() - wall, f"{step}_cpu_s": time.process_time() - work}
-        found[f"{step}_peak_MiB"] = watch.peak()
+        found[f"{step}_peak_MiB"] = memory("VmHWM")
     with np.load(path / "truth.npz") as truth:
         found |= simulated.scored_fit(simulated.Cube(image, **truth), fit, maps)
     beside = [name for name in BESIDE if name in sys.modules]

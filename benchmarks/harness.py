@@ -150,7 +150,7 @@ def _serve(pipe: Any, name: str, index: int, size: dict[str, Any]) -> None:
     try:
         workload = load(name)
         problem = workload.problem(0, **size)
-        _forget_peak()
+        forget_peak()
         before, work = memory("VmRSS"), _worked()
         try:
             call = workload.contenders[index].set_up(problem)
@@ -162,7 +162,7 @@ def _serve(pipe: Any, name: str, index: int, size: dict[str, Any]) -> None:
         pipe.send("")
         while (repeat := pipe.recv()) is not None:
             problem = workload.problem(repeat + 1, **size)
-            _forget_peak()
+            forget_peak()
             load_before = os.getloadavg()[0]
             start, work = time.perf_counter(), time.process_time()
             answer = call(problem, repeat + 1)
@@ -196,7 +196,7 @@ def memory(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2**10
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     """Start the peak anew, so that making the data is not in it (Linux, where it is allowed)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")

@@ -9,6 +9,7 @@ import numpy as np
 from benchmarks.harness import Workload
 
 HELD = " in 90 %"  # how scores end that are shares of true values in such intervals
+PART = " ¹"  # behind names of those whose times are of a part of the work, scaled
 
 
 def table(workload: Workload, found: dict[str, Any]) -> list[str]:
@@ -24,7 +25,7 @@ def table(workload: Workload, found: dict[str, Any]) -> list[str]:
             continue
         wall = [row["wall"] for row in of[name]]
         cells = [
-            name + (" ¹" if of[name][0]["share"] < 1 else ""),
+            name + PART * (of[name][0]["share"] < 1),
             str(len(wall)),
             number(np.median(wall)),
             number(np.median([row["cpu"] for row in of[name]])),
@@ -49,7 +50,7 @@ def table(workload: Workload, found: dict[str, Any]) -> list[str]:
     notes = [f"{c.name}: {c.note}." for c in workload.contenders if c.note and of[c.name]]
     shares = [f"{name}: 1/{1 / of[name][0]['share']:.0f}" for name in names if of[name] and of[name][0]["share"] < 1]
     if shares:
-        notes.append(f"¹ Timed on a part of the work and scaled ({', '.join(shares)}).")
+        notes.append(f"{PART.strip()} Timed on a part of the work and scaled ({', '.join(shares)}).")
     if workload.why and min(len(r) for r in of.values() if r) < 5:
         notes.append(workload.why)
     notes += [f"Skipped: {name}, {why}." for name, why in found.get("skipped", {}).items()]
@@ -73,7 +74,8 @@ def headlines(workload: Workload, found: dict[str, Any]) -> list[str]:
             spent = [seconds + " s", number(np.median([row["wall"] for row in theirs])) + " s"]
         both = " | ".join(ratio(workload, ours, theirs, clock) for clock in ("wall", "cpu"))
         told = f"{_error_of_both(workload, ours, theirs)} | {_held(ours)}"
-        lines.append(f"| {workload.title} | {spent[0]} | {contender.name} | {spent[1]} | {both} | {told} |")
+        name = contender.name + PART * (theirs[0]["share"] < 1)
+        lines.append(f"| {workload.title} | {spent[0]} | {name} | {spent[1]} | {both} | {told} | {found['date']} |")
     return lines
 
 

@@ -78,6 +78,12 @@ def matched(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     return linear_sum_assignment(((found[:, None] - true[None]) ** 2).sum(-1))[1]
 
 
+def held(draws: np.ndarray, true: np.ndarray) -> float:
+    """Share of true values in 90 % intervals of draws (draw, ...)."""
+    low, high = np.quantile(draws, TAILS, axis=0)
+    return float(np.mean((low <= true) & (true <= high)))
+
+
 def errors(problem: Cube, endmembers: np.ndarray, abundance: np.ndarray) -> dict[str, float]:
     """Root mean square error of the abundances, and the largest angle to a true spectrum in degrees."""
     match = matched(endmembers, problem.endmembers)
@@ -92,16 +98,12 @@ def scored_fit(problem: Cube, fit: Any, maps: xr.Dataset) -> dict[str, float]:
     """Errors, share of true values in 90 % intervals, and whether the fit says that it can be used."""
     spectra = fit.posterior["endmembers"].stack(sample=("chain", "draw")).transpose("sample", ...).values
     match = matched(spectra.mean(0), problem.endmembers)
-    low, high = np.quantile(spectra, TAILS, axis=0)
-    true = problem.endmembers[match]
-    abundance = maps["abundance"]
-    lower, upper = (abundance.sel(statistic=s).values for s in ("lower", "upper"))
+    low, high = (maps["abundance"].sel(statistic=s).values for s in ("lower", "upper"))
     shares = problem.abundance[..., match]
-    noise = np.quantile(fit.posterior["noise_scale"].values, TAILS)
     return {
-        **errors(problem, spectra.mean(0), abundance.sel(statistic="mean").values),
-        "endmembers in 90 %": float(np.mean((low <= true) & (true <= high))),
-        "abundances in 90 %": float(np.mean((lower <= shares) & (shares <= upper))),
-        "noise in 90 %": float(noise[0] <= problem.noise <= noise[1]),
+        **errors(problem, spectra.mean(0), maps["abundance"].sel(statistic="mean").values),
+        "endmembers in 90 %": held(spectra, problem.endmembers[match]),
+        "abundances in 90 %": float(np.mean((low <= shares) & (shares <= high))),
+        "noise in 90 %": held(fit.posterior["noise_scale"].values.ravel(), problem.noise),
         "converged": float(fit.converged),
     }

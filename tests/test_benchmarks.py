@@ -1,12 +1,14 @@
-"""The harness of the benchmarks, on work that takes no time; the workloads themselves on tiny data."""
+"""The harness of the benchmarks, on work that takes no time; some of the workloads on tiny data."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import __main__ as command
 from benchmarks import harness, report, workloads
 from benchmarks.__main__ import NAMES
 
@@ -65,7 +67,7 @@ def test_the_table_has_a_row_for_everyone_who_worked(found: dict) -> None:
 
 def test_the_short_table_says_what_intervals_hold(found: dict) -> None:
     rows = [{**row, "scores": {**row["scores"], "values in 90 %": 0.9}} for row in found["rows"]]
-    assert report.headlines(harness.load("toy.work"), {**found, "rows": rows})[0].endswith("| values 0.90 |")
+    assert report.headlines(harness.load("toy.work"), {**found, "rows": rows})[0].endswith("| values 0.90 | today |")
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.0, "0"), (1234.5, "1234"), (12.34, "12.3"), (0.01234, "0.0123")])
@@ -84,6 +86,38 @@ def test_every_workload_has_its_sizes_and_bayesunmix_first(name: str) -> None:
     assert set(workload.sizes) in ({"full", "short"}, {"full"})
     assert workload.contenders[0].name.startswith("bayesunmix")
     assert workload.repeats >= harness.REPEATS or workload.why
+
+
+def test_one_command_runs_a_workload_and_writes_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "NAMES", ("toy.work",))
+    command.measure("toy.work", "full", 2, "", tmp_path)
+    kept = json.loads((tmp_path / "benchmark_full_toy.work.json").read_text())
+    assert len(kept["rows"]) == 4 and set(kept["skipped"]) == {"gone"} and kept["commit"]
+    assert kept["machine"]["cores"] >= 1 and kept["versions"]["jax"]
+    assert "### Sums" in (tmp_path / "benchmark_full.md").read_text()
+    command.measure("toy.work", "full", 2, "", tmp_path)
+    assert json.loads((tmp_path / "benchmark_full_toy.work.json").read_text())["rows"] == kept["rows"]
+    readme = tmp_path / "README.md"
+    readme.write_text("before <!-- benchmark -->yore<!-- end --> after")
+    command.into_readme(tmp_path, readme)
+    text = readme.read_text()
+    assert text.startswith("before <!-- benchmark -->") and text.endswith("<!-- end --> after") and "yore" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| Sums |"))
+    assert "| half ¹ |" in row and row.endswith(f"| {kept['date']} |")
+    assert f"{kept['machine']['cores']} cores" in text and "scaled." in text
+
+
+def test_abundances_on_tiny_data_are_scored_beside_a_peer() -> None:
+    workload = harness.load("abundances")
+    problem = workload.problem(0, side=16, channels=24, n_endmembers=3)
+    ours, theirs = (
+        workload.score(problem, answer.answer if isinstance(answer, harness.Share) else answer)
+        for name in ("bayesunmix", "scipy nnls")
+        for answer in [next(c for c in workload.contenders if c.name == name).set_up(problem)(problem, 0)]
+    )
+    # Intervals hold .9 of 512 free numbers, with a standard error of .013; five of them.
+    assert abs(ours["abundances in 90 %"] - 0.9) < 0.066
+    assert 0 < ours["abundance rmse"] < theirs["abundance rmse"] < 0.2
 
 
 def test_a_peer_on_tiny_data_is_scored() -> None:

@@ -7,11 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.harness import Contender, Workload
+from benchmarks.simulated import held, matched
 
 
 class Vectors(NamedTuple):
     vectors: np.ndarray  # (vector, 8)
     fresh: np.ndarray  # (5000, 8), from the same classes
+    means: np.ndarray  # (8, 8), of the classes
 
 
 def problem(seed: int, vectors: int, spread: float = 3.0) -> Vectors:
@@ -19,7 +21,7 @@ def problem(seed: int, vectors: int, spread: float = 3.0) -> Vectors:
     rng = np.random.default_rng(seed)
     means = spread * rng.normal(size=(8, 8))
     values = means[rng.integers(8, size=vectors + 5000)] + rng.normal(size=(vectors + 5000, 8))
-    return Vectors(values[:vectors], values[vectors:])
+    return Vectors(values[:vectors], values[vectors:], means)
 
 
 def ours(_):
@@ -36,13 +38,15 @@ def scikit_learn(_, **options):
 
 
 def score(problem, answer) -> dict[str, float]:
-    """Mean log density of fresh vectors."""
+    """Mean log density of fresh vectors; of a posterior also how many values of the means its intervals hold."""
     import bayesunmix as bu
 
     if hasattr(answer, "posterior"):
         density = bu.log_likelihood(answer, problem.fresh).stack(sample=("chain", "draw")).values
         found = float(np.mean(np.logaddexp.reduce(density, axis=-1) - np.log(density.shape[-1])))
-        return {"fresh log density": found, "converged": float(answer.converged)}
+        means = answer.posterior["means"].stack(sample=("chain", "draw")).transpose("sample", ...).values
+        share = held(means, problem.means[matched(means.mean(0), problem.means)])
+        return {"fresh log density": found, "means in 90 %": share, "converged": float(answer.converged)}
     return {"fresh log density": float(answer.score(problem.fresh))}
 
 
