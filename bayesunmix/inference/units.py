@@ -18,6 +18,7 @@ import numpyro.distributions as dist
 from jax.scipy.special import gammaincc
 from numpyro import handlers
 
+from bayesunmix.data.rows import let_go
 from bayesunmix.distributions.unmixing_rule import with_data, without_data
 from bayesunmix.inference.program import Array, Program, on_device
 
@@ -89,11 +90,14 @@ def chunks(
     size = min(_units_a_chunk(draws, y, one, local, held), most or n_units)
     if among is None and most is None:
         size = dividing(n_units, size)  # one program less
-    overall = draws.centre
+    overall, first = draws.centre, True
     slices = (slice(start, min(start + size, n_units)) for start in range(0, n_units, size))
     for part in slices if among is None else filled(among, size):
         index = np.arange(n_units)[part]
         values = np.asarray(y[part], jnp.result_type(float))
+        if first:
+            let_go(y)  # while programs are compiled
+            first = False
         own = at_units(covariates, part, n_units)
         here = {name: draws.values[name][:, part] for name in local}
         centre = {**overall, **{name: np.asarray(value).mean(0) for name, value in here.items()}}

@@ -25,6 +25,7 @@ import scipy.linalg
 
 from bayesunmix._keys import generator
 from bayesunmix._memory import hand_back
+from bayesunmix.data.rows import let_go
 from bayesunmix.distributions.one_face import NEAR
 from bayesunmix.inference.curvature import assembled, expanded, units_curvature
 from bayesunmix.inference.expansion import Expansion
@@ -147,6 +148,7 @@ class Whole:
             (self._data(part, self.values[part], len(far) / len(chosen) if i < parts else 1.0), part)
             for i, part in enumerate(rows)
         )
+        let_go(self.values)  # before programs for the sample are compiled
         return data._replace(others=tuple(others)), index
 
     def near(self, z: np.ndarray) -> np.ndarray:

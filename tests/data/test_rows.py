@@ -23,7 +23,7 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def image(values: np.ndarray | None = None) -> xr.DataArray:
     values = np.random.default_rng(0).normal(size=(7, 6, 4)).astype(np.float32) if values is None else values
-    return xr.DataArray(da.from_array(values, chunks=(3, 6, 4)), dims=("y", "x", "energy"))
+    return xr.DataArray(da.from_array(values, chunks=(3, *values.shape[1:])), dims=("y", "x", "energy"))
 
 
 def test_rows_are_those_of_the_array() -> None:
@@ -103,9 +103,6 @@ def test_a_file_is_fitted_where_it_lies(where: str, tmp_path: Path, monkeypatch:
         da.from_array(scan.values, chunks=(8, 16, 4)).to_zarr(tmp_path / "scan.zarr")
         lazy = scan.copy(data=da.from_zarr(tmp_path / "scan.zarr"))
         assert lazy.chunks is not None
-    asked, read = [], Rows._read
-    monkeypatch.setattr(Rows, "_read", lambda self, positions: asked.append(len(positions)) or read(self, positions))
-    monkeypatch.setattr("bayesunmix.inference.units._units_a_chunk", lambda *_: 100)
     settings = bu.SVI(batch=64, draws=50)
     fits = [bu.fit(bu.models.LinearUnmixing(2), each, settings, progress=False) for each in (scan, lazy)]
     xr.testing.assert_equal(fits[0].posterior, fits[1].posterior)
@@ -113,4 +110,21 @@ def test_a_file_is_fitted_where_it_lies(where: str, tmp_path: Path, monkeypatch:
     np.testing.assert_array_equal(maps[0], maps[1])
     drawn = [fit.sample_latent(5, path=tmp_path / f"{name}.nc") for fit, name in zip(fits, "ab", strict=True)]
     xr.testing.assert_identical(drawn[0].load(), drawn[1].load())
-    assert sum(asked) > 256 > max(asked), asked
+
+
+def test_nothing_asks_for_all_of_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fit, maps and draws of an image of 36 MiB, checked and read some at a time."""
+    monkeypatch.setattr("bayesunmix.data.rows.BLOCK_BYTES", 2**20)
+    monkeypatch.setattr(units, "_SLAB_BYTES", 2**24)
+    rng = np.random.default_rng(0)
+    spectra = 0.2 + np.abs(np.sin(np.linspace(0.1, 3.0, 256) * np.array([[1.0], [2.3]])))
+    values = rng.dirichlet(np.ones(2), (192, 192)) @ spectra + 0.05 * rng.normal(size=(192, 192, 256))
+    lazy = image(values.astype(np.float32))
+    asked: list[int] = []
+    read = Rows._read
+    monkeypatch.setattr(Rows, "_read", lambda self, positions: asked.append(len(positions)) or read(self, positions))
+    fit = bu.fit(bu.models.LinearUnmixing(2), lazy, bu.SVI(batch=2048, draws=50), progress=False)
+    fit.latent()
+    fit.sample_latent(5, path=tmp_path / "draws.nc").close()
+    assert sum(asked) > 3 * 192**2
+    assert max(asked) < 192**2, asked
