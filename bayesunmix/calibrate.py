@@ -145,6 +145,11 @@ def _one(model: Any, like: Any, key: jax.Array, method: Any, draws: int, covaria
     if not fitted.finished:
         return None
     flat = fitted.posterior.stack(sample=("chain", "draw"), create_index=False).transpose("sample", ...)
+    if flat.sizes["sample"] < draws:
+        raise ValueError(
+            f"draws: expected at most the {flat.sizes['sample']} that {method or 'the default method'} keeps, got "
+            f"{draws}: ask for fewer, or the method for more"
+        )
     flat = flat.isel(sample=np.linspace(0, flat.sizes["sample"] - 1, draws).round().astype(int))
     truth = matched(fitted, flat, truth)
     for name in getattr(model, "turning", ()):

@@ -229,6 +229,8 @@ class Fit:
         """
         if not 0 < prob < 1:
             raise ValueError(f"prob: expected a number between 0 and 1, got {prob}")
+        if draws < 1:
+            raise ValueError(f"draws: expected at least 1, got {draws}")
         with computing():
             values, within = latent_statistics(*self._for_latents(draws), prob, as_key(seed))
         maps = self._latent_dataset(values, ("statistic",), {"statistic": list(STATISTICS)}, prob=prob)

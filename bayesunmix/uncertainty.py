@@ -61,7 +61,7 @@ def uncertainty(fit: Fit, unit: str = "same", draws: int = 200, seed: int | jax.
     Raises
     ------
     ValueError
-        For ``unit="new"`` with a model whose prediction depends on the fitted pixels.
+        For ``unit="new"`` with a model whose prediction depends on the fitted pixels, and for a fit of one draw.
 
     Examples
     --------
@@ -75,6 +75,8 @@ def uncertainty(fit: Fit, unit: str = "same", draws: int = 200, seed: int | jax.
     units = as_fit(fit).units
     with computing():
         chosen = fit.draws(draws)
+        if chosen.size < 2:
+            raise ValueError(f"fit: expected at least 2 draws to tell a variance, got {chosen.size}: fit with more")
         if unit == "same":
             # Four numbers a value are the whole image four times over: no more precise than the data, nor than seven
             # digits where that would take gigabytes.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -367,12 +368,33 @@ def test_a_wrong_seed_is_refused(seed: Any) -> None:
         run(mixed()[0], seed=seed)
 
 
+def test_a_seed_of_too_many_bits_is_refused() -> None:
+    with pytest.raises(ValueError, match="seed: expected an integer of at most 64 bits, got 18446744073709551616"):
+        run(mixed()[0], seed=2**64)
+
+
+def test_maps_of_no_draws_are_refused(fit: bu.Fit) -> None:
+    with pytest.raises(ValueError, match="draws: expected at least 1, got 0"):
+        fit.latent(draws=0)
+
+
+def test_one_draw_has_no_variance(fit: bu.Fit) -> None:
+    one = replace(fit, posterior=fit.posterior.isel(chain=[0], draw=[0]))
+    with pytest.raises(ValueError, match="fit: expected at least 2 draws"):
+        bu.uncertainty(one)
+
+
 @pytest.mark.parametrize(
     ("settings", "options", "message"),
     [
-        (bu.SVI, {"draws": 0}, "draws: expected a positive number, got 0"),
+        (bu.SVI, {"draws": 0}, "draws: expected a positive integer, got 0"),
         (bu.SVI, {"samples": 3}, "samples: expected an even number"),
-        (bu.NUTS, {"chains": -1}, "chains: expected a positive number"),
+        (bu.NUTS, {"chains": -1}, "chains: expected a positive integer"),
+        (bu.SVI, {"draws": 1e3}, "draws: expected a positive integer, got 1000.0"),
+        (bu.SVI, {"draws": "100"}, "draws: expected a positive integer, got '100'"),
+        (bu.SVI, {"learning_rate": None}, "learning_rate: expected a positive number, got None"),
+        (bu.Gibbs, {"chains": True}, "chains: expected a positive integer, got True"),
+        (bu.Gibbs, {"draws": 3}, "draws: expected at least 4"),
         (bu.NUTS, {"target_accept": 1.0}, "target_accept: expected a number between 0 and 1"),
     ],
 )

@@ -77,9 +77,12 @@ def infer_by_gibbs(
             earlier, thin = values, thin if earlier is None else 2 * thin
     except KeyboardInterrupt:
         finished = False
-        if kept.count < _FEWEST:
+        if kept.count >= _FEWEST:
+            values = kept.values()
+        elif earlier is not None:
+            values = earlier
+        else:
             raise
-        values = kept.values()
         judged = _judge(model, values, thin)
     return Result(values, judged, finished)
 

@@ -115,7 +115,7 @@ def fit_guide(
         tell(done + _CHUNK, settings.steps, f"ELBO {average:.6g}")
         waited = 0 if average - highest > max(error, _NEGLIGIBLE) else waited + 1
         highest = max(highest, average)
-        if waited == (1 if error < _NEGLIGIBLE else _PATIENCE):
+        if waited >= (1 if error < _NEGLIGIBLE else _PATIENCE):
             settled = True
             break
     # The mean over chunks in which the ELBO no longer rose is less noisy than the last point.

@@ -70,7 +70,7 @@ def guide_of_all(
     ``matched`` puts exchangeable labels of a place in the order that they have at another one.
     """
     *keys, key_check = jax.random.split(key, 4)
-    every, index = whole.sample(keys[0], whole.nearly_all())
+    every, index = whole.every()
     chunks = whole.n_units // whole.size
     few = whole.sample(keys[0], parts=chunks // _FEWEST)[0] if chunks > _FEWEST else None
 

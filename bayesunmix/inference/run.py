@@ -135,7 +135,7 @@ def _by_guide_of_sample(
     best = judged_guide(program, mode, leapt, method, judge, key, key_check, progress)
     if best.faults and whole.n_units <= _MOST_PARTS * whole.size:
         progress.note("the guide of a sample fails: all units")
-        every, index = whole.sample(key_check, whole.nearly_all())
+        every, index = whole.every()
         start = np.asarray(best.guide.location if best.checked.finite else mode.z, np.float64)
         mode = find_mode(program, every, start, index, key_check, None, progress.note)
         return _by_guide(program, mode, method, index, key, key_check, progress)

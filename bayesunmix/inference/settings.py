@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any
+
+_FEWEST = 4  # draws of a chain
 
 
 @dataclass(frozen=True)
@@ -103,10 +107,18 @@ class Gibbs:
 
     def __post_init__(self) -> None:
         _check_positive(self)
+        if self.draws < _FEWEST:
+            raise ValueError(f"draws: expected at least {_FEWEST}, of which R-hat takes two halves, got {self.draws}")
+
+
+_KINDS: dict[str, tuple[Any, str]] = {"int": (Integral, "integer"), "float": (Real, "number")}
 
 
 def _check_positive(settings) -> None:
     for entry in fields(settings):
+        if entry.type not in _KINDS:
+            continue
+        kind, called = _KINDS[entry.type]
         value = getattr(settings, entry.name)
-        if not isinstance(value, bool) and not value > 0:
-            raise ValueError(f"{entry.name}: expected a positive number, got {value!r}")
+        if isinstance(value, bool) or not (isinstance(value, kind) and value > 0):
+            raise ValueError(f"{entry.name}: expected a positive {called}, got {value!r}")

@@ -159,9 +159,16 @@ class Whole:
         parts = min(most, -(-int((~(room >= NEAR)).sum()) // self.size))
         return np.argsort(room, kind="stable")[: parts * self.size]
 
-    def nearly_all(self) -> np.ndarray:
-        """All units but those of a last sample: with them it is of all, each standing for itself."""
-        return np.arange((self.n_units // self.size - 1) * self.size)
+    def every(self) -> tuple[Data, Array]:
+        """All units, each standing for itself, as a sample of many parts, and which the first part holds.
+
+        A last part that is smaller is compiled for.
+        """
+        starts = range(0, self.n_units, self.size)
+        rows = [np.arange(start, min(start + self.size, self.n_units)) for start in starts]
+        (data, index), *others = ((self._data(part, self.values[part], 1.0), part) for part in rows)
+        let_go(self.values)
+        return data._replace(others=tuple(others)), index
 
     def slope(self, z: np.ndarray, key: jax.Array, more: int) -> tuple[float, np.ndarray]:
         """Log density and gradient with all units, integration points made at ``z``."""

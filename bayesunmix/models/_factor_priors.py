@@ -15,6 +15,11 @@ def normal_priors(values: np.ndarray, n_components: int, noise: str) -> dict[str
     n_units, n_channels = values.shape
     found, missing = complete_moments(values)
     variances = np.diag(found.covariance)
+    if n_units <= n_components + 1:
+        raise ValueError(
+            f"expected at least {n_components + 2} pixels for n_components={n_components}, got {n_units}: a mean and "
+            "as many components go through every pixel of fewer, and nothing is left to tell the noise from"
+        )
     if not variances.any():
         return {
             "mean_location": found.mean,
@@ -23,11 +28,6 @@ def normal_priors(values: np.ndarray, n_components: int, noise: str) -> dict[str
             "n_pixels": float(n_units),
             "column_factor": np.ones(n_channels) if noise == "two-way" else None,
         }
-    if n_units <= n_components + 1:
-        raise ValueError(
-            f"n_components: expected fewer than {n_units - 1} with {n_units} pixels, got {n_components}: a mean and as "
-            "many components go through every pixel, and nothing is left to tell the noise from"
-        )
     column = None
     if noise == "two-way":
         if np.nanmin(values) < 0:

@@ -51,6 +51,11 @@ def run(n=100, **settings) -> xr.Dataset:
     return bu.calibrate(levels, LIKE, n, progress=False, **settings)
 
 
+def test_more_draws_than_a_fit_keeps_are_refused(posterior) -> None:
+    with pytest.raises(ValueError, match=r"draws: expected at most the 200 that .* keeps, got 300"):
+        run(1, draws=300)
+
+
 def test_a_right_posterior_is_uniform(posterior) -> None:
     found = run()
     assert set(found.attrs["uniform_p"]) == {"level", "offset"}

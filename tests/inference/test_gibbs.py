@@ -53,6 +53,26 @@ def test_the_largest_of_many_rhats_is_judged_on_two_rounds() -> None:
     assert both.diagnostics.arrays["thinning"][1] == 1.0  # no sweep was left out
 
 
+class Stopped(Sampler):
+    """Stopped in the first sweeps of the second round, of chains that do not agree."""
+
+    done = 0
+
+    def sweep(self, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        self.done += 1
+        if self.done > 1 + 250 + 2:
+            raise KeyboardInterrupt
+        return super().sweep(state, rng)
+
+
+def test_ctrl_c_early_in_a_round_keeps_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Model, "gibbs", lambda self, y, covariates: Stopped(self.apart))
+    found = sampled(0.2, 4)
+    assert not found.finished and not found.diagnostics.converged
+    assert found.values["theta"].shape == (4, 250, MANY)
+    assert np.isfinite(found.values["theta"]).all()
+
+
 @pytest.mark.parametrize("most_thin", [1, 2, 4])
 def test_chains_apart_stay_apart(most_thin: int) -> None:
     assert not sampled(0.2, most_thin).diagnostics.converged

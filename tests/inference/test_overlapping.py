@@ -51,7 +51,7 @@ def test_a_guide_of_classes_that_overlap_is_the_posterior_of_all_units(count: in
         found, best = guide_of_all(program, whole, starts, key, None, _matcher(program, model))
         assert found.alone and best.faults == []
         assert (found.data.rest is not None) == sampled
-        every = whole.sample(key, whole.nearly_all())[0]
+        every = whole.every()[0]
         white = np.random.default_rng(1).standard_normal((2000, program.size)) * 1.1
         heights = slopes_at(program, best.guide.place(white), every)[0] + 0.5 * (white**2).sum(1) / 1.1**2
     weight = np.exp(heights - heights.max())
@@ -69,7 +69,7 @@ def test_two_starts_that_end_apart_are_told(away: float, monkeypatch: Any) -> No
     key = jax.random.key(0)
     with jax.enable_x64(True):
         model, program, whole, (first, _) = overlap(800, 3.0)
-        data = whole.sample(key, whole.nearly_all())[0]
+        data = whole.every()[0]
         swapped = _swapped(program, model, first + 0.1 * away, data)
         guides = {at: Guide(z, np.ones_like(z), 0.05 * np.eye(len(z))) for at, z in enumerate((first, swapped))}
         seen = [check_guide(program, guides[at], data, key) for at in guides]

@@ -369,11 +369,31 @@ def test_a_sample_at_odds_with_all_units_is_told() -> None:
             z = np.asarray(unconstrain(program, numbers, start, jnp.asarray(y[:2]), {}))
             whole, key = Whole(program, numbers, y, {}, 50), jax.random.key(0)
             every = whole.expansions(z, key, 1)[0]
-            of_all = whole.sample(key, whole.nearly_all())[0]
+            of_all = whole.every()[0]
             found[distance] = [at_odds(program, z, data, every) for data in (whole.sample(key)[0], of_all)]
             value = float(value_and_grad(program, z, of_all)[0])
             assert value == pytest.approx(whole.slope(z, key, 1)[0], rel=1e-9)
     assert found == {6.0: [False, False], 2.0: [True, False]}
+
+
+@pytest.mark.parametrize("count", [600, 607])
+def test_every_unit_stands_for_itself_whatever_their_number(count: int) -> None:
+    """607 is a prime: a last part is smaller. Log density and slope are those of one evaluation with all units."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=(count, 1)) * np.array([2.0, 0.0]) + rng.normal(size=(count, 2))
+    model = GaussianMixture(2, covariance="spherical").bind(y)
+    with jax.enable_x64(True):
+        program, numbers = compile_model(model, jnp.asarray(y[:2]))
+        start = {"means": np.array([[0.0, 0.0], [2.0, 0.0]]), "scales": np.ones(2)}
+        z = np.asarray(unconstrain(program, numbers, start, jnp.asarray(y[:2]), {}))
+        whole = Whole(program, numbers, y, {}, 50)
+        data, index = whole.every()
+        assert [len(its) for _, its in data.others] == ([200] * 2 if count == 600 else [200, 200, 7])
+        units = np.concatenate([index, *(its for _, its in data.others)])
+        found, exact = (value_and_grad(program, z, one) for one in (data, as_device_data(program, numbers, y, {})))
+    assert sorted(units) == list(range(count))
+    assert found[0] == pytest.approx(float(exact[0]), rel=1e-12)
+    np.testing.assert_allclose(found[1], exact[1], rtol=0, atol=1e-10 * np.abs(exact[1]).max())
 
 
 def test_a_larger_sample_is_of_several_chunks(setting: Setting) -> None:
