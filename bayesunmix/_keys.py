@@ -15,7 +15,7 @@ def as_key(seed: int | jax.Array) -> jax.Array:
     TypeError
         For anything else.
     ValueError
-        For an integer of more than 64 bits.
+        For an integer of more than 64 bits, the sign included.
     """
     if isinstance(seed, jax.Array) and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
         return seed
@@ -23,7 +23,7 @@ def as_key(seed: int | jax.Array) -> jax.Array:
         try:
             return jax.random.key(int(seed))
         except OverflowError:
-            raise ValueError(f"seed: expected an integer of at most 64 bits, got {seed}") from None
+            raise ValueError(f"seed: expected an integer from -2**63 to 2**63 - 1, got {seed}") from None
     if isinstance(seed, jax.Array) and seed.dtype == jnp.uint32 and seed.shape == (2,):
         return jax.random.wrap_key_data(seed)
     raise TypeError(f"seed: expected an integer or a JAX key, got {seed!r}")

@@ -81,8 +81,8 @@ def aligned(
     for _ in range(_ROUNDS):
         matched = np.take_along_axis(table, order[:, :, None], axis=1)
         reference = matched.mean(0)
-        spread = np.sqrt(((matched - reference) ** 2).mean((0, 1))) + 1e-12
-        away = (table[:, :, None, :] - reference[None, None]) / spread
+        spread = np.sqrt(((matched - reference) ** 2).mean((0, 1)))
+        away = (table[:, :, None, :] - reference[None, None]) / np.where(spread > 0.0, spread, 1.0)
         new = np.stack([np.argsort(assigned(one, groups)) for one in (away**2).sum(-1)])
         if (new == order).all():
             break

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from bayesunmix._counts import as_count
 from bayesunmix._keys import as_key
 from bayesunmix._model_units import for_globals, name_of, received, sufficient, takes, words
 from bayesunmix._named import named_diagnostics, named_posterior
@@ -229,8 +230,7 @@ class Fit:
         """
         if not 0 < prob < 1:
             raise ValueError(f"prob: expected a number between 0 and 1, got {prob}")
-        if draws < 1:
-            raise ValueError(f"draws: expected at least 1, got {draws}")
+        draws = as_count("draws", draws)
         with computing():
             values, within = latent_statistics(*self._for_latents(draws), prob, as_key(seed))
         maps = self._latent_dataset(values, ("statistic",), {"statistic": list(STATISTICS)}, prob=prob)
@@ -273,7 +273,7 @@ class Fit:
         ValueError
             With a ``path``, for a dim whose name netCDF cannot hold.
         """
-        parts, needed = [], 0
+        parts, needed, draws = [], 0, as_count("draws", draws)
         with closing(self._latent_draws(draws, as_key(seed))) as found:
             if path is not None:
                 from bayesunmix._latent_file import write_draws

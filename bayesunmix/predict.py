@@ -20,7 +20,7 @@ from bayesunmix.data.sequences import as_padded
 from bayesunmix.data.units import Units
 from bayesunmix.fit import Fit
 from bayesunmix.inference.context import computing
-from bayesunmix.inference.program import Program, compile_model
+from bayesunmix.inference.program import ONE_AT_A_TIME, Program, compile_model
 from bayesunmix.inference.units import (
     POINT_SETS,
     Chunk,
@@ -277,7 +277,12 @@ def local_latents(fit: Fit) -> tuple[str, ...]:
 def _generate(program: Program, numbers, values, key, n_units: int, latent: str | None, covariates):
     """Run a program forward with the sites in ``values`` given: data, globals, and latents of the units."""
     key_program, key_data = jax.random.split(key)
-    with handlers.trace() as trace, handlers.seed(rng_seed=key_program), handlers.substitute(data=values):
+    with (
+        ONE_AT_A_TIME,
+        handlers.trace() as trace,
+        handlers.seed(rng_seed=key_program),
+        handlers.substitute(data=values),
+    ):
         program.model(numbers)(None, n_units=n_units, **covariates)
     found: dict[str, Any] = {}
     latents: dict[str, Any] = {}

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from bayesunmix._counts import as_count
 from bayesunmix._keys import as_key
 from bayesunmix.fit import Fit, as_fit
 from bayesunmix.inference.context import computing
@@ -70,8 +71,7 @@ def uncertainty(fit: Fit, unit: str = "same", draws: int = 200, seed: int | jax.
     True
     """
     check_unit(unit)
-    if draws < 2:
-        raise ValueError(f"draws: expected at least 2 to tell a variance, got {draws}")
+    draws = as_count("draws", draws, least=2)
     units = as_fit(fit).units
     with computing():
         chosen = fit.draws(draws)

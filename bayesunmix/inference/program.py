@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -17,6 +18,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 
 Array = jax.Array | np.ndarray  # compiled functions take both
+ONE_AT_A_TIME = threading.RLock()  # who reads a program: NumPyro's handlers are one stack for all threads
 
 
 def on_device(value: Any, dtype: Any = None) -> jax.Array:
@@ -111,7 +113,7 @@ class Program:
             values[site["name"]] = x
             return x
 
-        with handlers.trace() as trace, handlers.substitute(substitute_fn=fill):
+        with ONE_AT_A_TIME, handlers.trace() as trace, handlers.substitute(substitute_fn=fill):
             self.model(numbers)(y, n_units=y.shape[0], **covariates)
         observed: dict[str, tuple[Any, jax.Array]] = {}
         for name, site in trace.items():
@@ -126,7 +128,7 @@ class Program:
 
     def likelihood(self, numbers: tuple[Any, ...], values: dict[str, Any], y: Array, covariates: dict) -> Any:
         """Distribution of the site "y" with the other sites at ``values``."""
-        with handlers.trace() as trace, handlers.substitute(data=values):
+        with ONE_AT_A_TIME, handlers.trace() as trace, handlers.substitute(data=values):
             self.model(numbers)(y, n_units=y.shape[0], **covariates)
         return trace["y"]["fn"]
 
@@ -174,7 +176,7 @@ def _digest(model: Callable[..., None], y: Any, covariates: dict) -> str:
     kinds: list[tuple[str, str]] = []
 
     def look(y, covariates):
-        with handlers.trace() as trace, handlers.seed(rng_seed=0):
+        with ONE_AT_A_TIME, handlers.trace() as trace, handlers.seed(rng_seed=0):
             model(y, n_units=1, **covariates)
         sites = {name: site for name, site in trace.items() if site["type"] == "sample"}
         kinds.extend((name, type(site["fn"]).__qualname__) for name, site in sites.items())
@@ -198,7 +200,7 @@ def _shapes(model: Callable[..., None], y: Any, covariates: dict) -> tuple[tuple
     observed: dict[str, tuple[list[str], bool]] = {}  # plates, and whether scaled
 
     def look(y) -> None:
-        with handlers.trace() as trace, handlers.seed(rng_seed=0):
+        with ONE_AT_A_TIME, handlers.trace() as trace, handlers.seed(rng_seed=0):
             model(y, n_units=y.shape[0], **covariates)
         for name, site in trace.items():
             if site["type"] != "sample":
@@ -275,6 +277,6 @@ def unconstrain(program: Program, numbers: tuple[Any, ...], values: dict[str, An
         found[site["name"]] = jnp.median(transform.inv(draws), axis=0).astype(y.dtype)
         return transform(found[site["name"]])
 
-    with handlers.trace(), handlers.substitute(substitute_fn=fill):
+    with ONE_AT_A_TIME, handlers.trace(), handlers.substitute(substitute_fn=fill):
         program.model(numbers)(y, n_units=y.shape[0], **covariates)
     return ravel_pytree([found[name] for name, _ in program.shapes])[0]

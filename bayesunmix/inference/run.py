@@ -300,7 +300,8 @@ def _matcher(program: Program, model: Any):
         values = {name: np.stack([one[name] for one in both])[None] for name in both[0] if label in model.dims[name]}
         count = next(v.shape[2 + model.dims[n].index(label)] for n, v in values.items())
         first, second = profiles(values, model.dims, (label,), count)
-        away = (first[:, None] - second) / (np.concatenate([first, second]).std(0) + 1e-9)
+        spread = np.concatenate([first, second]).std(0)
+        away = (first[:, None] - second) / np.where(spread > 0.0, spread, 1.0)
         return _reordered(program, model, z, assigned((away**2).sum(-1), [range(count)]), data)
 
     return matched

@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any
 
 _FEWEST = 4  # draws of a chain
+_SMALLEST = 32  # sample of units
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class SVI:
         _check_positive(self)
         if self.samples % 2:
             raise ValueError(f"samples: expected an even number (antithetic pairs), got {self.samples}")
+        if self.batch < _SMALLEST:
+            raise ValueError(f"batch: expected at least {_SMALLEST} units, to stand for all of them, got {self.batch}")
 
 
 @dataclass(frozen=True)

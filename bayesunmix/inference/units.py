@@ -20,7 +20,7 @@ from numpyro import handlers
 
 from bayesunmix.data.rows import let_go
 from bayesunmix.distributions.unmixing_rule import with_data, without_data
-from bayesunmix.inference.program import Array, Program, on_device
+from bayesunmix.inference.program import ONE_AT_A_TIME, Array, Program, on_device
 
 _CHUNK_BYTES = 2**26  # of integration points held at a time
 _CACHED = 2**19  # values of an array that is gone through for every draw
@@ -150,7 +150,7 @@ def _look(program: Program, numbers, shape: tuple[int, ...], one: dict[str, Any]
     sites: dict[str, Any] = {}
 
     def run() -> None:
-        with handlers.trace() as trace, handlers.seed(rng_seed=0):
+        with ONE_AT_A_TIME, handlers.trace() as trace, handlers.seed(rng_seed=0):
             program.model(numbers)(jnp.zeros((1, *shape)), n_units=1, **one)
         sites.update(trace)
 

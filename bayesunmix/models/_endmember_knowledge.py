@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment, nnls
 
 _MISFIT = 0.5  # of the length of the mean spectrum
 _SAME = 1e-6
+_BEYOND, _MOST_NEGATIVE = 5.0, 0.25  # standard errors, and share of the mean spectrum below zero
 _OUTSIZE = 30.0  # times the largest pixel
 _SAME_UNITS = "give both in the same units, or let the brightness of pixels vary with brightness=True"
 
@@ -49,8 +50,13 @@ def parsed(endmembers: Any, n_endmembers: int, support: str) -> Any:
             f"endmembers: expected one array (endmember, channel), got rows that differ: {error}"
         ) from error
     known = _real(known)
-    if known.ndim != 2 or len(known) != n_endmembers or not np.isfinite(known).all():
+    if known.ndim != 2 or len(known) != n_endmembers:
         raise ValueError(f"endmembers: expected finite numbers of shape ({n_endmembers}, channel), got {known.shape}")
+    if gaps := int((~np.isfinite(known)).sum()):
+        raise ValueError(
+            f"endmembers: expected finite numbers, got {gaps} NaN or infinite ones of {known.size}: leave out the "
+            "channels where a spectrum has none, of the data too"
+        )
     if not known.any():
         raise ValueError("endmembers: every one of them is zero in every channel")
     return _of_support(known, support)
@@ -146,6 +152,26 @@ def _of_support(known: np.ndarray, support: str) -> np.ndarray:
             'endmember_support="real", or clip them with np.maximum(endmembers, 0)'
         )
     return known
+
+
+def refuse_negative(values: np.ndarray) -> None:
+    """Data (unit, channel) of which spectra that are nowhere negative explain little.
+
+    Raises
+    ------
+    ValueError
+        Where a quarter of what the mean spectrum is away from zero is below it, beyond the noise of the mean.
+    """
+    mean = values.mean(0)
+    negative = np.flatnonzero(mean < 0.0)
+    error = values[:, negative].std(0) / np.sqrt(len(values))
+    below = -mean[negative[mean[negative] < -_BEYOND * error]]
+    if below.sum() > _MOST_NEGATIVE * np.abs(mean).sum():
+        raise ValueError(
+            "expected signals that are zero or more, as mixtures of endmembers with "
+            f'endmember_support="nonnegative" are, got negative means in {below.size} of {mean.size} '
+            f'channels, down to {mean.min():.4g}: use endmember_support="real", or add the offset that was taken off'
+        )
 
 
 def warn_of_twins(known: np.ndarray) -> None:

@@ -247,7 +247,7 @@ def _normal(model, keys, full: Values, suffix: str, family, y, member, key_frame
     # Half an observation of a thousandth of the data's variance: wide enough for any prior.
     total_count = jnp.maximum(weight.sum(0), 1.0)
     centre = (flat * weight).sum(0) / total_count
-    shape, level = 0.5, 1e-3 * (((flat - centre) ** 2) * weight).sum(0) / total_count + 1e-12
+    shape, level = 0.5, 1e-3 * (((flat - centre) ** 2) * weight).sum(0) / total_count + _least(flat - centre, weight)
     gamma = jax.random.gamma(keys[1], shape + 0.5 * count, dtype=y.dtype)
     drawn = jnp.sqrt((level + 0.5 * squares) / gamma)
     stand_in = _RootInverseGamma(shape, _like(level, drawn, model))
@@ -277,7 +277,13 @@ def _stand_in_of_means(model, name: str, flat, weight):
         return column(jnp.asarray(spec["loc"])), column(jnp.asarray(spec["scale"]))
     count = jnp.maximum(weight.sum(0), 1.0)
     centre = (flat * weight).sum(0) / count
-    return centre, 3.0 * jnp.sqrt(((flat - centre) ** 2 * weight).sum(0) / count) + 1e-12
+    return centre, 3.0 * jnp.sqrt(((flat - centre) ** 2 * weight).sum(0) / count + _least(flat - centre, weight))
+
+
+def _least(away, weight):
+    """A trillionth of the variance of all features, for one that does not vary; in any unit."""
+    variance = (away**2 * weight).sum() / jnp.maximum(weight.sum(), 1.0)
+    return 1e-12 * jnp.where(variance > 0.0, variance, 1.0)
 
 
 def _like(value, reference, model):
@@ -339,7 +345,7 @@ def _rates(model, keys, full: Values, suffix: str, plain: str, y, member) -> Val
     value = jnp.where(seen, y[..., 0].reshape(-1), 0.0)
     state = member.reshape(-1, model.n_states)
     count, total = state.T @ seen.astype(y.dtype), state.T @ value
-    typical = (value.sum() + 1e-12) / jnp.maximum(seen.sum(), 1)
+    typical = jnp.where(value.sum() > 0.0, value.sum(), 1.0) / jnp.maximum(seen.sum(), 1)
     # Gamma is conjugate to both; a shape of one half and the data's own level is wide in either.
     shape, level = 0.5, 0.5 / typical if plain == "poisson" else 0.5 * typical
     events, exposure = (total, count) if plain == "poisson" else (count, total)

@@ -109,8 +109,8 @@ def _matched(values: np.ndarray, label: np.ndarray, model: HiddenMarkovModel) ->
         here, there = value.reshape(model.n_states, -1), target.reshape(model.n_states, -1)
         if model.parameters.get(name) in ("rates", "scales"):
             here, there = np.log(here), np.log(np.maximum(there, 1e-3 * here.min()))
-        scale = np.concatenate([here, there]).std(0) + 1e-12
-        cost += (((here[:, None] - there) / scale) ** 2).sum(-1)
+        scale = np.concatenate([here, there]).std(0)
+        cost += (((here[:, None] - there) / np.where(scale > 0.0, scale, 1.0)) ** 2).sum(-1)
     if cost.any():
         return linear_sum_assignment(cost)[1][label]
     name_of = np.argsort(np.argsort(emission_means(found, model), kind="stable"))

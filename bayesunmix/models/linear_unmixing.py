@@ -29,6 +29,7 @@ from bayesunmix.models._endmember_knowledge import (
     knowledge,
     parsed,
     placed,
+    refuse_negative,
     warn_of_twins,
 )
 from bayesunmix.models._hyperparameters import hyperparameters
@@ -316,6 +317,8 @@ class LinearUnmixing:
                 f"n_endmembers={self.n_endmembers} exceeds the {n_units} pixels: no more spectra than pixels can be "
                 "found; give the endmembers if they are known"
             )
+        if varied and self.endmember_support == "nonnegative" and self.likelihood == "normal":
+            refuse_negative(values)
         if varied and self._all_known:
             warn_of_twins(self.endmembers)
             compare_with_data(self.endmembers, values, any_scale=self.brightness)

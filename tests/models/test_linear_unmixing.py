@@ -272,3 +272,17 @@ def test_sparse_are_the_spectra_of_which_nothing_is_known() -> None:
     assert 0 < np.abs(drawn[1] - two).max() < 0.05 * 5
     size = drawn[2] / np.asarray(model.endmember_scale)
     assert size.max() > 1e6 * size.min()
+
+
+def test_negative_signals_are_refused_with_what_to_do() -> None:
+    """As a whole or in half of the channels; not noise about zero, nor a dip of one channel."""
+    rng = np.random.default_rng(0)
+    spectra = 0.2 + np.abs(np.sin(np.linspace(0.1, 3.0, 12) * np.array([[1.0], [2.3]])))
+    image = rng.dirichlet(np.ones(2), 60) @ spectra + 0.05 * rng.normal(size=(60, 12))
+    half = np.where(np.arange(12) < 6, 1.0, -1.0)
+    for negative in (-image, image * half):
+        with pytest.raises(ValueError, match=r'got negative means in .* use endmember_support="real"'):
+            LinearUnmixing(2).bind(negative)
+        LinearUnmixing(2, endmember_support="real").bind(negative)
+    LinearUnmixing(2).bind(rng.normal(size=(60, 12)))
+    LinearUnmixing(2).bind(image * np.where(np.arange(12) == 3, -1.0, 1.0))
