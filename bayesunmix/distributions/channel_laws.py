@@ -42,6 +42,7 @@ class Law:
     constant: Callable[[Any], Any] = jnp.zeros_like  # (value) of the log density, left out there
     only_filled: bool = False  # whether nothing is beyond the expansion where the value is 0
     positive: bool = True  # whether the mean must be
+    any_unit: bool = True  # whether its parameters are in the unit of the data, whatever that is; counts have none
 
     def least_mean(self, dtype) -> float:
         """What a mean is raised to: the slope of the curvature of counts divides by its fourth power on the way."""
@@ -90,6 +91,7 @@ POISSON = Law(
     variance=lambda mean, noise: mean,
     distribution=lambda mean, noise: Counts(mean),
     only_filled=True,
+    any_unit=False,
 )
 
 NORMAL = Law(
@@ -133,7 +135,7 @@ def _camera_beyond(mean, value, noise, spread):
     def at(away):
         # Density at a distance relative to here, without the large common terms.
         there = _spread(mean + away, noise)
-        change = 0.5 * left**2 * (noise[0] * away) / (here * there) + away * (left - 0.5 * away) / there
+        change = 0.5 * left * (left / here) * (noise[0] * away / there) + away * (left - 0.5 * away) / there
         return change - 0.5 * jnp.log1p(noise[0] * away / here) - slope * away + 0.5 * bend * away**2
 
     return Missed(jnp.ones_like(mean), at)

@@ -48,6 +48,21 @@ def curvature(scores: Scores, value, nodes: Nodes, missed) -> tuple[dict[str, An
     gradient : dict of arrays shaped like the parameters
     hessian : dict of dicts of arrays, the axes of the row parameter first
     """
+    if not scores.law.any_unit:
+        return _in_this_unit(scores, value, nodes, missed)
+    # What is summed in single precision has powers of the unit that it does not hold.
+    unit = 2.0 ** jnp.round(jnp.log2(jnp.maximum(scores.endmembers.max(), jnp.finfo(value.dtype).tiny)))
+    noise = tuple(x / unit for x in scores.noise)
+    in_unit = scores._replace(endmembers=scores.endmembers / unit, noise=noise)
+    gradient, hessian = _in_this_unit(in_unit, value / unit, nodes, missed)
+    size = {name: unit if name == "endmembers" or name in scores.law.noise else 1.0 for name in gradient}
+    return (
+        {p: g / size[p] for p, g in gradient.items()},
+        {p: {q: block / size[p] / size[q] for q, block in row.items()} for p, row in hessian.items()},
+    )
+
+
+def _in_this_unit(scores: Scores, value, nodes: Nodes, missed) -> tuple[dict[str, Any], dict[str, Any]]:
     points, weights, logs = nodes
     n_points, n_units = weights.shape
     n_channels = scores.endmembers.shape[1]

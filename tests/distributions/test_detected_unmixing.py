@@ -224,6 +224,35 @@ def test_laws_agree_with_their_own_density(law: str) -> None:
         np.testing.assert_array_less(-1e-12, np.asarray(one.bend(mean, value, noise)))
 
 
+@pytest.mark.parametrize("unit", [2.0**-30, 2.0**30])
+def test_density_and_curvature_of_a_camera_are_the_same_in_any_unit(unit: float) -> None:
+    """1e-9 and 1e9: squares, and what has a fourth power on the way, fit into single precision."""
+    endmembers, y = example("scaled-poisson", 3, 20.0, None)
+
+    def found(u: float):
+        noise = {name: jnp.asarray(u * value) for name, value in NOISE["scaled-poisson"].items()}
+        own = DetectedUnmixing(
+            law="scaled-poisson",
+            endmembers=jnp.asarray(u * endmembers),
+            concentration=jnp.ones(3),
+            n_points=64,
+            **noise,
+        )
+        rule = own.rule(jnp.asarray(u * y), jax.random.key(0), jnp.arange(len(y)))
+        gradient, hessian = own.curvature_on(rule)[:2]
+        scaled = {n: u if n in ("endmembers", *noise) else 1.0 for n in gradient}
+        both = {n: {m: h * scaled[n] * scaled[m] for m, h in row.items()} for n, row in hessian.items()}
+        return own.log_prob_on(rule), {n: g * scaled[n] for n, g in gradient.items()}, both
+
+    with jax.enable_x64(True):
+        (value, *slopes), (here, *expected) = found(unit), found(1.0)
+    # A density of every channel changes by the logarithm of the unit. Powers of two, so that only what is smaller than
+    # single precision holds could differ, and its sums of some hundred terms, of relative 1e-7 each.
+    np.testing.assert_allclose(value + CHANNELS * np.log(unit), here, rtol=0, atol=1e-4)
+    for got, one in zip(ravel_pytree(slopes)[0], ravel_pytree(expected)[0], strict=True):
+        assert abs(got - one) <= 1e-4 * np.abs(one) + 1e-3
+
+
 @pytest.mark.parametrize(
     ("law", "shape"),
     [
