@@ -57,4 +57,12 @@ def _camera_scales(values: np.ndarray, n_units: int, n_endmembers: int, rank: in
     return {**found, "noise_level": np.array([gain, read])}
 
 
+def level_beside(endmembers: np.ndarray, values: np.ndarray) -> float:
+    """Noise level by what known spectra, fewer than channels, leave of few units, whose own plane follows it."""
+    spectra = np.asarray(endmembers, dtype=np.float64)
+    left = values - values @ np.linalg.pinv(spectra) @ spectra
+    free = values.shape[1] - len(spectra)
+    return max(float(np.sqrt((left**2).sum() / (len(values) * free))), 1e-4 * float(np.abs(values).max()))
+
+
 SCALES = {"normal": _normal_scales, "poisson": _poisson_scales, "scaled-poisson": _camera_scales}

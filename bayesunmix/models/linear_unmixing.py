@@ -21,7 +21,7 @@ from bayesunmix.distributions.normal_scores import nothing_expected
 from bayesunmix.distributions.spectra import Spectra
 from bayesunmix.distributions.unmixing import NormalUnmixing
 from bayesunmix.models._dark_entries import dark_remarks, said_of_each
-from bayesunmix.models._data_scales import SCALES
+from bayesunmix.models._data_scales import SCALES, level_beside
 from bayesunmix.models._endmember_knowledge import (
     channels_of,
     compare_sizes,
@@ -325,6 +325,10 @@ class LinearUnmixing:
         elif varied and not self.brightness:
             compare_sizes(knowledge(self.endmembers, self.n_endmembers, n_channels).location, values)
         scales = SCALES[self.likelihood](values, n_units, self.n_endmembers, rank, self.noise)
+        few = n_units <= _FEW_UNITS * self.n_endmembers < _FEW_UNITS * n_channels
+        if varied and few and self._all_known and self.likelihood == "normal":
+            level = level_beside(self.endmembers, values)
+            scales["noise_level"] = np.full(n_channels, level) if self.noise == "diagonal" else level
         return replace(self, **scales)
 
     def initial(self, data) -> dict[str, np.ndarray]:
@@ -423,6 +427,7 @@ _TYPICAL_LENGTH = 5.0  # channels
 _TYPICAL_SPARSITY = 2.0
 _FAR_BELOW = 1e-8  # of the width at which an endmember is told from zero
 _MANY_COUNTS = 50  # of a channel in the whole image
+_FEW_UNITS = 10  # to an endmember: their own plane follows their noise
 _FOR_NOISE, _UNITS_FOR_NOISE = 2**17, 2**8  # values and units behind the prior of a noise level alone, at least
 _LEARNED = {"concentration": "", "smoothness": " of channels", "sparsity": ""}  # settings, and their unit
 _CHOICES = {

@@ -214,3 +214,18 @@ def test_what_is_not_taken_together(large: Any) -> None:
     assert pooled(endmembers, y + default_rng(0).normal(0, 1.0, y.shape)) is None
     lean = bu.models.LinearUnmixing(PARTS, endmembers=endmembers, concentration=2.0).bind(y).sufficient(y)
     assert lean[0].for_globals(lean[1]) == lean
+
+
+@pytest.mark.parametrize("n_units", [1, 2])
+def test_the_noise_of_a_pixel_or_two_is_what_known_spectra_leave(n_units: int) -> None:
+    """90 % intervals of eight images hold the level in at least five: in 995 of 1000 runs."""
+    energy = np.linspace(0.0, 1.0, 16)
+    spectra = 0.2 + np.exp(-0.5 * ((energy - np.array([[0.25], [0.75]])) / 0.12) ** 2)
+    held = 0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        pixels = rng.dirichlet(np.ones(2), n_units) @ spectra + 0.05 * rng.normal(size=(n_units, 16))
+        fit = bu.fit(bu.models.LinearUnmixing(2, endmembers=spectra), pixels, seed=seed, progress=False)
+        low, high = np.quantile(fit.posterior["noise_scale"].values, [0.05, 0.95])
+        held += low <= 0.05 <= high
+    assert held >= 5
