@@ -102,6 +102,11 @@ def fit(
     units, covariates = received(model, data, mask, covariates)
     with nullcontext() if own else one_thread():  # samplers of models' own are large products and little else
         bound = model.bind(units.values) if hasattr(model, "bind") and not getattr(model, "bound", False) else model
+    if same := sorted({*units.pixel_dims, *units.inner_dims} & set(getattr(bound, "dims", ()))):
+        raise ValueError(
+            f"expected dims that are no parameters of {name_of(model)}, got {same[0]!r}: rename it with "
+            f"data.rename({{{same[0]!r}: ...}})"
+        )
     hashed = hashed_aside(units)  # beside the inference: priors of large images may use every core
     unknown = [name for name in covariates if not takes(model, name)]
     if unknown:

@@ -369,6 +369,13 @@ def test_a_wrong_seed_is_refused(seed: Any) -> None:
         run(mixed()[0], seed=seed)
 
 
+@pytest.mark.parametrize(("dim", "message"), [("noise_scale", "no parameters of LinearUnmixing"), ("parameter", "own")])
+def test_dims_called_as_a_parameter_are_refused_before_a_fit(dim: str, message: str) -> None:
+    image = xr.DataArray(np.random.default_rng(0).random((4, 4, 6)), dims=("y", "x", dim))
+    with pytest.raises(ValueError, match=message):
+        bu.fit(bu.models.LinearUnmixing(2), image, progress=False)
+
+
 def test_fits_at_once_are_those_of_one_after_the_other() -> None:
     """Of shapes that are new, so that all threads make programs."""
 

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 # Dims that results have beside those of the data.
-_TAKEN = ("chain", "draw", "unit", "statistic", "endmember", "component", "state")
+_TAKEN = ("chain", "draw", "unit", "statistic", "parameter", "endmember", "component", "state")
 _PART = 2**20  # values looked at together
 _FIRST = 16  # channels
 
