@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 from bayesunmix.data.sharing import sum_error
 from bayesunmix.elpd import Elpd, loo, waic
 from bayesunmix.fit import Fit, as_fit
+from bayesunmix.inference.context import computing
 from bayesunmix.spatial import morans_i
 
 if TYPE_CHECKING:
@@ -159,8 +160,9 @@ def _terms_of(one: Elpd) -> np.ndarray:
 
 
 def _n_globals(fit: Fit) -> int:
-    """Number of globals: elements of the posterior in one draw."""
-    return sum(int(np.prod(array.shape[2:])) for array in fit.posterior.data_vars.values())
+    """Free numbers that a model draws: none that follow from others, and none that are known."""
+    with computing():
+        return fit.draws(1).program.size
 
 
 def _decide(table: pd.DataFrame, sizes: dict[str, int], error: dict[str, float]) -> tuple[str | None, str]:

@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 import bayesunmix as bu
-from bayesunmix.compare import _could_decide, _in_words, difference_error, stack
+from bayesunmix.compare import _could_decide, _in_words, _n_globals, difference_error, stack
 from bayesunmix.models import LinearUnmixing
 
 SPECTRA = 0.2 + np.abs(np.sin(np.linspace(0.1, 3.0, 16) * np.array([[1.0], [2.3]])))
@@ -33,6 +33,19 @@ def one_endmember(make_fit, image):
         endmembers=(("endmember", "energy"), SPECTRA[0] + rng.normal(0, 0.01, (2, 40, 1, 16))),
         noise_scale=((), rng.uniform(0.2, 0.25, (2, 40))),
     )
+
+
+@pytest.mark.parametrize(("covariance", "count"), [("spherical", 7), ("diagonal", 12), ("full", 27)])
+def test_globals_are_counted_once(covariance: str, count: int) -> None:
+    """A class in six dimensions: a mean, and one width, six, or 21 entries of a covariance; nothing derived."""
+    vectors = np.random.default_rng(0).normal(size=(60, 6))
+    model = bu.models.GaussianMixture(1, covariance=covariance)
+    assert _n_globals(bu.fit(model, vectors, bu.SVI(draws=10, steps=10), progress=False)) == count
+
+
+def test_known_endmembers_are_no_globals(make_fit, image) -> None:
+    draws = np.full((1, 3), 0.2)
+    assert _n_globals(make_fit(LinearUnmixing(2, endmembers=SPECTRA), image, noise_scale=((), draws))) == 1
 
 
 def test_waic_without_a_free_latent_is_the_plain_formula(one_endmember, image) -> None:
