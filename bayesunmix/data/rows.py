@@ -59,11 +59,6 @@ class Rows:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)
 
-    def let_go(self) -> None:
-        """Of the block that is kept."""
-        self._kept = None
-        hand_back()
-
     def _read(self, positions: np.ndarray) -> np.ndarray:
         hand_back()  # what was read before, and worked on
         found = np.empty((len(positions), self.shape[1]), self.dtype)
@@ -89,7 +84,8 @@ class Rows:
 def let_go(values: Any) -> None:
     """Of the block that :class:`Rows` keep, which is read again when it is asked for: what follows needs the room."""
     if isinstance(values, Rows):
-        values.let_go()
+        values._kept = None
+        hand_back()
 
 
 def _values(part: xr.DataArray) -> np.ndarray:

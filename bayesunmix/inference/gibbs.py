@@ -13,13 +13,12 @@ from bayesunmix.align import match_labels
 from bayesunmix.inference.diagnostics import ESS_PER_CHAIN, RHAT_LIMIT, Diagnostics
 from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.run import Result
-from bayesunmix.inference.settings import SVI, Gibbs
+from bayesunmix.inference.settings import FEWEST_DRAWS, SVI, Gibbs
 
 _BLOCK = 16  # draws made and finished at once, sweeps of warm-up made at once
 _BLOCK_BYTES = 2**22  # of what they are told by, at most
 _DOUBLE_BYTES = 2**23  # of one parameter in double precision; more draws are kept in single precision
 _JUDGED = 2**17  # values of draws that are told at a time whether they agree
-_FEWEST = 4  # draws of a chain that was interrupted, to be told anything from
 _ENOUGH = 250  # draws a chain, for R-hat to see small disagreement
 
 
@@ -77,13 +76,11 @@ def infer_by_gibbs(
             earlier, thin = values, thin if earlier is None else 2 * thin
     except KeyboardInterrupt:
         finished = False
-        if kept.count >= _FEWEST:
+        if kept.count >= FEWEST_DRAWS:
             values = kept.values()
-        elif earlier is not None:
-            values = earlier
-        else:
+            judged = _judge(model, values, thin)
+        elif earlier is None:  # else values and judgement are those of the round before
             raise
-        judged = _judge(model, values, thin)
     return Result(values, judged, finished)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
-_FEWEST = 4  # draws of a chain
+FEWEST_DRAWS = 4  # of a chain, to be told anything from
 _SMALLEST = 32  # sample of units
 
 
@@ -110,8 +110,10 @@ class Gibbs:
 
     def __post_init__(self) -> None:
         _check_positive(self)
-        if self.draws < _FEWEST:
-            raise ValueError(f"draws: expected at least {_FEWEST}, of which R-hat takes two halves, got {self.draws}")
+        if self.draws < FEWEST_DRAWS:
+            raise ValueError(
+                f"draws: expected at least {FEWEST_DRAWS}, of which R-hat takes two halves, got {self.draws}"
+            )
 
 
 _KINDS: dict[str, tuple[Any, str]] = {"int": (Integral, "integer"), "float": (Real, "number")}

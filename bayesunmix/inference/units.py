@@ -7,7 +7,7 @@ distribution without ``conditional`` has no latent and predicts by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -90,14 +90,14 @@ def chunks(
     size = min(_units_a_chunk(draws, y, one, local, held), most or n_units)
     if among is None and most is None:
         size = dividing(n_units, size)  # one program less
-    overall, first = draws.centre, True
+    overall = draws.centre
     slices = (slice(start, min(start + size, n_units)) for start in range(0, n_units, size))
-    for part in slices if among is None else filled(among, size):
+    parts: Iterable[Any] = slices if among is None else filled(among, size)
+    for turn, part in enumerate(parts):
         index = np.arange(n_units)[part]
         values = np.asarray(y[part], jnp.result_type(float))
-        if first:
+        if turn == 0:
             let_go(y)  # while programs are compiled
-            first = False
         own = at_units(covariates, part, n_units)
         here = {name: draws.values[name][:, part] for name in local}
         centre = {**overall, **{name: np.asarray(value).mean(0) for name, value in here.items()}}

@@ -13,7 +13,7 @@ control variates of second order at the mode.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -144,12 +144,7 @@ class Whole:
         far = np.delete(np.arange(self.n_units), near)
         chosen = generator(key).choice(far, parts * self.size, replace=False)
         rows = np.sort((chosen if held else np.concatenate([chosen, near])).reshape(-1, self.size), axis=1)
-        (data, index), *others = (
-            (self._data(part, self.values[part], len(far) / len(chosen) if i < parts else 1.0), part)
-            for i, part in enumerate(rows)
-        )
-        let_go(self.values)  # before programs for the sample are compiled
-        return data._replace(others=tuple(others)), index
+        return self._together((part, len(far) / len(chosen) if i < parts else 1.0) for i, part in enumerate(rows))
 
     def near(self, z: np.ndarray) -> np.ndarray:
         """The units whose abundances are near a face of the simplex, and the next ones up to a multiple of the size."""
@@ -165,9 +160,12 @@ class Whole:
         A last part that is smaller is compiled for.
         """
         starts = range(0, self.n_units, self.size)
-        rows = [np.arange(start, min(start + self.size, self.n_units)) for start in starts]
-        (data, index), *others = ((self._data(part, self.values[part], 1.0), part) for part in rows)
-        let_go(self.values)
+        return self._together((np.arange(start, min(start + self.size, self.n_units)), 1.0) for start in starts)
+
+    def _together(self, parts: Iterable[tuple[np.ndarray, float]]) -> tuple[Data, Array]:
+        """Parts, each with the weight of its units, and which units the first one holds."""
+        (data, index), *others = ((self._data(part, self.values[part], weight), part) for part, weight in parts)
+        let_go(self.values)  # before programs for them are compiled
         return data._replace(others=tuple(others)), index
 
     def slope(self, z: np.ndarray, key: jax.Array, more: int) -> tuple[float, np.ndarray]:

@@ -88,7 +88,7 @@ def test_gaps_are_left_out_or_kept() -> None:
 
 @pytest.mark.parametrize("where", ["hdf5", "zarr"])
 def test_a_file_is_fitted_where_it_lies(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same draws and maps as from the array in memory, without ever asking for all of it; zarr by way of dask."""
+    """The same draws as from the array in memory, and maps of every pixel; zarr by way of dask."""
     monkeypatch.setattr("bayesunmix.data.files.EAGER_BYTES", 0)
     rng = np.random.default_rng(0)
     spectra = np.array([[1.0, 0.6, 0.3, 0.2], [0.2, 0.3, 0.8, 1.0]])
