@@ -28,7 +28,7 @@ from bayesunmix.inference.latents import STATISTICS, latent_statistics
 from bayesunmix.inference.program import compile_model, on_device
 from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.run import infer, settings_as_dict
-from bayesunmix.inference.units import Draws, at_units, chunks, draw_pass, evenly
+from bayesunmix.inference.units import Draws, chunks, draw_pass, evenly
 from bayesunmix.provenance import describe_run, hashed_aside
 
 _LATENT_DRAWS = 100  # draws of the globals behind maps of the latent
@@ -143,7 +143,7 @@ def fit(
         covariates=covariates,
     )
     with computing():
-        program, _ = compile_model(bound, units.values[:1], at_units(covariates, slice(1), units.n_units))
+        program, _ = compile_model(bound, units.values, covariates)
     vars(found)["_seen"] = program.seen
     if lean is not None:
         vars(found)["_lean"] = lean  # known already; a cached property, so that copies with other data find their own
@@ -256,6 +256,7 @@ class Fit:
         Parameters
         ----------
         draws : int
+            At most as many as the fit kept, for each goes with another one of the globals.
         seed : int or JAX key
         path : str or Path, optional
             Write the draws to this netCDF file, a chunk of pixels at a time, and read them from there when they are
@@ -342,7 +343,7 @@ class Fit:
         """The same for a model with the same globals, and its data."""
         sizes = self.posterior.sizes
         take = evenly(sizes["chain"] * sizes["draw"], most)
-        program, numbers = compile_model(model, values[:1], at_units(self.covariates, slice(1), len(values)))
+        program, numbers = compile_model(model, values, self.covariates)
         if model is self.model:
             self.units.unchanged()
             if vars(self).get("_seen", program.seen) != program.seen:

@@ -185,3 +185,17 @@ def test_arrays_that_a_program_closes_over_count_too() -> None:
     assert first == again and hash(first) == hash(again)
     over[1] = 2.0
     assert compile_model(program, y)[0] != first
+
+
+def test_so_do_arrays_with_an_entry_for_every_unit() -> None:
+    over, y = np.ones((5, 1)), jax.numpy.zeros((5, 3))
+
+    def program(y=None, *, n_units: int) -> None:
+        height = numpyro.sample("height", numpyro.distributions.Normal(0.0, 1.0))
+        with numpyro.plate("unit", n_units):
+            mean = height * jax.numpy.asarray(over[:n_units]) * jax.numpy.ones(3)
+            numpyro.sample("y", numpyro.distributions.Normal(mean, 1.0).to_event(1), obs=y)
+
+    first = compile_model(program, y)[0]
+    over[3] = 2.0
+    assert compile_model(program, y)[0] != first

@@ -51,7 +51,7 @@ def widened(
         Ones where two different units share parts.
     """
     few = at_units(covariates, slice(2), len(y))
-    program, numbers = compile_model(model, y[:2], few)
+    program, numbers = compile_model(model, y, covariates)
     data = as_device_data(program, numbers, y[:2], few)
     chains, draws = next(iter(values.values())).shape[:2]
     sites = {name: values[name].reshape(-1, *values[name].shape[2:]) for name, _ in program.shapes}

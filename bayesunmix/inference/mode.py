@@ -241,7 +241,10 @@ def inverse_root(precision: Any) -> tuple[Any, bool]:
     layered = isinstance(precision, Layers)
     parts = (precision.block, precision.number, precision.columns) if layered else (precision,)
     if not all(np.isfinite(part).all() for part in parts):
-        raise FloatingPointError("the curvature of the log posterior is not finite: check the data for extreme values")
+        raise FloatingPointError(
+            "the curvature of the log posterior is not finite: check the data for extreme values, and for units that "
+            "hold no noise, as where all are alike"
+        )
     if layered:
         return precision.inverse_root()
     definite = True

@@ -12,6 +12,7 @@ of it, and another start must end at the same place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -72,7 +73,7 @@ def guide_of_all(
     *keys, key_check = jax.random.split(key, 4)
     every, index = whole.every()
     chunks = whole.n_units // whole.size
-    few = whole.sample(keys[0], parts=chunks // _FEWEST)[0] if chunks > _FEWEST else None
+    few = replace(whole, parts=chunks // _FEWEST).sample(keys[0])[0] if chunks > _FEWEST else None
 
     def around(z: np.ndarray) -> Data:
         return every if few is None else _corrected(program, whole, few, z, keys[1])

@@ -150,25 +150,23 @@ def compile_model(model: Any, y: Array, covariates: dict | None = None) -> tuple
     constants = tuple(_NUMBER if _is_number(leaf) else _Identity(leaf) for leaf in leaves)
     numbers = numbers_of(model)
     of_ones_own = not all(c is _NUMBER or isinstance(c.value, str | int | None) for c in constants)
+    units = jax.ShapeDtypeStruct(y.shape, jnp.result_type(float))
     if of_ones_own or covariates:
-        shapes = _shapes(model, y, covariates or {})
+        shapes = _shapes(model, units, covariates or {})
     else:
-        shapes = _known_shapes(Program(treedef, constants, ()), tuple(n.shape for n in numbers), y.shape)
-    seen = _digest(model, y, covariates or {}) if of_ones_own else ""
+        shapes = _known_shapes(Program(treedef, constants, ()), tuple(n.shape for n in numbers), units)
+    seen = _digest(model, units, covariates or {}) if of_ones_own else ""
     return Program(treedef, constants, shapes, seen), numbers
 
 
 @lru_cache
-def _known_shapes(program: Program, of_numbers: tuple[tuple[int, ...], ...], of_y: tuple[int, ...]):
+def _known_shapes(program: Program, of_numbers: tuple[tuple[int, ...], ...], units: jax.ShapeDtypeStruct):
     """The same for a model whose numbers have these shapes, whatever they are."""
-    dtype = jnp.result_type(float)
-    return _shapes(
-        program.model(tuple(on_device(np.ones(shape)) for shape in of_numbers)), jax.ShapeDtypeStruct(of_y, dtype), {}
-    )
+    return _shapes(program.model(tuple(on_device(np.ones(shape)) for shape in of_numbers)), units, {})
 
 
-def _digest(model: Callable[..., None], y: Any, covariates: dict) -> str:
-    """A hash of what code of one's own does with one unit of data such as ``y``, whatever their values.
+def _digest(model: Callable[..., None], units: jax.ShapeDtypeStruct, covariates: dict) -> str:
+    """A hash of what code of one's own does with units of this shape, whatever their values.
 
     A function reads globals and what it closes over, which are not among its arguments and may have changed since its
     program was compiled.
@@ -177,7 +175,7 @@ def _digest(model: Callable[..., None], y: Any, covariates: dict) -> str:
 
     def look(y, covariates):
         with ONE_AT_A_TIME, handlers.trace() as trace, handlers.seed(rng_seed=0):
-            model(y, n_units=1, **covariates)
+            model(y, n_units=y.shape[0], **covariates)
         sites = {name: site for name, site in trace.items() if site["type"] == "sample"}
         kinds.extend((name, type(site["fn"]).__qualname__) for name, site in sites.items())
         laws = [site["fn"] for site in sites.values()]
@@ -185,8 +183,7 @@ def _digest(model: Callable[..., None], y: Any, covariates: dict) -> str:
         densities = [site["fn"].log_prob(site["value"]) for site in foreign]
         return [leaf for leaf in jax.tree_util.tree_leaves((laws, densities)) if _is_number(leaf)]
 
-    few = {name: value[:1] if np.ndim(value) and len(value) == len(y) else value for name, value in covariates.items()}
-    traced = jax.make_jaxpr(look)(jax.ShapeDtypeStruct((1, *y.shape[1:]), jnp.result_type(float)), few)
+    traced = jax.make_jaxpr(look)(units, covariates)
     # Without addresses of functions, which differ from one look to the next.
     found = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", f"{kinds} {traced.jaxpr}").encode())
     for constant in traced.consts:
@@ -194,7 +191,9 @@ def _digest(model: Callable[..., None], y: Any, covariates: dict) -> str:
     return found.hexdigest()
 
 
-def _shapes(model: Callable[..., None], y: Any, covariates: dict) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def _shapes(
+    model: Callable[..., None], units: jax.ShapeDtypeStruct, covariates: dict
+) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Names and unconstrained shapes of the latent sites of a model that can be fitted."""
     shapes: list[tuple[str, tuple[int, ...]]] = []
     observed: dict[str, tuple[list[str], bool]] = {}  # plates, and whether scaled
@@ -219,7 +218,7 @@ def _shapes(model: Callable[..., None], y: Any, covariates: dict) -> tuple[tuple
             else:
                 observed[name] = [frame.name for frame in site["cond_indep_stack"]], site["scale"] is not None
 
-    jax.eval_shape(look, y)  # shapes only: nothing is computed, nor compiled
+    jax.eval_shape(look, units)  # shapes only: nothing is computed, nor compiled
     if "y" not in observed:
         raise ValueError(
             f'expected an observed site named "y" in the plate "unit", got observed sites {list(observed)}'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,12 +19,13 @@ from bayesunmix.inference import diagnostics, importance, rules_check, sampler
 from bayesunmix.inference.best_guide import Best, Leapt, judged_guide, leaps, reshaped_guide
 from bayesunmix.inference.curvature import UnitCurvature, units_curvature
 from bayesunmix.inference.guide import Guide
+from bayesunmix.inference.guide_check import check_guide
 from bayesunmix.inference.layered import stretched
 from bayesunmix.inference.mode import Mode, find_mode, recentred
 from bayesunmix.inference.overlapping import guide_of_all
 from bayesunmix.inference.program import Array, Program, compile_model, unconstrain
 from bayesunmix.inference.progress import Progress
-from bayesunmix.inference.sampled import mode_of_all
+from bayesunmix.inference.sampled import Sampled, mode_of_all
 from bayesunmix.inference.settings import NUTS, SVI
 from bayesunmix.inference.simplex_draws import simplex_draws
 from bayesunmix.inference.simplex_moves import Moves, Simplex, crowded, draw_mixes, simplex_at
@@ -38,6 +39,9 @@ _MOST_GRADIENTS = 40_000  # of a chain of it; a simplex with sharp walls takes s
 _TOGETHER = 128  # draws of thousands of globals that are worked on at a time, so that they are held once
 _OFFERED = 5  # moves for every draw of a chain: with half a move, errors were 1.3 times what its draws show
 _MOST_PARTS = 8  # of units that stand for themselves beside a sample; with more a chain takes many hours
+_LARGER = 4  # times as many units in a sample, where two of them are too rough to agree
+_MOST_UNITS = 2**15  # in such samples
+_ROUGH = "the posterior of one sample of units is not that of another one"
 _CROWDED = (
     "with as many channels as pixels noise lets the simplex of the endmembers grow until priors stop it: bin channels "
     "(data.coarsen), or fit more pixels"
@@ -72,35 +76,35 @@ def infer(
     n_units = len(y)
     adapts = getattr(model, "adapts_to", None) is not None
     model = model.adapted() if adapts else model
-    few = at_units(covariates, slice(2), n_units)
+    program, numbers = compile_model(model, y, covariates)
     whole = None
-    if isinstance(method, SVI) and n_units > 2 * method.batch:
-        program, numbers = compile_model(model, y[:2], few)
-        if not local_sites(program, numbers, y, covariates):
-            whole = Whole(program, numbers, y, covariates, method.batch)
-            whole = whole if n_units > 2 * whole.size else None
-    if whole is None:
-        program, numbers = compile_model(model, y, covariates)
+    if isinstance(method, SVI) and n_units > 2 * method.batch and not local_sites(program, numbers, y, covariates):
+        whole = Whole(program, numbers, y, covariates, method.batch)
+        whole = whole if n_units > 2 * whole.size else None
     key_mode, key_method, key_check = jax.random.split(key, 3)
     start = model.initial(y) if hasattr(model, "initial") else {}
     relabel = _relabel(program, model)
     if whole is not None and isinstance(method, SVI):
+        few = at_units(covariates, slice(2), n_units)
 
         def placed(values: dict[str, np.ndarray]) -> np.ndarray:
             return np.asarray(unconstrain(program, numbers, values, np.asarray(y[:2], jnp.result_type(float)), few))
 
-        mode, index, other = mode_of_all(program, whole, placed(start), key_mode, relabel, progress.note)
-        view = in_view(program, model, mode) if adapts else None
+        z = placed(start)
+        sampled = mode_of_all(program, whole, z, key_mode, relabel, progress.note)
+        view = in_view(program, model, sampled.mode) if adapts else None
         if view is not None:
             numbers = view.numbers
-            whole = dataclasses.replace(whole, numbers=numbers)
-            mode, index, other = mode_of_all(program, whole, placed(view.values), key_mode, None, progress.note)
-        if mode.contradicted:
+            whole, relabel = dataclasses.replace(whole, numbers=numbers), None
+            z = placed(view.values)
+            sampled = mode_of_all(program, whole, z, key_mode, relabel, progress.note)
+        if sampled.mode.contradicted:
             starts = [start, model.initial(y[1::2])] if hasattr(model, "initial") else [start]
             matched = _matcher(program, model)
             mode, best = guide_of_all(program, whole, map(placed, starts), key_mode, relabel, matched, progress.note)
-            return _by_best(program, mode, best, method, index, key_method, key_check, progress)
-        return _by_guide_of_sample(program, whole, mode, method, index, other, key_method, key_check, progress)
+            return _by_best(program, mode, best, method, sampled.chosen, key_method, key_check, progress)
+        again = partial(mode_of_all, start=z, key=key_mode, relabel=relabel, tell=progress.note)
+        return _by_guide_of_sample(program, whole, sampled, again, method, key_method, key_check, progress)
     data = as_device_data(program, numbers, y, covariates)
     z = place_of(program, start, data)
     index = np.arange(n_units)
@@ -127,19 +131,42 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, key, key_check, 
 
 
 def _by_guide_of_sample(
-    program: Program, whole: Whole, mode: Mode, method: SVI, index, judge: Data, key, key_check, progress: Progress
+    program: Program,
+    whole: Whole,
+    sampled: Sampled,
+    again: Callable[[Program, Whole], Sampled],
+    method: SVI,
+    key,
+    key_check,
+    progress: Progress,
 ) -> Result:
-    """Draws by way of a Gaussian guide to a sample of units, judged on another one; where that fails to all units, if
-    they are not too many."""
+    """Draws by way of a Gaussian guide to a sample of units, judged on another one.
+
+    Where that fails it is one to all units, if they are not too many; and where samples are too rough to agree, one to
+    larger ones, whose mode is found ``again``.
+    """
+    mode, index, judge = sampled
     leapt = leaps(program, mode, key, progress.step)
     best = judged_guide(program, mode, leapt, method, judge, key, key_check, progress)
-    if best.faults and whole.n_units <= _MOST_PARTS * whole.size:
+    units = whole.parts * whole.size
+    if best.faults and whole.n_units <= min(_MOST_PARTS * units, max(_MOST_UNITS, _MOST_PARTS * whole.size)):
         progress.note("the guide of a sample fails: all units")
         every, index = whole.every()
         start = np.asarray(best.guide.location if best.checked.finite else mode.z, np.float64)
         mode = find_mode(program, every, start, index, key_check, None, progress.note)
         return _by_guide(program, mode, method, index, key, key_check, progress)
+    own = check_guide(program, best.guide, mode.data, key) if best.faults and mode.found else best.checked
+    rough = bool(best.faults) and not (mode.found and own.faults())
+    if rough and _LARGER * units <= _MOST_UNITS:
+        progress.note(f"samples of {units} units are at odds: {_LARGER} times as many")
+        larger = dataclasses.replace(whole, parts=_LARGER * whole.parts)
+        finer = again(program, larger)
+        if not finer.mode.contradicted:
+            return _by_guide_of_sample(program, larger, finer, again, method, key, key_check, progress)
     best = reshaped_guide(program, mode, best, method, judge, key, key_check, progress)
+    if rough and best.faults:  # a chain on one sample would not know
+        best = best._replace(faults=[*best.faults, f"{_ROUGH} of {units} units, so ask for a larger one: batch"])
+        method = dataclasses.replace(method, sample_if_needed=False)
     hand_back()
     return _by_best(program, mode, best, method, index, key, key_check, progress)
 

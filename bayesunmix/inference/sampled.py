@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -34,6 +35,14 @@ _NOTHING, _DOUBT = 0.05, 0.1  # posterior sds: a shift that is none, and what tw
 _AT_ODDS = 2.0  # times as much curvature in a sample as in all units, or as little, in any direction
 
 
+class Sampled(NamedTuple):
+    """The mode with all units, from samples of them."""
+
+    mode: Mode  # its data are a sample corrected there
+    chosen: Array  # which units its first part holds
+    judge: Data  # another sample corrected alike
+
+
 def mode_of_all(
     program: Program,
     whole: Whole,
@@ -41,12 +50,11 @@ def mode_of_all(
     key: jax.Array,
     relabel: Callable[[np.ndarray, Iterable[Data]], np.ndarray] | None = None,
     tell: Callable[[str], None] = lambda _: None,
-) -> tuple[Mode, Array, Data]:
+) -> Sampled:
     """The mode with all units, on samples of them; ``contradicted`` and of no use where these are at odds with all.
 
     From its own mode on, a sample is corrected to value, slope and curvature of all units, climbed, and corrected again
-    until all units agree. Returns the mode, whose data are the sample corrected there; which units these are; and
-    another sample corrected alike, to judge by.
+    until all units agree.
     """
     key_sample, key_other, key_points = jax.random.split(key, 3)
     data, index = whole.sample(key_sample)
@@ -62,10 +70,10 @@ def mode_of_all(
     tell("all units, curvature")
     every = whole.expansions(z, key_points, more)[0]
     if not whole.in_file and at_odds(program, z, data, every):
-        return Mode(z, np.eye(len(z)), data, np.zeros(0), False, contradicted=True), index, data
+        return Sampled(Mode(z, np.eye(len(z)), data, np.zeros(0), False, contradicted=True), index, data)
     mode, found = _corrected(program, whole, data, index, z, every, key_points, more, tell)
     if not (whole.in_file or mode.found or mode.data.rules):
-        return mode._replace(contradicted=True), index, data
+        return Sampled(mode._replace(contradicted=True), index, data)
     settled = mode.found and np.abs(mode.mc_shift).max(initial=0.0) <= MC_SHIFT_LIMIT
     if mode.data.rules and not settled:
         z, more = mode.z, MOST_POINTS
@@ -80,8 +88,9 @@ def mode_of_all(
     judge = found.corrected(program, ruled, lacking_of(program, found.z, every, ruled))
     around = _around(program, whole, mode, key_other, key_points, more, tell) if mode.found else None
     if around is None:
-        return mode, index, judge
-    return mode._replace(data=around.corrected(program, mode.data)), index, around.corrected(program, judge)
+        return Sampled(mode, index, judge)
+    mode = mode._replace(data=around.corrected(program, mode.data))
+    return Sampled(mode, index, around.corrected(program, judge))
 
 
 def _around(program: Program, whole: Whole, mode: Mode, key, key_points, more: int, tell) -> Around | None:

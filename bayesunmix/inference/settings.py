@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
-FEWEST_DRAWS = 4  # of a chain, to be told anything from
+FEWEST_DRAWS = 4  # to be told anything from
 _SMALLEST = 32  # sample of units
 
 
@@ -40,7 +40,8 @@ class SVI:
         many where a unit is a few numbers), corrected to the value, slope and curvature that all units give at the
         mode (:mod:`bayesunmix.inference.whole`), and the guide is checked on another such sample. So a file larger
         than memory is read a handful of times. With normal noise pixels near a face of the simplex are added, each
-        standing for itself. Of a mixture in memory whose sample is too rough for that, as of classes
+        standing for itself. Where two samples do not agree on the posterior larger ones are taken, up to some 30 000
+        units, or all units where they are few. Of a mixture in memory whose sample is too rough for that, as of classes
         that overlap, all units are climbed, and the sample is corrected wherever the guide then is
         (:mod:`bayesunmix.inference.overlapping`).
     """
@@ -53,7 +54,7 @@ class SVI:
     batch: int = 4096
 
     def __post_init__(self) -> None:
-        _check_positive(self)
+        _check(self)
         if self.samples % 2:
             raise ValueError(f"samples: expected an even number (antithetic pairs), got {self.samples}")
         if self.batch < _SMALLEST:
@@ -81,7 +82,7 @@ class NUTS:
     max_tree_depth: int = 10
 
     def __post_init__(self) -> None:
-        _check_positive(self)
+        _check(self)
         if not self.target_accept < 1:
             raise ValueError(f"target_accept: expected a number between 0 and 1, got {self.target_accept}")
 
@@ -109,17 +110,14 @@ class Gibbs:
     most_thin: int = 128
 
     def __post_init__(self) -> None:
-        _check_positive(self)
-        if self.draws < FEWEST_DRAWS:
-            raise ValueError(
-                f"draws: expected at least {FEWEST_DRAWS}, of which R-hat takes two halves, got {self.draws}"
-            )
+        _check(self)
 
 
 _KINDS: dict[str, tuple[Any, str]] = {"int": (Integral, "integer"), "float": (Real, "number")}
 
 
-def _check_positive(settings) -> None:
+def _check(settings) -> None:
+    """Numbers are positive, and draws enough to be told something from."""
     for entry in fields(settings):
         if entry.type not in _KINDS:
             continue
@@ -127,3 +125,8 @@ def _check_positive(settings) -> None:
         value = getattr(settings, entry.name)
         if isinstance(value, bool) or not (isinstance(value, kind) and value > 0):
             raise ValueError(f"{entry.name}: expected a positive {called}, got {value!r}")
+    if settings.draws < FEWEST_DRAWS:
+        raise ValueError(
+            f"draws: expected at least {FEWEST_DRAWS}, for a mean, intervals and two halves to compare, got "
+            f"{settings.draws}"
+        )

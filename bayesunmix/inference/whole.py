@@ -92,6 +92,8 @@ class Whole:
         ``(unit, channel)``: an array, or anything of its shape that gives arrays for slices and for sorted indices.
     batch : int
         Most units to a chunk, but for small ones.
+    parts : int
+        Chunks to a sample.
     """
 
     program: Program
@@ -99,6 +101,7 @@ class Whole:
     values: Any
     covariates: dict[str, Any]
     batch: int
+    parts: int = 1
 
     @property
     def n_units(self) -> int:
@@ -133,24 +136,21 @@ class Whole:
         """Two of them, for a look."""
         return self._data(slice(2), self.values[:2], 1.0)
 
-    def sample(
-        self, key: jax.Array, near: np.ndarray = _NONE, parts: int = 1, held: bool = False
-    ) -> tuple[Data, Array]:
-        """Units chosen at random, so many chunks of them, each standing for as many as there are more; and which they
-        are.
+    def sample(self, key: jax.Array, near: np.ndarray = _NONE, held: bool = False) -> tuple[Data, Array]:
+        """Units chosen at random, each standing for as many as there are more; and which the first part holds.
 
         Those that are ``near`` are added as they are, and stand for themselves; not if they are ``held`` already.
         """
         far = np.delete(np.arange(self.n_units), near)
-        chosen = generator(key).choice(far, parts * self.size, replace=False)
+        chosen = generator(key).choice(far, self.parts * self.size, replace=False)
         rows = np.sort((chosen if held else np.concatenate([chosen, near])).reshape(-1, self.size), axis=1)
-        return self._together((part, len(far) / len(chosen) if i < parts else 1.0) for i, part in enumerate(rows))
+        return self._together((part, len(far) / len(chosen) if i < self.parts else 1.0) for i, part in enumerate(rows))
 
     def near(self, z: np.ndarray) -> np.ndarray:
         """The units whose abundances are near a face of the simplex, and the next ones up to a multiple of the size."""
         # Waited for one by one: chunks that are worked on are held.
         room = np.concatenate([np.asarray(_room(self.program, z, chunk)) for _, chunk in self._read()])
-        most = min(_MOST_NEAR, self.n_units // self.size - 1)
+        most = min(_MOST_NEAR * self.parts, self.n_units // self.size - self.parts)
         parts = min(most, -(-int((~(room >= NEAR)).sum()) // self.size))
         return np.argsort(room, kind="stable")[: parts * self.size]
 

@@ -35,7 +35,8 @@ def normal_priors(values: np.ndarray, n_components: int, noise: str) -> dict[str
                 'noise="two-way" expects counts or other data that are never negative, got '
                 f"{np.nanmin(values):.4g}: use noise='diagonal'"
             )
-        column = found.mean + 0.5 / n_units
+        count = float(np.min(values, where=values > 0, initial=np.inf))  # in any unit
+        column = found.mean + 0.5 * count / n_units
         column = column / column.mean()
     width = np.sqrt(column) if column is not None else np.ones(n_channels)
     start = most_likely(scaled(found, width), n_components, diagonal=noise == "diagonal", tolerance=1e-2)

@@ -285,7 +285,8 @@ class LinearUnmixing:
         Raises
         ------
         ValueError
-            For more endmembers than channels or pixels, and known ones of other channels or in other units.
+            For more endmembers than channels or pixels, known ones of other channels or in other units, and counts of
+            which everything but abundances is known.
 
         Warns
         -----
@@ -298,6 +299,12 @@ class LinearUnmixing:
         given = channels_of(self.endmembers)
         if given not in (None, n_channels):
             raise ValueError(f"endmembers have {given} channels, the data {n_channels}: give both the same axis")
+        told = self.likelihood != "poisson" or self.brightness or self.concentration == "learned"
+        if self._all_known and not told:
+            raise ValueError(
+                "endmembers that are known leave nothing to learn from counts but abundances: take brightness=True, "
+                "for pixels whose mean counts differ from mixtures of them, or concentration='learned'"
+            )
         if self.n_endmembers > n_channels:
             raise ValueError(
                 f"n_endmembers={self.n_endmembers} exceeds the {n_channels} channels: no more spectra than channels "

@@ -101,9 +101,10 @@ def test_sampling_in_place_of_a_guide_is_bounded(most: int, monkeypatch: pytest.
         assert "sampled with NUTS" in verdict and found.posterior.sizes == {"chain": 2, "draw": 100}
 
 
-@pytest.mark.parametrize("most", [8, 2])
-def test_all_units_where_another_sample_is_at_odds(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless there are too many of them: the posterior is then that of a fit without samples."""
+@pytest.mark.parametrize("limits", [(8, 0), (2, 0), (2, 250)], ids=["all units", "the sample", "a larger sample"])
+def test_what_is_done_where_another_sample_is_at_odds(limits: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All units, unless there are too many of them: the posterior is then that of a fit without samples. Otherwise a
+    larger sample; and one that may be no larger ends in words, not in a chain on it."""
     module = sys.modules[infer.__module__]
     own, samples = module.judged_guide, []
 
@@ -111,19 +112,24 @@ def test_all_units_where_another_sample_is_at_odds(most: int, monkeypatch: pytes
         best = own(program, mode, leapt, settings, judge, *rest)
         if judge is mode.data:
             return best
-        samples.append(len(judge.y))
+        parts = [judge, *(other for other, _ in judge.others)]
+        samples.append(sum(len(part.y) for part in parts if float(part.weight) > 1.0))
         return best._replace(faults=["off by another sample"])
 
     rng = np.random.default_rng(0)
     y = rng.dirichlet(np.ones(2), 500) @ rng.uniform(1.0, 4.0, (2, 6)) + 0.1 * rng.normal(size=(500, 6))
     every = run(y, bu.models.LinearUnmixing(2))
+    for name, value in zip(("_MOST_PARTS", "_MOST_UNITS"), limits, strict=True):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(module, "_LARGER", 2)
     monkeypatch.setattr(module, "judged_guide", at_odds)
-    monkeypatch.setattr(module, "_MOST_PARTS", most)
-    settings = bu.SVI(draws=1000, batch=125, sample_if_needed=False)
-    found = run(y, bu.models.LinearUnmixing(2), settings)
-    assert len(samples) == 1 and every.converged
-    if most == 2:  # reshaped on the sample, and passes then
-        assert "off by" not in found.diagnostics.attrs["verdict"]
+    monkeypatch.setattr(module, "reshaped_guide", lambda program, mode, best, *rest: best)
+    found = run(y, bu.models.LinearUnmixing(2), bu.SVI(draws=1000, batch=100))
+    assert every.converged and samples == [100, 200][: 1 + (limits == (2, 250))]
+    if limits != (8, 0):
+        verdict = found.diagnostics.attrs["verdict"]
+        assert not found.converged and "off by another sample" in verdict and f"of {samples[-1]} units" in verdict
+        assert found.posterior.sizes["chain"] == 1
         return
     assert found.converged
     one, other = (fit.posterior["endmembers"].values.reshape(-1, 12) for fit in (every, found))

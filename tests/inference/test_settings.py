@@ -21,6 +21,8 @@ import bayesunmix as bu
         (bu.Gibbs, {"chains": True}, "chains: expected a positive integer, got True"),
         (bu.SVI, {"batch": 1}, "batch: expected at least 32 units"),
         (bu.Gibbs, {"draws": 3}, "draws: expected at least 4"),
+        (bu.SVI, {"draws": 1}, "draws: expected at least 4"),
+        (bu.NUTS, {"draws": 3}, "draws: expected at least 4"),
         (bu.NUTS, {"target_accept": 1.0}, "target_accept: expected a number between 0 and 1"),
     ],
 )

@@ -229,3 +229,29 @@ def test_the_noise_of_a_pixel_or_two_is_what_known_spectra_leave(n_units: int) -
         low, high = np.quantile(fit.posterior["noise_scale"].values, [0.05, 0.95])
         held += low <= 0.05 <= high
     assert held >= 5
+
+
+def test_abundances_of_twins_are_shared_as_the_prior_has_it() -> None:
+    """Of the same spectrum twice only the sum is known, and any split of it is as likely."""
+    rng = np.random.default_rng(3)
+    one, two = rng.uniform(1.0, 3.0, (2, 8))
+    spectra = np.stack([one, one, two])
+    image = rng.dirichlet(np.ones(3), (12, 12)) @ spectra + 0.05 * rng.normal(size=(12, 12, 8))
+    with pytest.warns(UserWarning, match="endmembers 0 and 1 are the same spectrum"):
+        fit = bu.fit(bu.models.LinearUnmixing(3, endmembers=spectra), image, progress=False)
+    assert fit.converged
+    maps = fit.latent()["abundance"].transpose("statistic", "endmember", ...)
+    mean, variance = maps.sel(statistic="mean").values, maps.sel(statistic="sd").values ** 2
+    total = 1.0 - mean[2]
+    expected = (total**2 + variance[2]) / 3 - (total / 2) ** 2
+    # 144 pixels whose points are their own, at least 64 each.
+    error = 4 / np.sqrt(64 * 144)
+    assert abs(np.mean(mean[0] - mean[1])) < error * np.sqrt(expected.mean())
+    assert variance[:2].mean() == pytest.approx(expected.mean(), rel=error)
+
+
+def test_counts_of_which_only_abundances_are_unknown_are_refused() -> None:
+    counts = np.random.default_rng(0).poisson(5.0, (4, 4, 8))
+    model = bu.models.LinearUnmixing(2, endmembers=np.eye(2, 8) + 1.0, likelihood="poisson")
+    with pytest.raises(ValueError, match="brightness=True"):
+        bu.fit(model, counts, progress=False)

@@ -292,6 +292,9 @@ def test_row_factors_are_those_of_bright_pixels_in_any_unit() -> None:
         # A total of at least 80 counts, 64 where entries are missing, is known to an eighth.
         assert np.sqrt(np.mean((factor / (thickness / thickness.mean()) - 1) ** 2)) < 1 / 8
         assert factor.min() > 0
+    rare = rng.poisson(np.full((50, 20), 0.05)).astype(float)
+    one, other = (ProbabilisticPCA(1, noise="two-way").bind(unit * rare) for unit in (1.0, 1e-6))
+    np.testing.assert_allclose(one.column_factor, other.column_factor, rtol=1e-12)
 
 
 def test_two_way_noise_finds_the_level_of_counts() -> None:
