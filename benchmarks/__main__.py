@@ -76,19 +76,20 @@ def measure(name: str, kind: str, repeats: int | None, only: str, out: Path) -> 
     path = out / f"benchmark_{kind}_{name}.json"
     start = {"workload": name, "size": size, "commit": commit(), "machine": machine()}
     found = json.loads(path.read_text()) if path.exists() else {}
-    if {key: found.get(key) for key in start} != start:
+    if {key: found.get(key) for key in start} != start or start["commit"].endswith("-dirty"):
         found = {**start, "rows": []}
-    found |= {"date": datetime.date.today().isoformat(), "versions": versions(),
-              "cache": "JAX_COMPILATION_CACHE_DIR" in os.environ}  # fmt: skip
+    before, rows = len(found["rows"]), found["rows"]
+    today = {"date": datetime.date.today().isoformat(), "versions": versions(),
+             "cache": "JAX_COMPILATION_CACHE_DIR" in os.environ}  # fmt: skip
 
     def keep() -> None:
-        path.write_text(json.dumps(found, indent=1) + "\n")
+        path.write_text(json.dumps(found | today, indent=1) + "\n")
 
     print(f"{name}: {workload.title}, {size}", flush=True)
-    found["skipped"] = harness.run(name, size, repeats or workload.repeats, found["rows"], keep, only)
+    found["skipped"] = harness.run(name, size, repeats or workload.repeats, rows, keep, only)
     for who, why in found["skipped"].items():
         print(f"  skipped: {who}, {why}", flush=True)
-    if found["rows"]:
+    if len(rows) > before:  # what was complete keeps its date
         keep()
     write(kind, out)
 

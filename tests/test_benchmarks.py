@@ -90,13 +90,16 @@ def test_every_workload_has_its_sizes_and_bayesunmix_first(name: str) -> None:
 
 def test_one_command_runs_a_workload_and_writes_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "NAMES", ("toy.work",))
+    monkeypatch.setattr(command, "commit", lambda: "abc")
     command.measure("toy.work", "full", 2, "", tmp_path)
     kept = json.loads((tmp_path / "benchmark_full_toy.work.json").read_text())
-    assert len(kept["rows"]) == 4 and set(kept["skipped"]) == {"gone"} and kept["commit"]
+    assert len(kept["rows"]) == 4 and set(kept["skipped"]) == {"gone"} and kept["commit"] == "abc"
     assert kept["machine"]["cores"] >= 1 and kept["versions"]["jax"]
     assert "### Sums" in (tmp_path / "benchmark_full.md").read_text()
-    command.measure("toy.work", "full", 2, "", tmp_path)
-    assert json.loads((tmp_path / "benchmark_full_toy.work.json").read_text())["rows"] == kept["rows"]
+    kept["date"] = "yesterday"
+    (tmp_path / "benchmark_full_toy.work.json").write_text(json.dumps(kept))
+    command.measure("toy.work", "full", 2, "", tmp_path)  # complete: nothing is measured, so nothing changes
+    assert json.loads((tmp_path / "benchmark_full_toy.work.json").read_text()) == kept
     readme = tmp_path / "README.md"
     readme.write_text("before <!-- benchmark -->yore<!-- end --> after")
     command.into_readme(tmp_path, readme)
@@ -105,6 +108,11 @@ def test_one_command_runs_a_workload_and_writes_its_tables(tmp_path: Path, monke
     row = next(line for line in text.splitlines() if line.startswith("| Sums |"))
     assert "| half ¹ |" in row and row.endswith(f"| {kept['date']} |")
     assert f"{kept['machine']['cores']} cores" in text and "scaled." in text
+    monkeypatch.setattr(command, "commit", lambda: "abc-dirty")
+    for _ in range(2):  # a tree that was changed may be another one by now
+        command.measure("toy.work", "full", 2, "whole", tmp_path)
+        again = json.loads((tmp_path / "benchmark_full_toy.work.json").read_text())
+        assert len(again["rows"]) == 2 and again["date"] != "yesterday"
 
 
 def test_abundances_on_tiny_data_are_scored_beside_a_peer() -> None:

@@ -187,15 +187,25 @@ def test_arrays_that_a_program_closes_over_count_too() -> None:
     assert compile_model(program, y)[0] != first
 
 
-def test_so_do_arrays_with_an_entry_for_every_unit() -> None:
-    over, y = np.ones((5, 1)), jax.numpy.zeros((5, 3))
-
+def of_every_unit(over: np.ndarray) -> Callable[..., None]:
     def program(y=None, *, n_units: int) -> None:
         height = numpyro.sample("height", numpyro.distributions.Normal(0.0, 1.0))
         with numpyro.plate("unit", n_units):
             mean = height * jax.numpy.asarray(over[:n_units]) * jax.numpy.ones(3)
             numpyro.sample("y", numpyro.distributions.Normal(mean, 1.0).to_event(1), obs=y)
 
+    return program
+
+
+def test_so_do_arrays_with_an_entry_for_every_unit() -> None:
+    over, y = np.ones((5, 1)), jax.numpy.zeros((5, 3))
+    program = of_every_unit(over)
     first = compile_model(program, y)[0]
     over[3] = 2.0
     assert compile_model(program, y)[0] != first
+
+
+def test_many_units_are_known_by_covariates_alone() -> None:
+    """A chunk of them would be taken for the first ones."""
+    with pytest.raises(ValueError, match=r"an entry for each of 500: .* hand it over as a covariate"):
+        bu.fit(of_every_unit(np.ones((500, 1))), np.ones((500, 3)) + np.eye(500, 3), progress=False)

@@ -129,8 +129,8 @@ def frame(
 def covariance(gram) -> jax.Array:
     """Covariance (K, K) of parts that sum to one under the normal distribution of a quadratic, faces ignored."""
     edges = gram[:-1, :-1] - gram[:-1, -1:] - gram[-1:, :-1] + gram[-1, -1]
-    # Of vertices that coincide it is wide, and no infinity.
-    reduced = jnp.linalg.inv(edges + 16 * jnp.finfo(edges.dtype).eps * jnp.trace(edges) * jnp.eye(len(edges)))
+    # Of vertices that coincide it is wide, and no infinity; what is added is as large as the rounding of differences.
+    reduced = jnp.linalg.inv(edges + 16 * jnp.finfo(edges.dtype).eps * jnp.trace(gram) * jnp.eye(len(edges)))
     last = -reduced.sum(0)
     return jnp.block([[reduced, last[:, None]], [last[None], -last.sum()[None, None]]])
 

@@ -134,6 +134,7 @@ class Program:
 
 
 _PRIOR_DRAWS = 101  # behind a median; odd
+_FEW = 64  # units that are never worked on in chunks
 _NUMBER = _Identity("a number of the model")
 
 
@@ -170,6 +171,11 @@ def _digest(model: Callable[..., None], units: jax.ShapeDtypeStruct, covariates:
 
     A function reads globals and what it closes over, which are not among its arguments and may have changed since its
     program was compiled.
+
+    Raises
+    ------
+    ValueError
+        When it closes over an array of the units, of which it would not know those of a chunk.
     """
     kinds: list[tuple[str, str]] = []
 
@@ -184,6 +190,14 @@ def _digest(model: Callable[..., None], units: jax.ShapeDtypeStruct, covariates:
         return [leaf for leaf in jax.tree_util.tree_leaves((laws, densities)) if _is_number(leaf)]
 
     traced = jax.make_jaxpr(look)(units, covariates)
+    n_units, *of_unit = units.shape
+    for constant in traced.consts:
+        if n_units > _FEW and n_units not in of_unit and np.shape(constant)[:1] == (n_units,):
+            raise ValueError(
+                f"expected a program that reads what it knows of every unit from its arguments, and it closes over an "
+                f"array with an entry for each of {n_units}: units are worked on in chunks, so hand it over as a "
+                "covariate, bu.fit(program, data, name=array), to def program(y=None, *, n_units, name)"
+            )
     # Without addresses of functions, which differ from one look to the next.
     found = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", f"{kinds} {traced.jaxpr}").encode())
     for constant in traced.consts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from bayesunmix.inference.overlapping import guide_of_all
 from bayesunmix.inference.program import Array, Program, compile_model, unconstrain
 from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.sampled import Sampled, mode_of_all
-from bayesunmix.inference.settings import NUTS, SVI
+from bayesunmix.inference.settings import FEWEST_DRAWS, NUTS, SVI
 from bayesunmix.inference.simplex_draws import simplex_draws
 from bayesunmix.inference.simplex_moves import Moves, Simplex, crowded, draw_mixes, simplex_at
 from bayesunmix.inference.target import Data, as_device_data, constrain, place_of, values_at
@@ -39,9 +39,8 @@ _MOST_GRADIENTS = 40_000  # of a chain of it; a simplex with sharp walls takes s
 _TOGETHER = 128  # draws of thousands of globals that are worked on at a time, so that they are held once
 _OFFERED = 5  # moves for every draw of a chain: with half a move, errors were 1.3 times what its draws show
 _MOST_PARTS = 8  # of units that stand for themselves beside a sample; with more a chain takes many hours
-_LARGER = 4  # times as many units in a sample, where two of them are too rough to agree
-_MOST_UNITS = 2**15  # in such samples
-_ROUGH = "the posterior of one sample of units is not that of another one"
+_LARGER = 4  # times as many units in a sample, where two of them do not agree
+_MOST_UNITS = 2**15  # in such samples, or in place of them
 _CROWDED = (
     "with as many channels as pixels noise lets the simplex of the endmembers grow until priors stop it: bin channels "
     "(data.coarsen), or fit more pixels"
@@ -98,13 +97,18 @@ def infer(
             whole, relabel = dataclasses.replace(whole, numbers=numbers), None
             z = placed(view.values)
             sampled = mode_of_all(program, whole, z, key_mode, relabel, progress.note)
-        if sampled.mode.contradicted:
-            starts = [start, model.initial(y[1::2])] if hasattr(model, "initial") else [start]
-            matched = _matcher(program, model)
-            mode, best = guide_of_all(program, whole, map(placed, starts), key_mode, relabel, matched, progress.note)
-            return _by_best(program, mode, best, method, sampled.chosen, key_method, key_check, progress)
-        again = partial(mode_of_all, start=z, key=key_mode, relabel=relabel, tell=progress.note)
-        return _by_guide_of_sample(program, whole, sampled, again, method, key_method, key_check, progress)
+        while not sampled.mode.contradicted:
+            result = _by_guide_of_sample(program, whole, sampled, method, key_method, key_check, progress)
+            if result is not None:
+                return result
+            del sampled  # while a larger one is made
+            whole = dataclasses.replace(whole, parts=_LARGER * whole.parts)
+            progress.note(f"two samples of units do not agree: {whole.parts * whole.size} units")
+            sampled = mode_of_all(program, whole, z, key_mode, relabel, progress.note)
+        starts = [start, model.initial(y[1::2])] if hasattr(model, "initial") else [start]
+        matched = _matcher(program, model)
+        mode, best = guide_of_all(program, whole, map(placed, starts), key_mode, relabel, matched, progress.note)
+        return _by_best(program, mode, best, method, sampled.chosen, key_method, key_check, progress)
     data = as_device_data(program, numbers, y, covariates)
     z = place_of(program, start, data)
     index = np.arange(n_units)
@@ -131,44 +135,39 @@ def _by_guide(program: Program, mode: Mode, method: SVI, index, key, key_check, 
 
 
 def _by_guide_of_sample(
-    program: Program,
-    whole: Whole,
-    sampled: Sampled,
-    again: Callable[[Program, Whole], Sampled],
-    method: SVI,
-    key,
-    key_check,
-    progress: Progress,
-) -> Result:
+    program: Program, whole: Whole, sampled: Sampled, method: SVI, key, key_check, progress: Progress
+) -> Result | None:
     """Draws by way of a Gaussian guide to a sample of units, judged on another one.
 
-    Where that fails it is one to all units, if they are not too many; and where samples are too rough to agree, one to
-    larger ones, whose mode is found ``again``.
+    Where that fails it is one to all units, if they are not too many; None where samples are too small to agree, or to
+    lead to the mode, and may be larger.
     """
-    mode, index, judge = sampled
+    mode, chosen, judge = sampled
     leapt = leaps(program, mode, key, progress.step)
     best = judged_guide(program, mode, leapt, method, judge, key, key_check, progress)
     units = whole.parts * whole.size
     if best.faults and whole.n_units <= min(_MOST_PARTS * units, max(_MOST_UNITS, _MOST_PARTS * whole.size)):
         progress.note("the guide of a sample fails: all units")
-        every, index = whole.every()
+        few_parts = dataclasses.replace(whole, batch=max(whole.batch, _MOST_UNITS // _MOST_PARTS))
+        every, index = few_parts.every()
         start = np.asarray(best.guide.location if best.checked.finite else mode.z, np.float64)
         mode = find_mode(program, every, start, index, key_check, None, progress.note)
         return _by_guide(program, mode, method, index, key, key_check, progress)
-    own = check_guide(program, best.guide, mode.data, key) if best.faults and mode.found else best.checked
-    rough = bool(best.faults) and not (mode.found and own.faults())
-    if rough and _LARGER * units <= _MOST_UNITS:
-        progress.note(f"samples of {units} units are at odds: {_LARGER} times as many")
-        larger = dataclasses.replace(whole, parts=_LARGER * whole.parts)
-        finer = again(program, larger)
-        if not finer.mode.contradicted:
-            return _by_guide_of_sample(program, larger, finer, again, method, key, key_check, progress)
+    rough = bool(best.faults) and mode.found and not _own_faults(program, best, mode, key)
+    if best.faults and (rough or not mode.found) and _LARGER * units <= _MOST_UNITS:
+        return None
     best = reshaped_guide(program, mode, best, method, judge, key, key_check, progress)
     if rough and best.faults:  # a chain on one sample would not know
-        best = best._replace(faults=[*best.faults, f"{_ROUGH} of {units} units, so ask for a larger one: batch"])
+        best = best._replace(faults=[*best.faults, f"two samples of {units} units do not agree: raise SVI(batch=...)"])
         method = dataclasses.replace(method, sample_if_needed=False)
     hand_back()
-    return _by_best(program, mode, best, method, index, key, key_check, progress)
+    return _by_best(program, mode, best, method, chosen, key, key_check, progress)
+
+
+def _own_faults(program: Program, best: Best, mode: Mode, key: jax.Array) -> list[str]:
+    """What the data that a guide was fitted to say against it."""
+    checked = check_guide(program, best.guide, mode.data, key)
+    return checked.faults() + checked.bent()
 
 
 def _by_best(program: Program, mode: Mode, best: Best, method: SVI, index, key, key_check, progress: Progress):
@@ -241,7 +240,7 @@ def _by_longer_chains(
     program: Program, start: Mode, index, elbo, checked, faults: list[str], method: SVI, key, progress: Progress
 ) -> Result | None:
     """NUTS in place of a guide that failed, run on where its chains do not agree yet; None where it takes too long."""
-    settings = NUTS(draws=-(-method.draws // 2), warmup=150, chains=2)
+    settings = NUTS(draws=max(FEWEST_DRAWS, -(-method.draws // 2)), warmup=150, chains=2)
     moves = partial(_moves, simplex_at(program, start.data, start.z), settings)
     chains = sampler.sample(program, start, settings, key, progress.step, most=_MOST_GRADIENTS, moves=moves(key))
     if chains.exhausted:

@@ -46,7 +46,8 @@ _NUMBERS = 2**17  # in a chunk of units without integration points: what is made
 _BATCHES = 4  # in a chunk of those, at most
 _FEWEST_CHUNKS, _LOOKS = 8, 4  # behind a Hessian, and between looks at what is known of it
 _ENOUGH = 0.1  # relative error of the Hessian in its worst direction, half as much of a posterior sd
-_MOST_NEAR = 8  # batches of units near a face
+_MOST_NEAR = 8  # batches of units near a face; more of small ones
+_MOST_UNITS_NEAR = 2**15  # of these
 _NONE = np.zeros(0, np.int64)
 _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 
@@ -150,7 +151,8 @@ class Whole:
         """The units whose abundances are near a face of the simplex, and the next ones up to a multiple of the size."""
         # Waited for one by one: chunks that are worked on are held.
         room = np.concatenate([np.asarray(_room(self.program, z, chunk)) for _, chunk in self._read()])
-        most = min(_MOST_NEAR * self.parts, self.n_units // self.size - self.parts)
+        most = max(_MOST_NEAR, min(_MOST_NEAR * self.parts, _MOST_UNITS_NEAR // self.size))
+        most = min(most, self.n_units // self.size - self.parts)
         parts = min(most, -(-int((~(room >= NEAR)).sum()) // self.size))
         return np.argsort(room, kind="stable")[: parts * self.size]
 

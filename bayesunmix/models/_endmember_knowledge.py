@@ -175,11 +175,20 @@ def refuse_negative(values: np.ndarray) -> None:
 
 
 def warn_of_twins(known: np.ndarray) -> None:
-    """Warn where mixtures of some endmembers equal mixtures of others, so that no data tell them apart."""
+    """Warn where mixtures of some endmembers equal mixtures of others, so that no data tell them apart.
+
+    Raises
+    ------
+    ValueError
+        Where all are the same.
+    """
     near = _SAME * np.linalg.norm(known, axis=1).max()
     edges = known[1:] - known[0]
-    if len(edges) == 0 or np.linalg.matrix_rank(edges, tol=near) == len(edges):
+    rank = np.linalg.matrix_rank(edges, tol=near) if len(edges) else 0
+    if rank == len(edges):
         return
+    if rank == 0:
+        raise ValueError(f"endmembers: expected spectra that differ, got the same one {len(known)} times")
     which = "some of the endmembers are mixtures of others"
     twins = np.argwhere(np.tril(np.linalg.norm(known[:, None] - known, axis=-1) <= near, -1))
     if len(twins):

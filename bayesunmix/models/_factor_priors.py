@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from bayesunmix.data.moments import Moments, moments
+from bayesunmix.data.thinning import thinned
 from bayesunmix.models._principal_axes import largest_positive, most_likely, principal_axes
+
+_SMALLEST = 0.01  # share of the positive values below what is taken for one count
 
 
 def normal_priors(values: np.ndarray, n_components: int, noise: str) -> dict[str, Any]:
@@ -35,7 +38,9 @@ def normal_priors(values: np.ndarray, n_components: int, noise: str) -> dict[str
                 'noise="two-way" expects counts or other data that are never negative, got '
                 f"{np.nanmin(values):.4g}: use noise='diagonal'"
             )
-        count = float(np.min(values, where=values > 0, initial=np.inf))  # in any unit
+        some = thinned(values)
+        counts = some[some > 0] if (some > 0).any() else np.nanmax(values)
+        count = float(np.quantile(counts, _SMALLEST))  # in any unit
         column = found.mean + 0.5 * count / n_units
         column = column / column.mean()
     width = np.sqrt(column) if column is not None else np.ones(n_channels)

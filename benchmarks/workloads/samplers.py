@@ -109,7 +109,7 @@ WORKLOAD = Workload(
             "joint NumPyro NUTS",
             joint_numpyro,
             repeats=5,
-            note=f"one chain of {FEW} and {FEW} warm-up, compiling included: a run takes many minutes",
+            note=f"one chain of {FEW} and {FEW} warm-up, compiled once",
         ),
     ),
     score=score,

@@ -99,6 +99,7 @@ def test_sampling_in_place_of_a_guide_is_bounded(most: int, monkeypatch: pytest.
         assert found.posterior.sizes == {"chain": 1, "draw": 200}
     else:
         assert "sampled with NUTS" in verdict and found.posterior.sizes == {"chain": 2, "draw": 100}
+        assert run(y, normal, bu.SVI(draws=5)).posterior.sizes == {"chain": 2, "draw": 4}  # the fewest of a chain
 
 
 @pytest.mark.parametrize("limits", [(8, 0), (2, 0), (2, 250)], ids=["all units", "the sample", "a larger sample"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from bayesunmix.inference.curvature import assembled, curvature, curvature_of_un
 from bayesunmix.inference.guide_check import GuideCheck
 from bayesunmix.inference.mode import Mode
 from bayesunmix.inference.program import Program, compile_model, unconstrain
+from bayesunmix.inference.run import infer
 from bayesunmix.inference.sampled import at_odds, mode_of_all
 from bayesunmix.inference.target import (
     Data,
@@ -314,16 +316,24 @@ def test_small_units_without_points_come_in_larger_chunks() -> None:
     assert Whole(program, numbers, np.broadcast_to(y[:1], (2**16, 4)), {}, 1024).size == 1024
 
 
-def test_the_posterior_of_samples_is_that_of_all_units() -> None:
+def test_the_posterior_of_samples_is_that_of_all_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """Means within .25 posterior sds, as the guide is held to; widths within its limits too. Of globals and latents.
 
     4096 pixels, 16 times the sample, or 128 times: so few know too little, and the fit takes larger ones by itself.
     """
+    parts = list[int]()
+
+    def counted(program: Program, whole: Whole, *rest: Any) -> Any:
+        parts.append(whole.parts)
+        return mode_of_all(program, whole, *rest)
+
+    monkeypatch.setattr(sys.modules[infer.__module__], "mode_of_all", counted)
     image = pixels(4096).reshape(64, 64, 4)
     every, *others = [
         bu.fit(LinearUnmixing(3), image, bu.SVI(batch=batch, draws=2000), progress=False) for batch in (4096, 256, 32)
     ]
     assert all(fit.converged for fit in (every, *others))
+    assert parts == [1, 1, 4]
 
     def summed(fit: bu.Fit) -> list[np.ndarray]:
         spectra = fit.posterior["endmembers"].values[0]
@@ -344,6 +354,21 @@ def test_the_posterior_of_samples_is_that_of_all_units() -> None:
         ratio = sd_of_few / sd
         assert 0.8 < ratio.min() <= ratio.max() < 1.25
         assert abs(fit.diagnostics["elbo"].values[-10:].mean() - elbo) < 2.0
+
+
+def test_a_larger_sample_is_judged_by_another_one() -> None:
+    """Every part of it that stands for others is another; those near a face are the same."""
+    y = pixels(1200, seed=4)
+    model = LinearUnmixing(3).bind(y)
+    program, numbers = compile_model(model, jnp.asarray(y))
+    whole = Whole(program, numbers, y, {}, 40, parts=3)
+    z = np.asarray(unconstrain(program, numbers, model.initial(y), jnp.asarray(y[:2]), {}))
+    found = mode_of_all(program, whole, z, jax.random.key(0))
+    both = [[data, *(other for other, _ in data.others)] for data in (found.mode.data, found.judge)]
+    assert len(both[0]) == len(both[1]) > 3  # some are near
+    for number, (own, other) in enumerate(zip(*both, strict=True)):
+        assert float(own.weight) == float(other.weight) and (float(own.weight) > 1.0) == (number < 3)
+        assert np.array_equal(own.y, other.y) == (number >= 3)
 
 
 def test_a_sample_lets_go_of_its_points_before_others_are_made(monkeypatch: pytest.MonkeyPatch) -> None:

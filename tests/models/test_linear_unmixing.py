@@ -158,6 +158,8 @@ def test_twins_among_known_endmembers_are_warned_of() -> None:
         LinearUnmixing(3, endmembers=[one, two, two]).bind(data())
     with pytest.warns(UserWarning, match="some of the endmembers are mixtures of others"):
         LinearUnmixing(3, endmembers=[one, two, (one + two) / 2]).bind(data())
+    with pytest.raises(ValueError, match="got the same one 3 times"):
+        LinearUnmixing(3, endmembers=[one, one, one]).bind(data())
 
 
 @pytest.mark.parametrize("support", ["nonnegative", "real"])
