@@ -14,6 +14,7 @@ this package holds, run it where only the package, its extra ``io`` and zarr are
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import multiprocessing
 import os
@@ -102,14 +103,15 @@ def main() -> None:
     }
     size = f"{args.side} x {args.side} x {args.channels}, n={args.endmembers}"
     cached = "JAX_COMPILATION_CACHE_DIR" in os.environ
-    about = {"size": size, "seed": args.seed, "commit": commit(), "machine": machine(), "programs_kept": cached}
+    about = {"date": datetime.date.today().isoformat(), "size": size, "seed": args.seed, "commit": commit()}
+    about |= {"machine": machine(), "programs_kept": cached}
     stem = f"cube_on_disk_{args.side}x{args.side}x{args.channels}_n{args.endmembers}"
     args.out.mkdir(exist_ok=True)
     (args.out / f"{stem}.json").write_text(json.dumps(about | found, indent=1) + "\n")
     told = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in found.items()}
     computer = about["machine"]
     lines = [
-        f"`python -m benchmarks.cube_on_disk`, {size}, seed {args.seed}, commit {about['commit']}, "
+        f"`python -m benchmarks.cube_on_disk`, {size}, seed {args.seed}, {about['date']}, commit {about['commit']}, "
         f"{computer['processor']}, {computer['cores']} cores, programs {'kept' if cached else 'not kept'} from earlier "
         "processes.",
         "",

@@ -35,7 +35,7 @@ def narrowed(values: np.ndarray, kind: type | None) -> np.ndarray:
 
     Everything else expects the precision that is worked in. Blocks of units would cut across devices.
     """
-    if getattr(kind, "widens_data", False) and values.dtype == np.float32 and jax.local_device_count() == 1:
+    if getattr(kind, "widens_data", False) and values.dtype == np.float32 and len(jax.local_devices()) == 1:
         return values
     return np.asarray(values, jnp.result_type(float))
 

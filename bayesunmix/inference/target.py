@@ -121,7 +121,7 @@ def value_and_grad(program: Program, z: Any, data: Data) -> tuple[Any, Any]:
 def _alone(program: Program, z: Any, data: Data) -> tuple[jax.Array, jax.Array]:
     found = _value_and_grad(program, z, data)
     # Slopes are many, and programs of several devices, whose parts wait for each other, must not be under way at once.
-    return jax.block_until_ready(found) if jax.local_device_count() > 1 else found
+    return jax.block_until_ready(found) if len(jax.local_devices()) > 1 else found
 
 
 def slopes_at(program: Program, points, data: Data) -> tuple[np.ndarray, np.ndarray]:
