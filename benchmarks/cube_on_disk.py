@@ -2,10 +2,11 @@
 
     python -m benchmarks.cube_on_disk                # 512 x 512 x 1024, 1 GiB: minutes, and as much on the disk
     python -m benchmarks.cube_on_disk --side 128 --channels 256
+    python -m benchmarks.cube_on_disk --loaded       # for comparison, of a cube that is in memory whole
 
 The cube is made in tiles and never whole. A process of its own opens it lazily and fits it; what it holds at most in
 each step is the kernel's own count of its resident set, so this runs on Linux. The batch is the block of pixels that is
-read at a time.
+read at a time, or all of them.
 
 Dask and pandas load what they find: numba and pyarrow, which come with HyperSpy, are 190 MiB more. For what a user of
 this package holds, run it where only the package, its extra ``io`` and zarr are installed.
@@ -52,7 +53,7 @@ def write(path: Path, side: int, channels: int, n_endmembers: int, seed: int) ->
     np.savez(path / "truth.npz", endmembers=spectra, abundance=shares, noise=noise)
 
 
-def fitted(path: Path, n_endmembers: int, seed: int, pipe) -> None:
+def fitted(path: Path, n_endmembers: int, seed: int, loaded: bool, pipe) -> None:
     """Fit and maps, in a process of its own; sends what they took and what they say."""
     import dask.array
     import xarray as xr
@@ -61,7 +62,8 @@ def fitted(path: Path, n_endmembers: int, seed: int, pipe) -> None:
     from bayesunmix.data.rows import BLOCK_BYTES
 
     image = xr.DataArray(dask.array.from_zarr(path / "image"), dims=("y", "x", "energy"))
-    found: dict = {"libraries_MiB": memory("VmRSS"), "batch_MiB": BLOCK_BYTES / 2**20}
+    found: dict = {"libraries_MiB": memory("VmRSS"), "batch_MiB": (image.nbytes if loaded else BLOCK_BYTES) / 2**20}
+    image = image.load() if loaded else image
     for step in STEPS:
         forget_peak()
         wall, work = time.perf_counter(), time.process_time()
@@ -85,6 +87,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=1024)
     parser.add_argument("--endmembers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--loaded", action="store_true", help="read the cube before the fit")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +95,7 @@ def main() -> None:
         write(path, args.side, args.channels, args.endmembers, args.seed)
         context = multiprocessing.get_context("spawn")
         theirs, ours = context.Pipe()
-        process = context.Process(target=fitted, args=(path, args.endmembers, args.seed, ours))
+        process = context.Process(target=fitted, args=(path, args.endmembers, args.seed, args.loaded, ours))
         process.start()
         ours.close()
         found = theirs.recv()
@@ -105,14 +108,15 @@ def main() -> None:
     cached = "JAX_COMPILATION_CACHE_DIR" in os.environ
     about = {"date": datetime.date.today().isoformat(), "size": size, "seed": args.seed, "commit": commit()}
     about |= {"machine": machine(), "programs_kept": cached}
-    stem = f"cube_on_disk_{args.side}x{args.side}x{args.channels}_n{args.endmembers}"
+    where = "in_memory" if args.loaded else "on_disk"
+    stem = f"cube_{where}_{args.side}x{args.side}x{args.channels}_n{args.endmembers}"
     args.out.mkdir(exist_ok=True)
     (args.out / f"{stem}.json").write_text(json.dumps(about | found, indent=1) + "\n")
     told = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in found.items()}
     computer = about["machine"]
     lines = [
-        f"`python -m benchmarks.cube_on_disk`, {size}, seed {args.seed}, {about['date']}, commit {about['commit']}, "
-        f"{computer['processor']}, {computer['cores']} cores, programs {'kept' if cached else 'not kept'} from earlier "
+        f"`python -m benchmarks.cube_on_disk{' --loaded' * args.loaded}`, {size}, seed {args.seed}, {about['date']}, "
+        f"commit {about['commit']}, {computer['processor']}, {computer['cores']} cores, programs {'kept' if cached else 'not kept'} from earlier "
         "processes.",
         "",
         "| | |",
