@@ -190,19 +190,34 @@ def _digest(model: Callable[..., None], units: jax.ShapeDtypeStruct, covariates:
         return [leaf for leaf in jax.tree_util.tree_leaves((laws, densities)) if _is_number(leaf)]
 
     traced = jax.make_jaxpr(look)(units, covariates)
-    n_units, *of_unit = units.shape
-    for constant in traced.consts:
-        if n_units > _FEW and n_units not in of_unit and np.shape(constant)[:1] == (n_units,):
-            raise ValueError(
-                f"expected a program that reads what it knows of every unit from its arguments, and it closes over an "
-                f"array with an entry for each of {n_units}: units are worked on in chunks, so hand it over as a "
-                "covariate, bu.fit(program, data, name=array), to def program(y=None, *, n_units, name)"
-            )
+    if units.shape[0] > _FEW and _holds_units(traced.consts, look, units, covariates):
+        raise ValueError(
+            "expected a program that gets what it knows of every unit from its arguments, and it holds an array of its "
+            f"own with an entry for each of {units.shape[0]}: units are worked on in chunks, so hand it over as a "
+            "covariate, bu.fit(program, data, name=array), to def program(y=None, *, n_units, name)"
+        )
     # Without addresses of functions, which differ from one look to the next.
     found = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", f"{kinds} {traced.jaxpr}").encode())
     for constant in traced.consts:
         found.update(np.asarray(constant).tobytes())
     return found.hexdigest()
+
+
+def _holds_units(constants: list[Any], look: Callable[..., Any], units: jax.ShapeDtypeStruct, covariates: dict) -> bool:
+    """Whether a program holds an array of the units, which tells them apart, and not a table that is as long."""
+    n_units, *of_unit = units.shape
+
+    def long(constants: list[Any]) -> list[np.ndarray]:
+        return [np.asarray(constant) for constant in constants if np.shape(constant)[:1] == (n_units,)]
+
+    if n_units in of_unit or not any((own != own[:1]).any() for own in long(constants)):
+        return False
+    fewer = jax.ShapeDtypeStruct((n_units - 1, *of_unit), units.dtype)
+    cut = {n: value[:-1] if np.ndim(value) and len(value) == n_units else value for n, value in covariates.items()}
+    try:
+        return not long(jax.make_jaxpr(look)(fewer, cut).consts)
+    except (TypeError, ValueError):  # entries that do not fit fewer units
+        return True
 
 
 def _shapes(
