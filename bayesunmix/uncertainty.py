@@ -14,7 +14,8 @@ from bayesunmix._counts import as_count
 from bayesunmix._keys import as_key
 from bayesunmix.fit import Fit, as_fit
 from bayesunmix.inference.context import computing
-from bayesunmix.inference.units import at_units, cached, chunks, prediction_pass
+from bayesunmix.inference.program import at_units
+from bayesunmix.inference.units import cached, chunks, prediction_pass
 from bayesunmix.predict import check_unit, local_latents, per_unit_covariates
 
 _MOST_BYTES = 2**30  # of all maps in double precision

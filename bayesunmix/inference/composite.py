@@ -26,9 +26,8 @@ import jax
 import numpy as np
 from scipy.sparse import csr_array
 
-from bayesunmix.inference.program import Program, compile_model, unconstrain
+from bayesunmix.inference.program import Program, at_units, compile_model, unconstrain
 from bayesunmix.inference.target import Data, as_device_data, constrain, with_rules
-from bayesunmix.inference.units import at_units
 
 LEAST = 0.25  # of the variance of independent units: X is an estimate, and may leave less than nothing
 _CHUNK_BYTES = 2**27  # of slopes of units

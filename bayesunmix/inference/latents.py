@@ -15,11 +15,10 @@ from scipy.special import ndtri
 from bayesunmix._keys import generator
 from bayesunmix.distributions.one_face import FreeNormal, cut_off, drawn
 from bayesunmix.distributions.skewed import standard_quantiles
-from bayesunmix.inference.program import Program, narrowed
+from bayesunmix.inference.program import Program, at_units, narrowed
 from bayesunmix.inference.units import (
     Draws,
     Running,
-    at_units,
     chunks,
     evenly,
     filled,

@@ -40,6 +40,11 @@ def narrowed(values: np.ndarray, kind: type | None) -> np.ndarray:
     return np.asarray(values, jnp.result_type(float))
 
 
+def at_units(covariates: dict[str, Any], part: Any, n_units: int) -> dict[str, Any]:
+    """The entries at ``part`` of covariates that have one per unit; any other as it is."""
+    return {n: value[part] if np.ndim(value) and len(value) == n_units else value for n, value in covariates.items()}
+
+
 class Evaluation(NamedTuple):
     """One run of a model's program at given unconstrained values."""
 
@@ -134,7 +139,7 @@ class Program:
 
 
 _PRIOR_DRAWS = 101  # behind a median; odd
-_FEW = 64  # units that are never worked on in chunks
+_FEW = 64  # units that are never worked on in chunks: twice the smallest batch
 _NUMBER = _Identity("a number of the model")
 
 
@@ -190,16 +195,16 @@ def _digest(model: Callable[..., None], units: jax.ShapeDtypeStruct, covariates:
         return [leaf for leaf in jax.tree_util.tree_leaves((laws, densities)) if _is_number(leaf)]
 
     traced = jax.make_jaxpr(look)(units, covariates)
+    # Without addresses of functions, which differ from one look to the next.
+    found = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", f"{kinds} {traced.jaxpr}").encode())
+    for constant in traced.consts:
+        found.update(np.asarray(constant).tobytes())
     if units.shape[0] > _FEW and _holds_units(traced.consts, look, units, covariates):
         raise ValueError(
             "expected a program that gets what it knows of every unit from its arguments, and it holds an array of its "
             f"own with an entry for each of {units.shape[0]}: units are worked on in chunks, so hand it over as a "
             "covariate, bu.fit(program, data, name=array), to def program(y=None, *, n_units, name)"
         )
-    # Without addresses of functions, which differ from one look to the next.
-    found = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", f"{kinds} {traced.jaxpr}").encode())
-    for constant in traced.consts:
-        found.update(np.asarray(constant).tobytes())
     return found.hexdigest()
 
 
@@ -213,9 +218,8 @@ def _holds_units(constants: list[Any], look: Callable[..., Any], units: jax.Shap
     if n_units in of_unit or not any((own != own[:1]).any() for own in long(constants)):
         return False
     fewer = jax.ShapeDtypeStruct((n_units - 1, *of_unit), units.dtype)
-    cut = {n: value[:-1] if np.ndim(value) and len(value) == n_units else value for n, value in covariates.items()}
     try:
-        return not long(jax.make_jaxpr(look)(fewer, cut).consts)
+        return not long(jax.make_jaxpr(look)(fewer, at_units(covariates, slice(-1), n_units)).consts)
     except (TypeError, ValueError):  # entries that do not fit fewer units
         return True
 

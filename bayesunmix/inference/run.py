@@ -23,14 +23,14 @@ from bayesunmix.inference.guide_check import check_guide
 from bayesunmix.inference.layered import stretched
 from bayesunmix.inference.mode import Mode, find_mode, recentred
 from bayesunmix.inference.overlapping import guide_of_all
-from bayesunmix.inference.program import Array, Program, compile_model, unconstrain
+from bayesunmix.inference.program import Array, Program, at_units, compile_model, unconstrain
 from bayesunmix.inference.progress import Progress
 from bayesunmix.inference.sampled import Sampled, mode_of_all
 from bayesunmix.inference.settings import FEWEST_DRAWS, NUTS, SVI
 from bayesunmix.inference.simplex_draws import simplex_draws
 from bayesunmix.inference.simplex_moves import Moves, Simplex, crowded, draw_mixes, simplex_at
 from bayesunmix.inference.target import Data, as_device_data, constrain, place_of, values_at
-from bayesunmix.inference.units import at_units, dividing, local_sites
+from bayesunmix.inference.units import dividing, local_sites
 from bayesunmix.inference.view import in_view
 from bayesunmix.inference.whole import Whole
 

@@ -82,8 +82,8 @@ def mode_of_all(
         mode, found = _corrected(program, whole, data, index, z, every, key_points, more, tell)
     other, its_index = whole.sample(key_other, near, held=True)
     ruled = with_rules(program, found.z, other, key_points, its_index, more)
-    if near.size:  # with the same rules there
-        ruled = ruled._replace(others=(*ruled.others, *mode.data.others[whole.parts - 1 :]))
+    # With the same units near a face, and the same rules there.
+    ruled = ruled._replace(others=(*ruled.others, *mode.data.others[whole.parts - 1 :]))
     every = expansions_of_all(program, found.z, mode.data)
     judge = found.corrected(program, ruled, lacking_of(program, found.z, every, ruled))
     around = _around(program, whole, mode, key_other, key_points, more, tell) if mode.found else None

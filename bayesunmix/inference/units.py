@@ -20,7 +20,7 @@ from numpyro import handlers
 
 from bayesunmix.data.rows import let_go
 from bayesunmix.distributions.unmixing_rule import with_data, without_data
-from bayesunmix.inference.program import ONE_AT_A_TIME, Array, Program, on_device
+from bayesunmix.inference.program import ONE_AT_A_TIME, Array, Program, at_units, on_device
 
 _CHUNK_BYTES = 2**26  # of integration points held at a time
 _CACHED = 2**19  # values of an array that is gone through for every draw
@@ -114,11 +114,6 @@ def filled(among: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Positions, ``size`` at a time: the last ones are filled up with the last."""
     for start in range(0, len(among), size):
         yield among[np.minimum(np.arange(start, start + size), len(among) - 1)]
-
-
-def at_units(covariates: dict[str, Any], part: Any, n_units: int) -> dict[str, Any]:
-    """The entries at ``part`` of covariates that have one per unit; any other as it is."""
-    return {n: value[part] if np.ndim(value) and len(value) == n_units else value for n, value in covariates.items()}
 
 
 def dividing(count: int, most: int) -> int:

@@ -29,7 +29,7 @@ from bayesunmix.data.rows import let_go
 from bayesunmix.distributions.one_face import NEAR
 from bayesunmix.inference.curvature import assembled, expanded, units_curvature
 from bayesunmix.inference.expansion import Expansion
-from bayesunmix.inference.program import Array, Program
+from bayesunmix.inference.program import Array, Program, at_units
 from bayesunmix.inference.target import (
     Data,
     Rest,
@@ -40,7 +40,7 @@ from bayesunmix.inference.target import (
     value_and_grad,
     with_rules,
 )
-from bayesunmix.inference.units import at_units, dividing, kind_of_likelihood
+from bayesunmix.inference.units import dividing, kind_of_likelihood
 
 _NUMBERS = 2**17  # in a chunk of units without integration points: what is made of them stays in a cache
 _BATCHES = 4  # in a chunk of those, at most

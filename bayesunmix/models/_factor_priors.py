@@ -39,8 +39,8 @@ def normal_priors(values: np.ndarray, n_components: int, noise: str) -> dict[str
                 f"{np.nanmin(values):.4g}: use noise='diagonal'"
             )
         some = thinned(values)
-        counts = some[some > 0] if (some > 0).any() else np.nanmax(values)
-        count = float(np.quantile(counts, _SMALLEST))  # in any unit
+        counts = some[some > 0]
+        count = np.quantile(counts, _SMALLEST) if counts.size else np.nanmax(values)  # in any unit
         column = found.mean + 0.5 * count / n_units
         column = column / column.mean()
     width = np.sqrt(column) if column is not None else np.ones(n_channels)
