@@ -203,24 +203,3 @@ def test_so_do_arrays_with_an_entry_for_every_unit() -> None:
     first = compile_model(program, y)[0]
     over[3] = 2.0
     assert compile_model(program, y)[0] != first
-
-
-def test_many_units_are_known_by_covariates_alone() -> None:
-    """A chunk of them would be taken for the first ones."""
-    y = np.ones((500, 3)) + np.eye(500, 3)
-    with pytest.raises(ValueError, match=r"an entry for each of 500: .* hand it over as a covariate"):
-        bu.fit(of_every_unit(np.linspace(1.0, 2.0, 500)[:, None]), y, progress=False)
-
-
-@pytest.mark.parametrize("used", ["entries that are alike", "a table as long"])
-def test_arrays_that_do_not_tell_units_apart_are_taken(used: str) -> None:
-    table, places, y = np.linspace(0.0, 1.0, 500), np.array([0, 7, 9]), np.ones((500, 3)) + np.eye(500, 3)
-
-    def program(y=None, *, n_units: int) -> None:
-        height = numpyro.sample("height", numpyro.distributions.Normal(0.0, 1.0))
-        entries = jax.numpy.asarray(table)[places] if used == "a table as long" else np.zeros((n_units, 1))
-        with numpyro.plate("unit", n_units):
-            mean = height + entries + jax.numpy.zeros(3)
-            numpyro.sample("y", numpyro.distributions.Normal(mean, 1.0).to_event(1), obs=y)
-
-    assert bu.fit(program, y, progress=False).converged

@@ -139,7 +139,6 @@ class Program:
 
 
 _PRIOR_DRAWS = 101  # behind a median; odd
-_FEW = 64  # units that are never worked on in chunks: twice the smallest batch
 _NUMBER = _Identity("a number of the model")
 
 
@@ -176,11 +175,6 @@ def _digest(model: Callable[..., None], units: jax.ShapeDtypeStruct, covariates:
 
     A function reads globals and what it closes over, which are not among its arguments and may have changed since its
     program was compiled.
-
-    Raises
-    ------
-    ValueError
-        When it closes over an array of the units, of which it would not know those of a chunk.
     """
     kinds: list[tuple[str, str]] = []
 
@@ -199,29 +193,7 @@ def _digest(model: Callable[..., None], units: jax.ShapeDtypeStruct, covariates:
     found = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", f"{kinds} {traced.jaxpr}").encode())
     for constant in traced.consts:
         found.update(np.asarray(constant).tobytes())
-    if units.shape[0] > _FEW and _holds_units(traced.consts, look, units, covariates):
-        raise ValueError(
-            "expected a program that gets what it knows of every unit from its arguments, and it holds an array of its "
-            f"own with an entry for each of {units.shape[0]}: units are worked on in chunks, so hand it over as a "
-            "covariate, bu.fit(program, data, name=array), to def program(y=None, *, n_units, name)"
-        )
     return found.hexdigest()
-
-
-def _holds_units(constants: list[Any], look: Callable[..., Any], units: jax.ShapeDtypeStruct, covariates: dict) -> bool:
-    """Whether a program holds an array of the units, which tells them apart, and not a table that is as long."""
-    n_units, *of_unit = units.shape
-
-    def long(constants: list[Any]) -> list[np.ndarray]:
-        return [np.asarray(constant) for constant in constants if np.shape(constant)[:1] == (n_units,)]
-
-    if n_units in of_unit or not any((own != own[:1]).any() for own in long(constants)):
-        return False
-    fewer = jax.ShapeDtypeStruct((n_units - 1, *of_unit), units.dtype)
-    try:
-        return not long(jax.make_jaxpr(look)(fewer, at_units(covariates, slice(-1), n_units)).consts)
-    except (TypeError, ValueError):  # entries that do not fit fewer units
-        return True
 
 
 def _shapes(

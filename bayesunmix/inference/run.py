@@ -31,6 +31,7 @@ from bayesunmix.inference.simplex_draws import simplex_draws
 from bayesunmix.inference.simplex_moves import Moves, Simplex, crowded, draw_mixes, simplex_at
 from bayesunmix.inference.target import Data, as_device_data, constrain, place_of, values_at
 from bayesunmix.inference.units import dividing, local_sites
+from bayesunmix.inference.unitwise import check_unitwise
 from bayesunmix.inference.view import in_view
 from bayesunmix.inference.whole import Whole
 
@@ -76,6 +77,8 @@ def infer(
     adapts = getattr(model, "adapts_to", None) is not None
     model = model.adapted() if adapts else model
     program, numbers = compile_model(model, y, covariates)
+    if program.seen:
+        check_unitwise(program, numbers, y, covariates)
     whole = None
     if isinstance(method, SVI) and n_units > 2 * method.batch and not local_sites(program, numbers, y, covariates):
         whole = Whole(program, numbers, y, covariates, method.batch)
