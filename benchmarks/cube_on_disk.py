@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import gc
 import json
 import multiprocessing
 import os
@@ -56,6 +57,7 @@ def write(path: Path, side: int, channels: int, n_endmembers: int, seed: int) ->
 def fitted(path: Path, n_endmembers: int, seed: int, loaded: bool, pipe) -> None:
     """Fit and maps, in a process of its own; sends what they took and what they say."""
     import dask.array
+    import jax
     import xarray as xr
 
     import bayesunmix as bu
@@ -78,8 +80,16 @@ def fitted(path: Path, n_endmembers: int, seed: int, loaded: bool, pipe) -> None
             fit.sample_latent(DRAWS, path=path / "draws.nc").close()
         found |= {f"{step}_wall_s": time.perf_counter() - wall, f"{step}_cpu_s": time.process_time() - work}
         found[f"{step}_peak_MiB"] = memory("VmHWM")
+        gc.collect()
+        hand_back()
+        found[f"{step}_held_MiB"] = memory("VmRSS")  # no less is ever held, with nothing under way
     with np.load(path / "truth.npz") as truth:
         found |= simulated.scored_fit(simulated.Cube(image, **truth), fit, maps)
+    held = memory("VmRSS")
+    jax.clear_caches()
+    gc.collect()
+    hand_back()
+    found["programs_MiB"] = held - memory("VmRSS")
     beside = [name for name in BESIDE if name in sys.modules]
     pipe.send(found | {"verdict": fit.diagnostics.attrs["verdict"], "loaded_beside": ", ".join(beside) or "nothing"})
 
