@@ -174,25 +174,28 @@ def refuse_negative(values: np.ndarray) -> None:
         )
 
 
-def warn_of_twins(known: np.ndarray) -> None:
-    """Warn where mixtures of some endmembers equal mixtures of others, so that no data tell them apart.
+def warn_of_twins(known: np.ndarray, *, any_scale: bool) -> None:
+    """Warn where mixtures of some endmembers equal mixtures of others, of any brightness if ``any_scale``, so that no
+    data tell them apart.
 
     Raises
     ------
     ValueError
         Where all are the same.
     """
-    near = _SAME * np.linalg.norm(known, axis=1).max()
+    size = np.linalg.norm(known, axis=1, keepdims=True)
     edges = known[1:] - known[0]
-    rank = np.linalg.matrix_rank(edges, tol=near) if len(edges) else 0
-    if rank == len(edges):
-        return
-    if rank == 0:
+    if len(edges) and np.linalg.norm(edges, axis=1).max() <= _SAME * size.max():
         raise ValueError(f"endmembers: expected spectra that differ, got the same one {len(known)} times")
+    if any_scale:  # mixtures need no shares that sum to one
+        edges = known = known / np.where(size > 0, size, 1.0)
+    near = _SAME * np.linalg.norm(known, axis=1).max()
+    if not len(edges) or np.linalg.matrix_rank(edges, tol=near) == len(edges):
+        return
     which = "some of the endmembers are mixtures of others"
     twins = np.argwhere(np.tril(np.linalg.norm(known[:, None] - known, axis=-1) <= near, -1))
     if len(twins):
-        which = f"endmembers {twins[0][1]} and {twins[0][0]} are the same spectrum"
+        which = f"endmembers {twins[0][1]} and {twins[0][0]} are the same spectrum" + " of any brightness" * any_scale
     warnings.warn(
         f"{which}: the data cannot tell their abundances apart, only the prior does; leave one out",
         UserWarning,

@@ -327,7 +327,7 @@ class LinearUnmixing:
         if varied and self.endmember_support == "nonnegative" and self.likelihood == "normal":
             refuse_negative(values)
         if varied and self._all_known:
-            warn_of_twins(self.endmembers)
+            warn_of_twins(self.endmembers, any_scale=self.brightness)
             compare_with_data(self.endmembers, values, any_scale=self.brightness)
         elif varied and not self.brightness:
             compare_sizes(knowledge(self.endmembers, self.n_endmembers, n_channels).location, values)

@@ -162,6 +162,18 @@ def test_twins_among_known_endmembers_are_warned_of() -> None:
         LinearUnmixing(3, endmembers=[one, one, one]).bind(data())
 
 
+def test_twins_of_another_brightness_are_warned_of_where_it_varies(recwarn: pytest.WarningsRecorder) -> None:
+    one, two = known_spectra()
+    LinearUnmixing(3, endmembers=[one, two, 2.0 * two]).bind(data())
+    LinearUnmixing(2, endmembers=[one, two], brightness=True).bind(data())
+    LinearUnmixing(1, endmembers=[one], brightness=True).bind(data())
+    assert not [w for w in recwarn if "cannot tell their abundances apart" in str(w.message)]
+    with pytest.warns(UserWarning, match="endmembers 1 and 2 are the same spectrum of any brightness"):
+        LinearUnmixing(3, endmembers=[one, two, 2.0 * two], brightness=True).bind(data())
+    with pytest.warns(UserWarning, match="some of the endmembers are mixtures of others"):
+        LinearUnmixing(3, endmembers=[one, two, one + two], brightness=True).bind(data())
+
+
 @pytest.mark.parametrize("support", ["nonnegative", "real"])
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
 def test_program_and_textbook_program_have_the_same_globals(support: Any, noise: Any) -> None:
