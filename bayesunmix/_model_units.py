@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any
 
+import jax
+import numpy as np
 import xarray as xr
 
 from bayesunmix.data.sequences import as_sequences
@@ -24,14 +27,41 @@ def units_of(model: Any, data: Any, mask: Any = None) -> Units:
 def received(model: Any, data: Any, mask: Any, covariates: dict[str, Any]) -> tuple[Units, dict[str, Any]]:
     """Units and covariates; neighbour vectors bring their covariance and say which of them share no atom."""
     if not isinstance(data, xr.Dataset):
-        return units_of(model, data, mask), covariates
+        units = units_of(model, data, mask)
+        return units, as_arrays(covariates, units.pixel_dims, units.pixel_shape, units.index)
     vectors = as_vectors(data, mask)
     if vectors.measurement_cov is not None and takes(model, "measurement_cov"):
         covariates = {"measurement_cov": vectors.measurement_cov, **covariates}
     units = units_of(model, vectors.data, vectors.keep)
     if vectors.members is not None:
         units = replace(units, members=vectors.members)
-    return units, covariates
+    return units, as_arrays(covariates, units.pixel_dims, units.pixel_shape, units.index)
+
+
+def as_arrays(
+    covariates: dict[str, Any], dims: tuple[Hashable, ...], shape: tuple[int, ...], index: Any = slice(None)
+) -> dict[str, Any]:
+    """Covariates without the containers of other libraries; of a map over the pixel ``dims`` the units at ``index``.
+
+    Raises
+    ------
+    ValueError
+        When a map has other sizes than the image.
+    """
+    return {name: _as_array(name, value, dims, shape, index) for name, value in covariates.items()}
+
+
+def _as_array(name: str, value: Any, dims: tuple[Hashable, ...], shape: tuple[int, ...], index: Any) -> Any:
+    if isinstance(value, xr.DataArray) and dims and set(dims) <= set(value.dims):
+        maps = value.transpose(*dims, ...).values
+        if maps.shape[: len(dims)] != shape:
+            raise ValueError(
+                f"{name}: expected a map of {dict(zip(dims, shape, strict=True))}, got {dict(value.sizes)}: cut it as "
+                "the image is cut"
+            )
+        return maps.reshape(-1, *maps.shape[len(dims) :])[index]
+    foreign = hasattr(value, "__array__") and not isinstance(value, np.ndarray | np.generic | jax.Array)
+    return np.asarray(value) if foreign else value
 
 
 def sufficient(model: Any, units: Units) -> tuple[Any, Any]:

@@ -63,7 +63,9 @@ def fit(
     progress : bool
         Show a bar on a terminal or in a notebook.
     **covariates
-        Handed to the model.
+        Handed to the model. A DataArray over the pixel dims, or an array with as many entries as there are units, in
+        the order of the pixels that are kept, is theirs, and cut with them where some are worked on at a time; any
+        other is handed over whole.
 
     Returns
     -------
@@ -74,7 +76,8 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        For data that cannot be fitted (NaN, complex, constant, ...) and models without an observed site.
+        For data that cannot be fitted (NaN, complex, constant, ...), models without an observed site, and programs that
+        say something else of a unit where it stands elsewhere.
     FloatingPointError
         When the curvature of the log posterior is not finite, as for extreme values.
 

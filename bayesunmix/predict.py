@@ -13,7 +13,7 @@ import xarray as xr
 from numpyro import handlers
 
 from bayesunmix._keys import as_key
-from bayesunmix._model_units import of_sequences, units_of
+from bayesunmix._model_units import as_arrays, of_sequences, units_of
 from bayesunmix._named import derived
 from bayesunmix.data.axes import bare_dims
 from bayesunmix.data.sequences import as_padded
@@ -69,6 +69,7 @@ def simulate(model: Any, like: Any, seed: int | jax.Array = 0, **covariates: Any
     bound = _bind(model, image)
     shape = _unit_shape(bound, image)
     n_units = image.size // math.prod(shape)
+    covariates = as_arrays(covariates, image.dims[: -len(shape)], image.shape[: -len(shape)])
     with computing():
         key = as_key(seed)
         program, numbers = compile_model(bound, np.zeros((n_units, *shape)), covariates)
@@ -110,6 +111,7 @@ def prior_predictive(
     _check_size(draws * image.size * 8, max_bytes, draws)
     shape = _unit_shape(bound, image)
     n_units = image.size // math.prod(shape)
+    covariates = as_arrays(covariates, image.dims[: -len(shape)], image.shape[: -len(shape)])
     images = np.empty((draws, *image.shape))
     with computing():
         program, numbers = compile_model(bound, np.zeros((n_units, *shape)), covariates)
