@@ -132,22 +132,34 @@ def test_the_sampler_agrees_with_nuts_on_the_program(case: str) -> None:
     covariates = {"row_factor": np.linspace(0.3, 2.0, 12)} if case == "two-way" else {}
     sampler, rng = model.gibbs(y, covariates), np.random.default_rng(0)
     state, kept = sampler.start(rng, 20), []
-    for sweep in range(1200):
+    for sweep in range(2200):
         state = sampler.sweep(state, rng)
         if sweep >= 200:
             kept.append(_statistics(sampler.finished(sampler.values(state))))
     ours = np.stack(kept, axis=1)
     with jax.enable_x64(True):
         mcmc = MCMC(
-            NUTS(model), num_warmup=400, num_samples=1000, num_chains=2, chain_method="vectorized", progress_bar=False
+            NUTS(model, target_accept_prob=0.95),
+            num_warmup=400,
+            num_samples=4000,
+            num_chains=2,
+            chain_method="vectorized",
+            progress_bar=False,
         )
         mcmc.run(jax.random.key(0), y, n_units=12, **covariates)
         theirs = _statistics({name: np.asarray(v) for name, v in mcmc.get_samples(group_by_chain=True).items()})
+    _assert_same_means(ours, theirs)
+    # The heavy tail of an explained variance makes spreads of the gram uncertain; that of log and mean is not.
+    ours, theirs = (draws[..., [0, 3, -1]] for draws in (ours, theirs))
+    centre = theirs.mean((0, 1))
+    _assert_same_means((ours - centre) ** 2, (theirs - centre) ** 2)
+
+
+def _assert_same_means(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Of draws (chain, draw, statistic), within four standard errors."""
     errors = [draws.std((0, 1)) / np.sqrt(effective_sample_size(draws)) for draws in (ours, theirs)]
     apart = ours.mean((0, 1)) - theirs.mean((0, 1))
     assert (np.abs(apart) < 4 * np.hypot(*errors)).all(), apart / np.hypot(*errors)
-    # The heavy tail of an explained variance makes spreads of the gram uncertain; that of log and mean is not.
-    np.testing.assert_allclose(ours[..., [0, 3, -1]].std((0, 1)), theirs[..., [0, 3, -1]].std((0, 1)), rtol=0.15)
 
 
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
