@@ -71,7 +71,7 @@ def check_unitwise(
         first, last = looked_at // 16 * 2, looked_at - 2 * some
         parts = [slice(start, start + 2 * some, 2) for start in (first, last + 1 - last % 2)]
     try:
-        local = local_sites(program, numbers, y, covariates)
+        local = local_sites(program, numbers, y, covariates) if parts else ()
         if local and looked_at < n_units:
             return
         here = at_units(covariates, slice(looked_at), n_units)
@@ -120,15 +120,15 @@ def _compare(whole: _Said, moved: _Said, found: _Said, part: slice, room: float,
     for name, density in whole.beside.items():
         if not np.isclose(found.beside[name], density, rtol=room, atol=room, equal_nan=True):
             raise ValueError(
-                f"expected sites outside of the plate that do not depend on which units are there, and the density of "
+                "expected sites outside of the plate that do not depend on which units are there, and the density of "
                 f"{name!r} does. {_REASONS}"
             )
     for name, value in whole.deterministic.items() if sampled else ():
         other = found.deterministic[name]
         if np.shape(other) != np.shape(value) or not np.allclose(other, value, rtol=room, atol=room, equal_nan=True):
             raise ValueError(
-                f"expected deterministic sites that do not depend on which units are there, for large images are "
-                f"sampled, and {name!r} does: compute it from the draws of the fit, or take all units with "
+                "expected deterministic sites that do not depend on which units are there, as an image of so many is "
+                f"sampled, and {name!r} does: compute it from the draws of the fit, or take all of them with "
                 "bu.SVI(batch=...)"
             )
 

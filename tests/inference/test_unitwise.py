@@ -185,6 +185,7 @@ def test_rounding_of_laws_that_cancel_is_no_difference(double: bool, noise: floa
 def test_few_units_are_worked_on_together() -> None:
     few = unitwise._FEW
     check(about(ALONE["the first entries of an array"]), Y[:few])
+    check(about(lambda n_units, known: TABLE[:few]), Y[:few])
 
 
 def by_unit(y=None, *, n_units: int) -> None:
