@@ -26,15 +26,15 @@ def units_of(model: Any, data: Any, mask: Any = None) -> Units:
 
 def received(model: Any, data: Any, mask: Any, covariates: dict[str, Any]) -> tuple[Units, dict[str, Any]]:
     """Units and covariates; neighbour vectors bring their covariance and say which of them share no atom."""
-    if not isinstance(data, xr.Dataset):
-        units = units_of(model, data, mask)
-        return units, as_arrays(covariates, units.pixel_dims, units.pixel_shape, units.index)
-    vectors = as_vectors(data, mask)
-    if vectors.measurement_cov is not None and takes(model, "measurement_cov"):
-        covariates = {"measurement_cov": vectors.measurement_cov, **covariates}
-    units = units_of(model, vectors.data, vectors.keep)
-    if vectors.members is not None:
-        units = replace(units, members=vectors.members)
+    members = None
+    if isinstance(data, xr.Dataset):
+        vectors = as_vectors(data, mask)
+        if vectors.measurement_cov is not None and takes(model, "measurement_cov"):
+            covariates = {"measurement_cov": vectors.measurement_cov, **covariates}
+        data, mask, members = vectors.data, vectors.keep, vectors.members
+    units = units_of(model, data, mask)
+    if members is not None:
+        units = replace(units, members=members)
     return units, as_arrays(covariates, units.pixel_dims, units.pixel_shape, units.index)
 
 

@@ -67,12 +67,11 @@ def simulate(model: Any, like: Any, seed: int | jax.Array = 0, **covariates: Any
     """
     image = _template(model, like)
     bound = _bind(model, image)
-    shape = _unit_shape(bound, image)
-    n_units = image.size // math.prod(shape)
-    covariates = as_arrays(covariates, image.dims[: -len(shape)], image.shape[: -len(shape)])
+    like_units, covariates = _like_units(bound, image, covariates)
+    n_units = len(like_units)
     with computing():
         key = as_key(seed)
-        program, numbers = compile_model(bound, np.zeros((n_units, *shape)), covariates)
+        program, numbers = compile_model(bound, like_units, covariates)
         y, globals_, latents = _generate(program, numbers, {}, key, n_units, getattr(bound, "latent", None), covariates)
     data = image.copy(data=_with_gaps(bound, np.asarray(y).reshape(image.shape), image))
     return data, _truth(bound, globals_, latents, image)
@@ -109,12 +108,11 @@ def prior_predictive(
     image = _template(model, like)
     bound = _bind(model, image)
     _check_size(draws * image.size * 8, max_bytes, draws)
-    shape = _unit_shape(bound, image)
-    n_units = image.size // math.prod(shape)
-    covariates = as_arrays(covariates, image.dims[: -len(shape)], image.shape[: -len(shape)])
+    like_units, covariates = _like_units(bound, image, covariates)
+    n_units = len(like_units)
     images = np.empty((draws, *image.shape))
     with computing():
-        program, numbers = compile_model(bound, np.zeros((n_units, *shape)), covariates)
+        program, numbers = compile_model(bound, like_units, covariates)
         for i, key in enumerate(jax.random.split(as_key(seed), draws)):
             y, _, _ = _generate(program, numbers, {}, key, n_units, getattr(bound, "latent", None), covariates)
             images[i] = _with_gaps(bound, np.asarray(y).reshape(image.shape), image)
@@ -313,6 +311,14 @@ def _template(model: Any, like: Any) -> xr.DataArray:
 
 def _dims(ndim: int) -> tuple[str, ...]:
     return ("pixel", "channel") if ndim == 2 else bare_dims(ndim)
+
+
+def _like_units(model: Any, image: xr.DataArray, covariates: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Zeros in place of the units of an image, (unit, channel) or (unit, time, ...), and covariates as arrays."""
+    shape = _unit_shape(model, image)
+    n_pixel_dims = image.ndim - len(shape)
+    units = np.zeros((image.size // math.prod(shape), *shape))
+    return units, as_arrays(covariates, image.dims[:n_pixel_dims], image.shape[:n_pixel_dims])
 
 
 def _unit_shape(model: Any, image: xr.DataArray) -> tuple[int, ...]:

@@ -77,12 +77,13 @@ def infer(
     adapts = getattr(model, "adapts_to", None) is not None
     model = model.adapted() if adapts else model
     program, numbers = compile_model(model, y, covariates)
-    may_sample = isinstance(method, SVI) and n_units > 2 * method.batch
+    batch = method.batch if isinstance(method, SVI) else n_units
+    may_sample = n_units > 2 * batch
     if not type(model).__module__.startswith("bayesunmix."):
         check_unitwise(program, numbers, y, covariates, sampled=may_sample)
     whole = None
-    if isinstance(method, SVI) and may_sample and not local_sites(program, numbers, y, covariates):
-        whole = Whole(program, numbers, y, covariates, method.batch)
+    if may_sample and not local_sites(program, numbers, y, covariates):
+        whole = Whole(program, numbers, y, covariates, batch)
         whole = whole if n_units > 2 * whole.size else None
     key_mode, key_method, key_check = jax.random.split(key, 3)
     start = model.initial(y) if hasattr(model, "initial") else {}

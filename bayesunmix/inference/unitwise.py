@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 
-from bayesunmix.inference.program import ONE_AT_A_TIME, Array, Program, at_units, on_device, unconstrain
+from bayesunmix.inference.program import ONE_AT_A_TIME, Array, Program, at_units
+from bayesunmix.inference.target import as_device_data, place_of, values_at
 from bayesunmix.inference.units import is_local, local_sites
 
 _FEW = 64  # units that are never worked on in chunks: twice the smallest batch
@@ -62,7 +63,6 @@ def check_unitwise(
     looked_at = min(n_units, max(2 * _FEW, _VALUES // y[0].size))
     some = looked_at // 4
     values = np.asarray(y[:looked_at], jnp.result_type(float))
-    numbers = tuple(on_device(number, values.dtype) for number in numbers)
     digit = np.finfo(values.dtype).eps
     parts = list[slice]()
     if n_units > _FEW:
@@ -75,14 +75,16 @@ def check_unitwise(
         if local and looked_at < n_units:
             return
         here = at_units(covariates, slice(looked_at), n_units)
-        sites = _sites(program, numbers, values, here)
-        whole = jax.device_get(_said(program, numbers, sites, values, here))
-        moved = jax.device_get(_said(program, numbers, sites, (1.0 - 2.0 * digit) * values, here))
+        data = as_device_data(program, numbers, values, here)
+        known = jax.device_get(values_at(program, place_of(program, {}, data), data))
+        sites = {name: known[name] for name, _ in program.shapes}
+        whole = jax.device_get(_said(program, data.numbers, sites, values, here))
+        moved = jax.device_get(_said(program, data.numbers, sites, (1.0 - 2.0 * digit) * values, here))
         alone = [
             jax.device_get(
                 _said(
                     program,
-                    numbers,
+                    data.numbers,
                     {name: value[part] if name in local else value for name, value in sites.items()},
                     values[part],
                     at_units(covariates, part, n_units),
@@ -138,14 +140,6 @@ def _at_least_typical(values: np.ndarray) -> np.ndarray:
     finite = np.isfinite(values)
     typical = np.median(values[finite]) if finite.any() else 0.0
     return np.where(finite, np.maximum(values, typical), typical)
-
-
-@partial(jax.jit, static_argnames="program")
-def _sites(program: Program, numbers, y: Array, covariates: dict[str, Any]) -> dict[str, jax.Array]:
-    """Sampled sites at the medians of their priors."""
-    z = unconstrain(program, numbers, {}, y, covariates)
-    values = program.evaluate(numbers, z, y, covariates).values
-    return {name: values[name] for name, _ in program.shapes}
 
 
 @partial(jax.jit, static_argnames="program")
